@@ -1,0 +1,303 @@
+//! The composition root: makes the parts, connects them, and takes them down in order.
+//!
+//! `serve` and the tests start a server through the same [`start`]; only the engines differ.
+
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::batcher::{self, Batcher, OpenEngine, Workers};
+use crate::clip::classifier::{Bias, Logits};
+use crate::clip::image::ImagePreprocessor;
+use crate::clip::spec::ClipSpec;
+use crate::clip::text::TextTokenizer;
+use crate::clock::Clock;
+use crate::config::{Config, DeviceChoice, ModelSource, PrecisionChoice};
+use crate::engine::onnx::{Device, OnnxModel, Precision};
+use crate::engine::{Description, Engine, EngineError, onnx};
+use crate::grpc::{self, ModelCard};
+use crate::http::metrics::MetricsServer;
+use crate::model::{Model, ModelError};
+use crate::pipeline::{self, Pipeline};
+use crate::shutdown::Phase;
+use crate::telemetry::metrics::Metrics;
+
+/// What a server serves, and what runs it.
+pub struct Served {
+    pub name: String,
+    pub fingerprint: String,
+    pub spec: ClipSpec,
+    pub tokenizer_json: Vec<u8>,
+    /// One per worker.
+    pub engines: Vec<OpenEngine>,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("tokenizer.json: {0}")]
+    Tokenizer(#[from] crate::clip::text::TokenizerError),
+    #[error("cannot listen on {address} ({flag}): {error}")]
+    Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Why a server did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    #[error("after {grace:?} there were still {left}")]
+    GraceExceeded { grace: Duration, left: &'static str },
+    #[error("the gRPC server failed: {0}")]
+    Serve(String),
+}
+
+/// Reads the model and prepares one engine per worker. Takes seconds; call it off the async runtime.
+pub fn load(config: &Config) -> Result<Served, StartError> {
+    let model = match &config.model {
+        ModelSource::Builtin => Model::builtin()?,
+        ModelSource::Directory(directory) => Model::from_dir(directory)?,
+    };
+    tracing::info!(name = model.name, fingerprint = model.fingerprint, "model loaded");
+    let (device, precision) = choose_engine(config)?;
+    let onnx = Arc::new(OnnxModel::new(&model.spec, model.image, model.text)?);
+    let threads = config.threads;
+    let open = || -> OpenEngine {
+        let onnx = onnx.clone();
+        Box::new(move || {
+            onnx.open(device, precision, threads).map(|engine| Box::new(engine) as Box<dyn Engine>)
+        })
+    };
+    Ok(Served {
+        name: model.name,
+        fingerprint: model.fingerprint,
+        spec: model.spec,
+        tokenizer_json: model.tokenizer_json,
+        engines: (0..config.workers.get()).map(|_| open()).collect(),
+    })
+}
+
+/// Resolves `auto`, and says what was chosen and why.
+fn choose_engine(config: &Config) -> Result<(Device, Precision), EngineError> {
+    let fast_bf16 = onnx::available_devices()?.contains(&Device::OpenVino) && onnx::bf16_supported();
+    let (device, why) = match config.device {
+        DeviceChoice::Cpu => (Device::Cpu, "asked for"),
+        DeviceChoice::OpenVino => (Device::OpenVino, "asked for"),
+        DeviceChoice::Auto if config.precision == PrecisionChoice::Fp32 => {
+            (Device::Cpu, "auto: the default for fp32")
+        }
+        DeviceChoice::Auto if config.precision == PrecisionChoice::Bf16 => {
+            (Device::OpenVino, "auto: only OpenVINO runs bf16")
+        }
+        DeviceChoice::Auto if fast_bf16 => (Device::OpenVino, "auto: the CPU has bf16 instructions"),
+        DeviceChoice::Auto => (Device::Cpu, "auto: no bf16 instructions, or no OpenVINO provider"),
+    };
+    let precision = match config.precision {
+        PrecisionChoice::Fp32 => Precision::Fp32,
+        PrecisionChoice::Bf16 => Precision::Bf16,
+        PrecisionChoice::Auto if device == Device::OpenVino && onnx::bf16_supported() => Precision::Bf16,
+        PrecisionChoice::Auto => Precision::Fp32,
+    };
+    tracing::info!(?device, ?precision, workers = config.workers, threads = config.threads, why, "engine chosen");
+    Ok((device, precision))
+}
+
+/// A server that listens. It is ready once its workers are warm; see [`Running::ready`].
+pub struct Running {
+    /// Where the gRPC server listens; the port that was chosen if the configuration said 0.
+    pub grpc_address: SocketAddr,
+    /// Where `/metrics` is.
+    pub metrics_address: SocketAddr,
+    phase: watch::Sender<Phase>,
+    workers: watch::Receiver<Workers>,
+    serving: JoinHandle<Result<(), String>>,
+    batcher: Batcher,
+    metrics_server: MetricsServer,
+    drain_delay: Duration,
+    shutdown_grace: Duration,
+}
+
+/// Listens, and starts to warm up in the background.
+pub fn start(config: &Config, served: Served) -> Result<Running, StartError> {
+    let clock = Clock::start();
+    let metrics = Metrics::new();
+    log_memory_limits(config, &served.spec);
+    let images = ImagePreprocessor::new(served.spec.image.clone(), config.image_limits);
+    let texts =
+        TextTokenizer::new(&served.tokenizer_json, &served.spec.text, config.limits.text_bytes)?;
+
+    let listener = listen("--listen", config.listen)?;
+    let grpc_address = listener.local_addr().map_err(StartError::Thread)?;
+    let metrics_server = MetricsServer::start(config.metrics_listen, metrics.clone()).map_err(|error| {
+        StartError::Listen { flag: "--metrics-listen", address: config.metrics_listen, error }
+    })?;
+    tracing::info!(grpc = %grpc_address, metrics = %metrics_server.address, "listening");
+
+    let options = batcher::Options {
+        settings: config.scheduling.clone(),
+        context_length: served.spec.text.context_length,
+        image_row_bytes: served.spec.image.row_bytes(),
+        clock,
+        metrics: metrics.clone(),
+    };
+    let batcher = Batcher::start(options, served.engines).map_err(StartError::Thread)?;
+    let workers = batcher.workers();
+    let options = pipeline_options(config, &served.spec, clock, &metrics);
+    let pipeline = Arc::new(Pipeline::new(options, images, texts, batcher.handle()));
+
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let services = grpc::Services {
+        pipeline,
+        model: ModelCard {
+            name: served.name,
+            fingerprint: served.fingerprint,
+            spec: served.spec,
+            limits: wire_limits(config),
+        },
+        workers: workers.clone(),
+        phase: phases,
+        clock,
+        metrics,
+    };
+    let grpc_options = config.grpc.clone();
+    let serving = tokio::spawn(async move {
+        grpc::serve(listener, grpc_options, services).await.map_err(|error| error.to_string())
+    });
+    Ok(Running {
+        grpc_address,
+        metrics_address: metrics_server.address,
+        phase,
+        workers,
+        serving,
+        batcher,
+        metrics_server,
+        drain_delay: config.drain_delay,
+        shutdown_grace: config.shutdown_grace,
+    })
+}
+
+fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|error| StartError::Listen { flag, address, error })
+}
+
+fn pipeline_options(
+    config: &Config,
+    spec: &ClipSpec,
+    clock: Clock,
+    metrics: &Metrics,
+) -> pipeline::Options {
+    pipeline::Options {
+        limits: config.limits.clone(),
+        preprocess_threads: config.preprocess_threads,
+        label_cache_bytes: config.label_cache_bytes,
+        // Two parts are in flight, and together they must fit the queue beside everything else.
+        fill_rows: NonZeroUsize::new(config.scheduling.max_queue_size / 4)
+            .map_or(NonZeroUsize::MIN, |quarter| quarter.min(config.scheduling.max_batch_size)),
+        fill_timeout: config.grpc.timeout,
+        embed_dim: NonZeroUsize::new(spec.embed_dim).unwrap_or(NonZeroUsize::MIN),
+        logits: Logits { scale: spec.logit_scale, bias: Bias::Shared(spec.logit_bias) },
+        clock,
+        metrics: metrics.clone(),
+    }
+}
+
+fn wire_limits(config: &Config) -> grpc::proto::Limits {
+    // Flags keep counts and messages below 2^32; text bytes may be more, which no message can carry.
+    let wire = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    grpc::proto::Limits {
+        inputs: wire(config.limits.inputs),
+        labels: wire(config.limits.labels),
+        templates: wire(config.limits.templates),
+        prompts: wire(config.limits.prompts),
+        predictions: wire(config.limits.predictions),
+        text_bytes: wire(config.limits.text_bytes),
+        image_bytes: config.image_limits.max_bytes as u64,
+        image_pixels: config.image_limits.max_pixels,
+        message_bytes: config.grpc.max_message_bytes as u64,
+        queue_rows: wire(config.scheduling.max_queue_size),
+        batch_rows: wire(config.scheduling.max_batch_size.get()),
+        timeout: prost_types::Duration::try_from(config.grpc.timeout).ok(),
+    }
+}
+
+/// What the limits allow at worst, beside the model itself.
+fn log_memory_limits(config: &Config, spec: &ClipSpec) {
+    const MIB: u64 = 1 << 20;
+    // A decoded picture is at most RGBA with 16 bits, and is held once more while it is converted.
+    let decoding = config.preprocess_threads.get() as u64 * config.image_limits.max_pixels * 16;
+    let queue = config.scheduling.max_queue_size * (spec.image.row_bytes() + spec.text.context_length * 4);
+    let connections = config.grpc.max_connections as u64 * u64::from(config.grpc.connection_window_bytes);
+    tracing::info!(
+        requests_mib = config.grpc.max_request_bytes_in_flight as u64 / MIB,
+        decoding_mib = decoding / MIB,
+        queue_mib = queue as u64 / MIB,
+        label_cache_mib = config.label_cache_bytes / MIB,
+        connection_windows_mib = connections / MIB,
+        "most memory that the limits allow beside the model",
+    );
+}
+
+impl Running {
+    /// Waits until every worker is warm; an error says why the last one was lost.
+    pub async fn ready(&self) -> Result<Description, String> {
+        let mut workers = self.workers.clone();
+        let settled = workers.wait_for(|workers| workers.counts.starting == 0).await;
+        let settled = settled.map_err(|_| "the batcher has ended".to_owned())?;
+        match &settled.description {
+            Some(description) if settled.counts.ready > 0 => Ok(description.clone()),
+            _ => Err(settled.last_error.clone().unwrap_or_default()),
+        }
+    }
+
+    /// Waits until no worker is left; returns why the last one was lost.
+    pub async fn all_lost(&self) -> String {
+        let mut workers = self.workers.clone();
+        let lost = workers.wait_for(|workers| workers.counts.starting + workers.counts.ready == 0).await;
+        lost.map_or_else(|_| "the batcher has ended".to_owned(), |lost| lost.last_error.clone().unwrap_or_default())
+    }
+
+    /// Ends the server in order: not ready, then no new calls, then every accepted call is answered, then
+    /// the threads end.
+    pub async fn shutdown(self) -> Result<(), StopError> {
+        let grace = self.shutdown_grace;
+        let exceeded = |left| StopError::GraceExceeded { grace, left };
+        let deadline = tokio::time::sleep(grace);
+        tokio::pin!(deadline);
+
+        self.phase.send_replace(Phase::Leaving);
+        tracing::info!(delay = ?self.drain_delay, "leaving: not ready any more");
+        tokio::time::sleep(self.drain_delay).await;
+
+        self.phase.send_replace(Phase::Stopping);
+        tracing::info!("stopping: answering the calls in flight");
+        tokio::select! {
+            served = self.serving => match served {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(StopError::Serve(error)),
+                Err(error) => return Err(StopError::Serve(error.to_string())),
+            },
+            () = &mut deadline => return Err(exceeded("calls in flight")),
+        }
+        let (batcher, metrics_server) = (self.batcher, self.metrics_server);
+        let threads = tokio::task::spawn_blocking(move || {
+            batcher.drain();
+            metrics_server.stop();
+        });
+        tokio::select! {
+            _ = threads => {}
+            () = &mut deadline => return Err(exceeded("batches running")),
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}

@@ -1,0 +1,280 @@
+//! The shell around the scheduler: one scheduler thread, one thread per worker, channels between them.
+//!
+//! It holds payloads and reply channels and does what the scheduler decides; it has no policy of its own.
+//! A [`Handle`] submits rows and gets a [`Ticket`] for each, which resolves to exactly one outcome.
+//! A ticket that is dropped cancels its job: queued work disappears, a batch that already runs ends normally.
+//!
+//! Nothing is unbounded: commands go through a bounded channel with `try_send`, a worker has at most one
+//! batch, and a worker has at most one unread report.
+
+mod outcome;
+mod shell;
+#[cfg(test)]
+mod tests;
+
+mod worker;
+
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, TrySendError};
+use tokio::sync::{oneshot, watch};
+
+use crate::clip::row::{ImageRow, TokenRow};
+use crate::clock::{Clock, Timestamp};
+use crate::engine::{Description, Engine, EngineError};
+use crate::modality::Modality;
+use crate::scheduler::{Class, Job, JobId, Rejection, Settings, WorkerCounts};
+use crate::telemetry::metrics::Metrics;
+use outcome::Outcomes;
+
+/// Commands on their way to the scheduler thread, which empties the channel before it decides anything.
+const COMMANDS: usize = 1024;
+
+/// Opens the engine of one worker, on that worker's thread.
+pub type OpenEngine = Box<dyn FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send>;
+
+/// What the batcher needs besides its workers.
+pub struct Options {
+    pub settings: Settings,
+    /// Longest token row that the warm-up runs.
+    pub context_length: usize,
+    /// Bytes of an image row that the warm-up runs.
+    pub image_row_bytes: usize,
+    pub clock: Clock,
+    pub metrics: Metrics,
+}
+
+/// One row to embed.
+#[derive(Debug)]
+pub enum Row {
+    Image(ImageRow),
+    Text(TokenRow),
+}
+
+impl Row {
+    pub fn modality(&self) -> Modality {
+        match self {
+            Row::Image(_) => Modality::Image,
+            Row::Text(_) => Modality::Text,
+        }
+    }
+
+    fn tokens(&self) -> u32 {
+        match self {
+            Row::Image(_) => 0,
+            Row::Text(row) => u32::try_from(row.0.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// The result of one job.
+#[derive(Debug)]
+pub struct Embedded {
+    /// `embed_dim` values, not normalised.
+    pub values: Vec<f32>,
+    /// From submission to the start of the batch.
+    pub queue: Duration,
+    /// The batch on the device.
+    pub inference: Duration,
+}
+
+/// Why a job has no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    #[error("rejected: {0:?}")]
+    Rejected(Rejection),
+    #[error("the deadline passed before the job started")]
+    Expired,
+    #[error("the worker was lost")]
+    WorkerLost,
+    /// The engine refused the batch; the cause.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Workers by state, as last reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workers {
+    pub counts: WorkerCounts,
+    /// What the first worker that became ready runs.
+    pub description: Option<Description>,
+    /// Why the last lost worker was lost.
+    pub last_error: Option<String>,
+}
+
+/// Submits rows. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    commands: Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Clock,
+    next_id: AtomicU64,
+    /// Waiting rows, indexed by `Modality::index`; written by the scheduler thread.
+    queued: [AtomicUsize; 2],
+    max_queue_size: usize,
+    outcomes: Outcomes,
+}
+
+/// Resolves to the one outcome of a job. Dropping it cancels the job.
+#[derive(Debug)]
+pub struct Ticket {
+    id: JobId,
+    reply: oneshot::Receiver<Result<Embedded, JobError>>,
+    /// Taken once the job has its outcome.
+    cancel: Option<Sender<Command>>,
+}
+
+/// The threads of a running batcher.
+pub struct Batcher {
+    handle: Handle,
+    workers: watch::Receiver<Workers>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+enum Command {
+    Submit(Vec<Submission>),
+    Cancel(JobId),
+    Drain,
+}
+
+struct Submission {
+    job: Job,
+    payload: Payload,
+}
+
+/// What the scheduler never sees.
+struct Payload {
+    row: Row,
+    arrival: Timestamp,
+    reply: oneshot::Sender<Result<Embedded, JobError>>,
+}
+
+impl Batcher {
+    /// Starts the scheduler thread and one worker thread per entry of `engines`, and returns at once;
+    /// jobs are refused as [`Rejection::Starting`] until a worker has warmed up.
+    pub fn start(options: Options, engines: Vec<OpenEngine>) -> std::io::Result<Batcher> {
+        let count = NonZeroUsize::new(engines.len())
+            .ok_or_else(|| std::io::Error::other("a batcher needs at least one worker"))?;
+        let (commands, inbox) = crossbeam_channel::bounded(COMMANDS);
+        let shared = Arc::new(Shared {
+            clock: options.clock,
+            next_id: AtomicU64::new(0),
+            queued: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            max_queue_size: options.settings.max_queue_size,
+            outcomes: Outcomes::new(&options.metrics),
+        });
+        let (reports, report_inbox) = crossbeam_channel::bounded(count.get());
+        let mut threads = Vec::new();
+        let mut batches = Vec::new();
+        for (index, open) in engines.into_iter().enumerate() {
+            let (sender, receiver) = crossbeam_channel::bounded(1);
+            batches.push(sender);
+            let worker = worker::Worker::new(index, &options, shared.clone(), receiver, reports.clone());
+            let name = format!("worker-{index}");
+            threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run(open))?);
+        }
+        let (workers_sender, workers) = watch::channel(Workers::default());
+        let shell = shell::Shell::new(&options, shared.clone(), batches, workers_sender);
+        threads.push(
+            std::thread::Builder::new()
+                .name("scheduler".into())
+                .spawn(move || shell.run(&inbox, &report_inbox))?,
+        );
+        Ok(Batcher { handle: Handle { commands, shared }, workers, threads })
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    pub fn workers(&self) -> watch::Receiver<Workers> {
+        self.workers.clone()
+    }
+
+    /// Refuses new jobs, runs what is queued, and joins all threads. Blocks; call it off the async runtime.
+    pub fn drain(self) {
+        // The scheduler thread always reads, so a blocking send cannot wait for ever;
+        // it fails only when that thread is gone.
+        let _ = self.handle.commands.send(Command::Drain);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a batcher thread panicked");
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// Submits `rows` together: all are admitted, or every ticket resolves to the same rejection.
+    /// A full command channel rejects at once.
+    pub fn submit(&self, rows: Vec<Row>, class: Class, deadline: Timestamp) -> Result<Vec<Ticket>, JobError> {
+        let count = rows.len();
+        let arrival = self.shared.clock.now();
+        let (submissions, tickets): (Vec<_>, Vec<_>) =
+            rows.into_iter().map(|row| self.prepare(row, class, deadline, arrival)).unzip();
+        match self.commands.try_send(Command::Submit(submissions)) {
+            Ok(()) => Ok(tickets),
+            Err(error) => {
+                // The submission comes back with the error: the tickets must not cancel what never was.
+                tickets.into_iter().for_each(Ticket::forget);
+                self.shared.outcomes.rejected.increment(count as u64);
+                Err(JobError::Rejected(match error {
+                    TrySendError::Full(_) => Rejection::QueueFull { retry_after: Duration::ZERO },
+                    TrySendError::Disconnected(_) => Rejection::Draining,
+                }))
+            }
+        }
+    }
+
+    /// Whether `rows` more would fit the queue of `modality` now. A hint, so that work that would be
+    /// refused is not preprocessed; `submit` decides.
+    pub fn has_room(&self, modality: Modality, rows: usize) -> bool {
+        let queued = self.shared.queued[modality.index()].load(Ordering::Relaxed);
+        rows == 0 || queued + rows <= self.shared.max_queue_size
+    }
+
+    fn prepare(&self, row: Row, class: Class, deadline: Timestamp, arrival: Timestamp) -> (Submission, Ticket) {
+        let id = JobId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
+        let (sender, reply) = oneshot::channel();
+        let job = Job { id, modality: row.modality(), tokens: row.tokens(), class, deadline };
+        let submission = Submission { job, payload: Payload { row, arrival, reply: sender } };
+        (submission, Ticket { id, reply, cancel: Some(self.commands.clone()) })
+    }
+}
+
+impl Ticket {
+    /// Drops it without a word to the scheduler, which never heard of the job.
+    fn forget(mut self) {
+        self.cancel = None;
+    }
+}
+
+impl Future for Ticket {
+    type Output = Result<Embedded, JobError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = std::task::ready!(Pin::new(&mut self.reply).poll(context));
+        self.cancel = None;
+        // A reply channel closes unanswered only when the thread that held it is gone.
+        Poll::Ready(outcome.unwrap_or(Err(JobError::WorkerLost)))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(commands) = self.cancel.take() {
+            // Best effort: if the channel is full, the job is found to be abandoned when its batch forms.
+            let _ = commands.try_send(Command::Cancel(self.id));
+        }
+    }
+}

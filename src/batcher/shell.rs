@@ -1,0 +1,203 @@
+//! The scheduler thread: turns commands and worker reports into scheduler calls, and actions into effects.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::{Receiver, Sender, select};
+use metrics::Gauge;
+use tokio::sync::watch;
+
+use super::worker::{Assignment, Report};
+use super::{Command, JobError, Options, Payload, Shared, Submission, Workers};
+use crate::modality::Modality;
+use crate::scheduler::cost::CostModel;
+use crate::scheduler::{Action, Batch, DropReason, Job, JobId, Scheduler};
+use crate::telemetry::metrics::Metrics;
+
+pub(super) struct Shell {
+    scheduler: Scheduler,
+    pending: HashMap<JobId, Payload>,
+    /// One channel per worker; `None` once the worker is lost.
+    batches: Vec<Option<Sender<Assignment>>>,
+    shared: Arc<Shared>,
+    workers: watch::Sender<Workers>,
+    draining: bool,
+    metrics: Metrics,
+    queue_rows: [Gauge; 2],
+}
+
+impl Shell {
+    pub(super) fn new(
+        options: &Options,
+        shared: Arc<Shared>,
+        batches: Vec<Sender<Assignment>>,
+        workers: watch::Sender<Workers>,
+    ) -> Shell {
+        let count = std::num::NonZeroUsize::new(batches.len()).unwrap_or(std::num::NonZeroUsize::MIN);
+        let shell = Shell {
+            scheduler: Scheduler::new(options.settings.clone(), count),
+            pending: HashMap::new(),
+            batches: batches.into_iter().map(Some).collect(),
+            shared,
+            workers,
+            draining: false,
+            metrics: options.metrics.clone(),
+            queue_rows: Modality::ALL.map(|modality| options.metrics.queue_rows(modality)),
+        };
+        shell.publish_workers(|_| ());
+        shell
+    }
+
+    /// Runs until drained. Dropping `self` ends the worker threads.
+    pub(super) fn run(mut self, commands: &Receiver<Command>, reports: &Receiver<Report>) {
+        while !(self.draining && self.scheduler.is_quiet()) {
+            self.wait(commands, reports);
+            // Everything that has arrived is admitted before anything is decided, so that rows submitted
+            // together can run together.
+            while let Ok(report) = reports.try_recv() {
+                self.on_report(report);
+            }
+            for command in commands.try_iter().take(super::COMMANDS) {
+                self.on_command(command);
+            }
+            while let Some(action) = self.scheduler.poll(self.shared.clock.now()) {
+                self.perform(action);
+            }
+            self.publish_queue();
+        }
+        // Commands that arrived too late are answered like those that arrive during the drain.
+        for command in commands.try_iter() {
+            self.on_command(command);
+        }
+    }
+
+    /// Sleeps until a command, a report, or the scheduler's next wake-up.
+    fn wait(&mut self, commands: &Receiver<Command>, reports: &Receiver<Report>) {
+        let timer = match self.scheduler.next_wakeup().and_then(|at| self.shared.clock.instant(at)) {
+            Some(instant) => crossbeam_channel::at(instant),
+            None => crossbeam_channel::never(),
+        };
+        select! {
+            recv(reports) -> report => if let Ok(report) = report { self.on_report(report) },
+            recv(commands) -> command => match command {
+                Ok(command) => self.on_command(command),
+                // Every handle is gone: nobody can submit any more.
+                Err(_) => self.drain(),
+            },
+            recv(timer) -> _ => {}
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Submit(submissions) => self.submit(submissions),
+            Command::Cancel(id) => {
+                if self.scheduler.cancel(id) {
+                    self.pending.remove(&id);
+                    self.shared.outcomes.cancelled.increment(1);
+                }
+            }
+            Command::Drain => self.drain(),
+        }
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        self.scheduler.begin_drain();
+    }
+
+    fn submit(&mut self, submissions: Vec<Submission>) {
+        let jobs: Vec<Job> = submissions.iter().map(|submission| submission.job).collect();
+        match self.scheduler.submit(self.shared.clock.now(), &jobs) {
+            Ok(()) => {
+                self.pending.extend(submissions.into_iter().map(|each| (each.job.id, each.payload)));
+            }
+            Err(rejection) => {
+                self.shared.outcomes.rejected.increment(jobs.len() as u64);
+                for submission in submissions {
+                    // A client that has gone needs no answer; so everywhere below.
+                    let _ = submission.payload.reply.send(Err(JobError::Rejected(rejection)));
+                }
+            }
+        }
+    }
+
+    fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Ready { worker, description, measurements } => {
+                self.scheduler.set_cost(CostModel::new(&measurements));
+                self.scheduler.worker_idle(worker);
+                self.publish_workers(|workers| {
+                    workers.description.get_or_insert(description);
+                });
+            }
+            Report::Idle { worker } => self.scheduler.worker_idle(worker),
+            Report::Lost { worker, error } => {
+                tracing::error!(worker = worker.0, error, "worker lost");
+                self.scheduler.worker_lost(worker);
+                self.batches[worker.0] = None;
+                self.publish_workers(|workers| workers.last_error = Some(error));
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Dispatch(batch) => self.dispatch(batch),
+            Action::Drop(id, reason) => {
+                let (error, counter) = match reason {
+                    DropReason::Expired => (JobError::Expired, &self.shared.outcomes.expired),
+                    DropReason::NoWorker => (JobError::WorkerLost, &self.shared.outcomes.failed),
+                };
+                counter.increment(1);
+                if let Some(payload) = self.pending.remove(&id) {
+                    let _ = payload.reply.send(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Hands a batch to its worker, without the jobs whose tickets have been dropped meanwhile.
+    fn dispatch(&mut self, batch: Batch) {
+        let (jobs, abandoned): (Vec<Payload>, Vec<Payload>) = batch
+            .jobs
+            .iter()
+            .filter_map(|id| self.pending.remove(id))
+            .partition(|payload| !payload.reply.is_closed());
+        self.shared.outcomes.cancelled.increment(abandoned.len() as u64);
+        if jobs.is_empty() {
+            self.scheduler.worker_idle(batch.worker);
+            return;
+        }
+        self.metrics.batches(batch.modality, batch.close_reason.as_str()).increment(1);
+        if let Some(worker) = &self.batches[batch.worker.0] {
+            let assignment = Assignment { modality: batch.modality, jobs };
+            // The worker reported idle, so its channel of one is empty; if it has died since,
+            // its report is on the way and dropping the jobs answers them.
+            if let Err(error) = worker.try_send(assignment) {
+                self.shared.outcomes.failed.increment(error.into_inner().jobs.len() as u64);
+            }
+        }
+    }
+
+    fn publish_queue(&self) {
+        for modality in Modality::ALL {
+            let queued = self.scheduler.queued(modality);
+            self.shared.queued[modality.index()].store(queued, Ordering::Relaxed);
+            self.queue_rows[modality.index()].set(queued as f64);
+        }
+    }
+
+    /// Publishes the scheduler's record of worker states, and what else the event brought.
+    fn publish_workers(&self, event: impl FnOnce(&mut Workers)) {
+        let counts = self.scheduler.worker_counts();
+        self.metrics.workers("starting").set(counts.starting as f64);
+        self.metrics.workers("ready").set(counts.ready as f64);
+        self.metrics.workers("lost").set(counts.lost as f64);
+        self.workers.send_modify(|workers| {
+            workers.counts = counts;
+            event(workers);
+        });
+    }
+}

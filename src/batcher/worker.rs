@@ -1,0 +1,262 @@
+//! A worker thread: opens its engine, warms it up, then runs one batch after another.
+//!
+//! It blocks only on its batch channel and in its engine. It answers the jobs of a batch itself, so a
+//! result does not pass through the scheduler thread.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use metrics::Histogram;
+
+use super::{Embedded, JobError, OpenEngine, Options, Payload, Row, Shared};
+use crate::clip::row::{ImageRow, TokenRow};
+use crate::clock::Timestamp;
+use crate::engine::{self, Description, Engine, EngineError};
+use crate::modality::Modality;
+use crate::scheduler::WorkerId;
+use crate::scheduler::cost::Measurement;
+use crate::telemetry::metrics::{Metrics, RecordDuration};
+
+/// A worker whose engine fails this often in a row is lost: its device is broken, not the batches.
+const FAILURES_IN_A_ROW: u32 = 3;
+
+/// Rows of the jobs in `jobs` are all of `modality`.
+pub(super) struct Assignment {
+    pub(super) modality: Modality,
+    pub(super) jobs: Vec<Payload>,
+}
+
+/// What a worker tells the scheduler thread.
+pub(super) enum Report {
+    Ready { worker: WorkerId, description: Description, measurements: Vec<Measurement> },
+    Idle { worker: WorkerId },
+    Lost { worker: WorkerId, error: String },
+}
+
+pub(super) struct Worker {
+    id: WorkerId,
+    shared: Arc<Shared>,
+    batches: Receiver<Assignment>,
+    reports: Sender<Report>,
+    max_batch_size: usize,
+    context_length: usize,
+    image_row_bytes: usize,
+    metrics: Metrics,
+}
+
+/// Histograms of one worker, made once its engine is known. Arrays are indexed by `Modality::index`.
+struct Meters {
+    queue: [Histogram; 2],
+    rows: [Histogram; 2],
+    padding: Histogram,
+    inference: [Histogram; 2],
+}
+
+/// The engine broke; the worker ends.
+struct Lost(String);
+
+impl Worker {
+    pub(super) fn new(
+        index: usize,
+        options: &Options,
+        shared: Arc<Shared>,
+        batches: Receiver<Assignment>,
+        reports: Sender<Report>,
+    ) -> Worker {
+        Worker {
+            id: WorkerId(index),
+            shared,
+            batches,
+            reports,
+            max_batch_size: options.settings.max_batch_size.get(),
+            context_length: options.context_length,
+            image_row_bytes: options.image_row_bytes,
+            metrics: options.metrics.clone(),
+        }
+    }
+
+    /// Runs until the scheduler thread drops the batch channel, or the engine is lost.
+    pub(super) fn run(self, open: OpenEngine) {
+        if let Err(Lost(error)) = self.serve(open) {
+            self.report(Report::Lost { worker: self.id, error });
+        }
+    }
+
+    fn serve(&self, open: OpenEngine) -> Result<(), Lost> {
+        let mut engine = caught(open)?.map_err(|error| Lost(error.to_string()))?;
+        let measurements = self.warm_up(&mut *engine)?;
+        let description = engine.description().clone();
+        let meters = Meters::new(&self.metrics, &description);
+        self.report(Report::Ready { worker: self.id, description, measurements });
+        let mut failures = 0;
+        for assignment in &self.batches {
+            match self.run_batch(&mut *engine, assignment, &meters)? {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    tracing::error!(worker = self.id.0, %error, "batch failed");
+                    failures += 1;
+                    if failures == FAILURES_IN_A_ROW {
+                        return Err(Lost(format!("{failures} batches failed in a row: {error}")));
+                    }
+                }
+            }
+            self.report(Report::Idle { worker: self.id });
+        }
+        Ok(())
+    }
+
+    /// Runs batches of zeros of rising size: the first use of a shape is slow, and the scheduler
+    /// learns what a batch costs.
+    fn warm_up(&self, engine: &mut dyn Engine) -> Result<Vec<Measurement>, Lost> {
+        let sizes = batch_sizes(self.max_batch_size);
+        let images = sizes.iter().map(|rows| {
+            let row = ImageRow(vec![0; self.image_row_bytes].into());
+            (0, engine::Batch::Images(vec![row; *rows]))
+        });
+        let lengths = [self.context_length.min(8), self.context_length];
+        let texts = sizes.iter().flat_map(|rows| {
+            lengths.map(|length| {
+                let row = TokenRow(vec![0; length].into());
+                (length, engine::Batch::Texts(vec![row; *rows]))
+            })
+        });
+        let mut measurements = Vec::new();
+        for (tokens, batch) in images.chain(texts) {
+            let mut elapsed = None;
+            // The first run pays for allocation and is not counted, except where a second would take long.
+            for _ in 0..if batch.rows() == 1 { 2 } else { 1 } {
+                let start = self.shared.clock.now();
+                caught(|| engine.run(&batch))?.map_err(|error| Lost(error.to_string()))?;
+                elapsed = Some(self.shared.clock.now().since(start));
+            }
+            measurements.extend(elapsed.map(|elapsed| Measurement {
+                modality: batch.modality(),
+                rows: batch.rows(),
+                tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+                elapsed,
+            }));
+        }
+        Ok(measurements)
+    }
+
+    /// Runs a batch and answers its jobs, whatever happens.
+    fn run_batch(
+        &self,
+        engine: &mut dyn Engine,
+        assignment: Assignment,
+        meters: &Meters,
+    ) -> Result<Result<(), EngineError>, Lost> {
+        let modality = assignment.modality;
+        let (batch, waiting) = split(assignment);
+        let start = self.shared.clock.now();
+        let result = caught(|| {
+            let embeddings = engine.run(&batch)?;
+            assert_eq!(embeddings.nrows(), batch.rows(), "an engine returns one embedding per row");
+            Ok::<_, EngineError>(embeddings)
+        });
+        let inference = self.shared.clock.now().since(start);
+        let outcomes = &self.shared.outcomes;
+        let embeddings = match result {
+            Ok(Ok(embeddings)) => embeddings,
+            Ok(Err(error)) => {
+                outcomes.failed.increment(waiting.len() as u64);
+                answer(waiting, &JobError::Failed(error.to_string()));
+                return Ok(Err(error));
+            }
+            Err(lost) => {
+                outcomes.failed.increment(waiting.len() as u64);
+                answer(waiting, &JobError::WorkerLost);
+                return Err(lost);
+            }
+        };
+        meters.record(&batch, modality);
+        meters.inference[modality.index()].record_duration(inference);
+        outcomes.completed.increment(waiting.len() as u64);
+        for (values, job) in embeddings.outer_iter().zip(waiting) {
+            let queue = start.since(job.arrival);
+            meters.queue[modality.index()].record_duration(queue);
+            // A client that has gone needs no answer.
+            let _ = job.reply.send(Ok(Embedded { values: values.to_vec(), queue, inference }));
+        }
+        Ok(Ok(()))
+    }
+
+    fn report(&self, report: Report) {
+        // It fails only when the scheduler thread has ended, which ends this one too. It does not block:
+        // the channel has a place per worker, and a worker reports again only after its last report was read.
+        let _ = self.reports.send(report);
+    }
+}
+
+struct Waiting {
+    arrival: Timestamp,
+    reply: tokio::sync::oneshot::Sender<Result<Embedded, JobError>>,
+}
+
+/// Separates what the engine needs from what the answers need.
+fn split(assignment: Assignment) -> (engine::Batch, Vec<Waiting>) {
+    let mut images = Vec::new();
+    let mut texts = Vec::new();
+    let mut waiting = Vec::with_capacity(assignment.jobs.len());
+    for Payload { row, arrival, reply } in assignment.jobs {
+        match row {
+            Row::Image(row) => images.push(row),
+            Row::Text(row) => texts.push(row),
+        }
+        waiting.push(Waiting { arrival, reply });
+    }
+    let batch = match assignment.modality {
+        Modality::Image => engine::Batch::Images(images),
+        Modality::Text => engine::Batch::Texts(texts),
+    };
+    (batch, waiting)
+}
+
+fn answer(waiting: Vec<Waiting>, error: &JobError) {
+    for job in waiting {
+        let _ = job.reply.send(Err(error.clone()));
+    }
+}
+
+/// A panic inside an engine costs its worker, not the process.
+fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Lost> {
+    // The engine is not used again after a panic, so broken invariants inside it cannot be seen.
+    std::panic::catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".to_owned());
+        Lost(format!("the engine panicked: {message}"))
+    })
+}
+
+/// 1, 2, 4, ... and the largest.
+fn batch_sizes(largest: usize) -> Vec<usize> {
+    std::iter::successors(Some(1), |size| Some(size * 2))
+        .take_while(|size| *size < largest)
+        .chain([largest])
+        .collect()
+}
+
+impl Meters {
+    fn new(metrics: &Metrics, description: &Description) -> Meters {
+        let Description { device, precision, .. } = description;
+        Meters {
+            queue: Modality::ALL.map(|modality| metrics.queue_duration(modality)),
+            rows: Modality::ALL.map(|modality| metrics.batch_rows(modality)),
+            padding: metrics.batch_padding(Modality::Text),
+            inference: Modality::ALL.map(|modality| metrics.inference_duration(modality, device, precision)),
+        }
+    }
+
+    fn record(&self, batch: &engine::Batch, modality: Modality) {
+        self.rows[modality.index()].record(batch.rows() as f64);
+        if let engine::Batch::Texts(rows) = batch {
+            let longest = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
+            let tokens: usize = rows.iter().map(|row| row.0.len()).sum();
+            self.padding.record(1.0 - tokens as f64 / (longest * rows.len()).max(1) as f64);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A named label set as one matrix: what prompts make of a list of labels, and equally what a
+//! trained linear head is.
+//!
+//! It does not run encoders: embeddings come in, predictions go out.
+//!
+//! Similarity is the cosine to the label's unit row, logit = scale x similarity + bias, and the
+//! scores are the softmax of the logits over ALL labels, so that top-k changes what is returned
+//! and never a score.
+
+use std::cmp::Ordering;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use ndarray::{Array2, ArrayView1};
+
+use super::embedding::normalize;
+
+/// Labels, one unit row each, and how similarity becomes a logit.
+#[derive(Clone, Debug)]
+pub struct Classifier {
+    labels: Arc<[String]>,
+    /// Shape [labels, embed_dim]; rows are contiguous unit vectors.
+    matrix: Array2<f32>,
+    logits: Logits,
+}
+
+/// From similarity to logit: `scale * similarity + bias`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logits {
+    pub scale: f32,
+    pub bias: Bias,
+}
+
+/// Added to the logits.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Bias {
+    /// The same for every label; it cancels in the softmax.
+    Shared(f32),
+    /// One for each label, in label order.
+    PerLabel(Arc<[f32]>),
+}
+
+/// One label's result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// Position in [`Classifier::labels`].
+    pub index: usize,
+    /// Cosine, -1 to 1.
+    pub similarity: f32,
+    /// Probability among all labels; the scores of all labels sum to 1.
+    pub score: f32,
+}
+
+/// Why a classifier cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClassifierError {
+    #[error("a classifier needs at least one label")]
+    NoLabels,
+    #[error("{labels} labels need {expected} numbers, got {actual}")]
+    Shape {
+        labels: usize,
+        expected: usize,
+        actual: usize,
+    },
+    #[error("{labels} labels need as many biases, got {actual}")]
+    BiasCount { labels: usize, actual: usize },
+    #[error("scale and bias must be finite")]
+    NotFinite,
+    #[error("the embeddings of label {label:?} cancel out or are not finite")]
+    NoDirection { label: String },
+}
+
+impl Classifier {
+    /// Builds zero-shot rows as open_clip's `build_zero_shot_classifier` does: each prompt's
+    /// embedding is normalised, a label's row is the mean over its templates, normalised again.
+    ///
+    /// `embeddings` has shape [labels, templates, embed_dim]: label by label, and within a label
+    /// template by template.
+    pub fn from_prompts(
+        labels: Arc<[String]>,
+        templates: NonZeroUsize,
+        embed_dim: NonZeroUsize,
+        embeddings: &[f32],
+        logits: Logits,
+    ) -> Result<Self, ClassifierError> {
+        let prompts = labels.len() * templates.get();
+        check_len(&labels, prompts * embed_dim.get(), embeddings.len())?;
+        let mut rows = Vec::with_capacity(labels.len() * embed_dim.get());
+        let per_label = templates.get() * embed_dim.get();
+        for (label, embeddings) in labels.iter().zip(embeddings.chunks_exact(per_label)) {
+            let mut sum = vec![0.0; embed_dim.get()];
+            for embedding in embeddings.chunks_exact(embed_dim.get()) {
+                let unit = unit_row(label, embedding)?;
+                sum.iter_mut().zip(unit).for_each(|(sum, x)| *sum += x);
+            }
+            // The sum has the direction of the mean.
+            rows.extend(unit_row(label, &sum)?);
+        }
+        Self::from_rows(labels, embed_dim, rows, logits)
+    }
+
+    /// Takes `rows` of shape [labels, embed_dim], each of any non-zero length. Only directions
+    /// are kept: a linear head whose rows differ in length is another function.
+    pub fn from_rows(
+        labels: Arc<[String]>,
+        embed_dim: NonZeroUsize,
+        mut rows: Vec<f32>,
+        logits: Logits,
+    ) -> Result<Self, ClassifierError> {
+        if labels.is_empty() {
+            return Err(ClassifierError::NoLabels);
+        }
+        check_len(&labels, labels.len() * embed_dim.get(), rows.len())?;
+        logits.check(labels.len())?;
+        for (label, row) in labels.iter().zip(rows.chunks_exact_mut(embed_dim.get())) {
+            normalize(row).map_err(|_| ClassifierError::NoDirection {
+                label: label.clone(),
+            })?;
+        }
+        let matrix = Array2::from_shape_vec((labels.len(), embed_dim.get()), rows)
+            .expect("the length was checked against the shape");
+        Ok(Self {
+            labels,
+            matrix,
+            logits,
+        })
+    }
+
+    pub fn labels(&self) -> &Arc<[String]> {
+        &self.labels
+    }
+
+    /// Bytes held by the matrix, for caches that count them.
+    pub fn matrix_bytes(&self) -> usize {
+        size_of_val(self.matrix.as_slice().unwrap_or_default())
+    }
+
+    /// The `top_k` best labels (all without it), best first; equal scores in label order.
+    ///
+    /// `embedding` is a unit vector. Panics if its length is not the model's.
+    pub fn classify(&self, embedding: &[f32], top_k: Option<NonZeroUsize>) -> Vec<Prediction> {
+        let similarities = self.matrix.dot(&ArrayView1::from(embedding));
+        let logits: Vec<f32> = similarities
+            .iter()
+            .enumerate()
+            .map(|(index, similarity)| self.logits.of(index, *similarity))
+            .collect();
+        // Subtracting the maximum keeps exp below 1: no overflow at any scale.
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total: f64 = logits.iter().map(|l| f64::from(l - max).exp()).sum();
+
+        best_first(&logits, top_k)
+            .into_iter()
+            .map(|index| Prediction {
+                index,
+                similarity: similarities[index].clamp(-1.0, 1.0),
+                score: (f64::from(logits[index] - max).exp() / total) as f32,
+            })
+            .collect()
+    }
+}
+
+/// Indices of the `top_k` largest logits, largest first. The rest is never sorted.
+fn best_first(logits: &[f32], top_k: Option<NonZeroUsize>) -> Vec<usize> {
+    let better = |a: &usize, b: &usize| -> Ordering {
+        logits[*b].total_cmp(&logits[*a]).then(a.cmp(b))
+    };
+    let mut indices: Vec<usize> = (0..logits.len()).collect();
+    if let Some(k) = top_k.map(NonZeroUsize::get).filter(|k| *k < indices.len()) {
+        indices.select_nth_unstable_by(k - 1, better);
+        indices.truncate(k);
+    }
+    indices.sort_unstable_by(better);
+    indices
+}
+
+impl Logits {
+    fn of(&self, index: usize, similarity: f32) -> f32 {
+        let bias = match &self.bias {
+            Bias::Shared(bias) => *bias,
+            Bias::PerLabel(biases) => biases[index],
+        };
+        self.scale * similarity + bias
+    }
+
+    fn check(&self, labels: usize) -> Result<(), ClassifierError> {
+        let biases = match &self.bias {
+            Bias::Shared(bias) => std::slice::from_ref(bias),
+            Bias::PerLabel(biases) if biases.len() == labels => biases,
+            Bias::PerLabel(biases) => {
+                let actual = biases.len();
+                return Err(ClassifierError::BiasCount { labels, actual });
+            }
+        };
+        if self.scale.is_finite() && biases.iter().all(|bias| bias.is_finite()) {
+            Ok(())
+        } else {
+            Err(ClassifierError::NotFinite)
+        }
+    }
+}
+
+fn unit_row(label: &str, embedding: &[f32]) -> Result<Vec<f32>, ClassifierError> {
+    let mut row = embedding.to_vec();
+    match normalize(&mut row) {
+        Ok(()) => Ok(row),
+        Err(_) => Err(ClassifierError::NoDirection {
+            label: label.to_owned(),
+        }),
+    }
+}
+
+fn check_len(labels: &[String], expected: usize, actual: usize) -> Result<(), ClassifierError> {
+    if actual == expected {
+        return Ok(());
+    }
+    Err(ClassifierError::Shape {
+        labels: labels.len(),
+        expected,
+        actual,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,38 @@
+use super::*;
+
+/// `expected` is `None` where there is no direction.
+#[track_caller]
+fn check(vector: &[f32], expected: Option<&[f32]>) {
+    let mut actual = vector.to_vec();
+    match expected {
+        Some(expected) => {
+            normalize(&mut actual).unwrap();
+            for (a, e) in actual.iter().zip(expected) {
+                assert!((a - e).abs() < 1e-6, "{vector:?} became {actual:?}");
+            }
+            assert!((dot(&actual, &actual) - 1.0).abs() < 1e-6);
+        }
+        None => {
+            assert_eq!(normalize(&mut actual), Err(NoDirection));
+            let untouched = actual.iter().zip(vector).all(|(a, v)| a.to_bits() == v.to_bits());
+            assert!(untouched, "{vector:?} became {actual:?}");
+        }
+    }
+}
+
+#[test]
+fn normalize_gives_a_unit_vector_or_refuses() {
+    check(&[3.0, 4.0], Some(&[0.6, 0.8]));
+    check(&[-2.0], Some(&[-1.0]));
+    check(&[f32::MAX, f32::MAX], Some(&[0.707_106_8, 0.707_106_8]));
+    check(&[1e-40, 0.0], Some(&[1.0, 0.0]));
+    check(&[0.0, 0.0], None);
+    check(&[], None);
+    check(&[1.0, f32::NAN], None);
+    check(&[1.0, f32::INFINITY], None);
+}
+
+#[test]
+fn dot_sums_products() {
+    assert_eq!(dot(&[1.0, 2.0, 3.0], &[4.0, -5.0, 6.0]), 12.0);
+}

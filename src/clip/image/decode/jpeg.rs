@@ -1,0 +1,82 @@
+//! JPEG: grey stays grey, everything else becomes RGB.
+
+use std::borrow::Cow;
+
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
+
+use crate::clip::image::error::ImageError;
+use crate::clip::image::picture::{Mode, Picture};
+use crate::clip::image::ImageFormat;
+
+pub(in crate::clip::image) struct Jpeg<'a> {
+    decoder: JpegDecoder<ZCursor<&'a [u8]>>,
+    mode: Mode,
+    width: u32,
+    height: u32,
+}
+
+impl<'a> Jpeg<'a> {
+    pub(super) fn open(bytes: &'a [u8]) -> Result<Self, ImageError> {
+        // Strict: the decoder otherwise paints what is missing of a truncated picture grey.
+        // The format's own bound on the sides replaces the decoder's smaller one; limits are ours.
+        let options = DecoderOptions::default()
+            .set_strict_mode(true)
+            .set_max_width(usize::from(u16::MAX))
+            .set_max_height(usize::from(u16::MAX));
+        let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+        decoder.decode_headers().map_err(refused)?;
+        let (Some(info), Some(colour)) = (decoder.info(), decoder.input_colorspace()) else {
+            return Err(undecodable("it has no frame header".to_owned()));
+        };
+        let (mode, output) = match colour {
+            ColorSpace::Luma => (Mode::Grey, ColorSpace::Luma),
+            _ => (Mode::Rgb, ColorSpace::RGB),
+        };
+        decoder.set_options(options.jpeg_set_out_colorspace(output));
+        Ok(Self {
+            decoder,
+            mode,
+            width: info.width.into(),
+            height: info.height.into(),
+        })
+    }
+
+    pub(super) fn size(&self) -> (u32, u32) {
+        (self.width, self.height)
+    }
+
+    pub(super) fn decode(mut self) -> Result<Picture<'static>, ImageError> {
+        let samples = self.decoder.decode().map_err(refused)?;
+        let expected = self.width as usize * self.height as usize * self.mode.channels();
+        if samples.len() != expected {
+            let reason = format!("it holds {} samples, not {expected}", samples.len());
+            return Err(undecodable(reason));
+        }
+        Ok(Picture {
+            mode: self.mode,
+            samples: Cow::Owned(samples),
+        })
+    }
+}
+
+fn refused(error: DecodeErrors) -> ImageError {
+    match error {
+        DecodeErrors::ZeroError => ImageError::ZeroSize,
+        DecodeErrors::Unsupported(scheme) => ImageError::UnsupportedVariant {
+            format: ImageFormat::Jpeg,
+            reason: format!("{scheme:?}"),
+        },
+        error => undecodable(format!("{error:?}")),
+    }
+}
+
+fn undecodable(reason: String) -> ImageError {
+    ImageError::Undecodable {
+        format: ImageFormat::Jpeg,
+        reason,
+    }
+}

@@ -1,0 +1,240 @@
+//! Pillow's resampling of 8-bit pictures, bit for bit: `Resample.c` and the scaling half of
+//! `Geometry.c` in Pillow 13.
+//!
+//! Why not a resampling crate: the order of the two passes and the precision of the weights show
+//! in the result. Pillow rounds and clips to 8 bits after the HORIZONTAL pass, and its weights have
+//! 22 bits. The faster crates go vertical first, or use 14-bit weights.
+//!
+//! One pass over the source rows: each is stretched horizontally into one scratch row, and added
+//! to the sums of the few output rows whose window it is in. No intermediate picture exists, and
+//! rows and columns that do not reach the crop are never read.
+
+use std::ops::Range;
+
+use super::placement::{Axis, Placement};
+use crate::clip::spec::Interpolation;
+
+/// Weights are fixed point with this many fractional bits: 32 less 8 for the sample and 2 for the
+/// sign and the overshoot of a filter with negative lobes.
+const FRACTION_BITS: u32 = 32 - 8 - 2;
+const ONE_HALF: i32 = 1 << (FRACTION_BITS - 1);
+
+/// Most weights plus horizontally stretched pixels of one picture. Ordinary pictures need under a
+/// million; 2^25 lets the longest JPEG (65,535 pixels) into a 512-pixel model in any shape, and
+/// holds the weights to 128 MiB. Only needle-shaped PNGs in the longest and squash modes exceed it.
+const MAX_COST: u64 = 1 << 25;
+
+/// `Pillow` accumulates the position of the nearest pixel, rounding error included. So far out no
+/// crop of a picture that Pillow could resize begins.
+const MAX_ACCUMULATED: u64 = 1 << 24;
+
+/// Whether the time and memory of [`resample`] are in proportion to the picture.
+pub(super) fn is_bounded(placement: &Placement) -> bool {
+    let Placement {
+        horizontal,
+        vertical,
+        interpolation,
+    } = placement;
+    let weights = |axis: &Axis| u64::from(axis.kept) * window_len(axis, *interpolation);
+    let rows = weights(vertical).min(u64::from(vertical.source));
+    weights(horizontal) + weights(vertical) + u64::from(horizontal.kept) * rows <= MAX_COST
+}
+
+/// Resizes a picture of `C` samples per pixel and cuts out what is kept: `kept` x `kept` pixels.
+///
+/// `prepare` turns a stretch of source samples into what is resized, for example by multiplying
+/// alpha in.
+pub(super) fn resample<const C: usize>(
+    samples: &[u8],
+    placement: &Placement,
+    prepare: impl Fn(&mut [[u8; C]]),
+) -> Vec<u8> {
+    let columns = Windows::new(&placement.horizontal, placement.interpolation);
+    let rows = Windows::new(&placement.vertical, placement.interpolation);
+    let source_columns = columns.source();
+    let stride = placement.horizontal.source as usize;
+
+    let row_len = columns.windows.len() * C;
+    let mut source_row = vec![[0; C]; source_columns.len()];
+    let mut stretched = vec![0; row_len];
+    let mut sums = vec![ONE_HALF; rows.windows.len() * row_len];
+    // Output rows whose window holds the current source row: windows never move backwards.
+    let mut open = 0..0;
+    for y in rows.source() {
+        let start = y * stride;
+        let pixels = samples.as_chunks::<C>().0;
+        source_row.copy_from_slice(&pixels[start..][source_columns.clone()]);
+        prepare(&mut source_row);
+        stretch_row(&source_row, &columns, source_columns.start, &mut stretched);
+
+        while open.end < rows.windows.len() && rows.windows[open.end].start <= y {
+            open.end += 1;
+        }
+        while rows.windows[open.start].end() <= y {
+            open.start += 1;
+        }
+        for row in open.clone() {
+            let weight = rows.weight(row, y);
+            let sums = &mut sums[row * row_len..][..row_len];
+            for (sum, sample) in sums.iter_mut().zip(&stretched) {
+                *sum += i32::from(*sample) * weight;
+            }
+        }
+    }
+    sums.into_iter().map(to_sample).collect()
+}
+
+/// The horizontal pass over one row; `row` begins at source column `offset`.
+fn stretch_row<const C: usize>(
+    row: &[[u8; C]],
+    columns: &Windows,
+    offset: usize,
+    stretched: &mut [u8],
+) {
+    for (window, pixel) in columns.windows.iter().zip(stretched.as_chunks_mut().0) {
+        let weights = &columns.weights[window.weights.clone()];
+        let mut sums = [ONE_HALF; C];
+        for (source, weight) in row[window.start - offset..].iter().zip(weights) {
+            for c in 0..C {
+                sums[c] += i32::from(source[c]) * weight;
+            }
+        }
+        *pixel = sums.map(to_sample);
+    }
+}
+
+fn to_sample(sum: i32) -> u8 {
+    (sum >> FRACTION_BITS).clamp(0, 255) as u8
+}
+
+/// For every kept output pixel of one direction, the source pixels it is made of.
+struct Windows {
+    windows: Vec<Window>,
+    weights: Vec<i32>,
+}
+
+struct Window {
+    /// First source pixel.
+    start: usize,
+    /// Its weights, one for each source pixel.
+    weights: Range<usize>,
+}
+
+impl Window {
+    fn end(&self) -> usize {
+        self.start + self.weights.len()
+    }
+}
+
+impl Windows {
+    fn new(axis: &Axis, interpolation: Interpolation) -> Self {
+        let filter = filter(interpolation);
+        let scale = f64::from(axis.source) / axis.resized as f64;
+        let stretch = scale.max(1.0);
+        let support = support(axis, interpolation);
+        let mut windows = Vec::with_capacity(axis.kept as usize);
+        let mut weights = Vec::new();
+        let mut exact = Vec::new();
+        for pixel in axis.first..axis.first + u64::from(axis.kept) {
+            let center = (pixel as f64 + 0.5) * scale;
+            // A conversion to unsigned stops at 0, where Pillow clips.
+            let start = (center - support + 0.5) as u32;
+            let end = ((center + support + 0.5) as u32).min(axis.source);
+            exact.clear();
+            exact.extend((start..end).map(|x| filter((f64::from(x) - center + 0.5) / stretch)));
+            let sum: f64 = exact.iter().sum();
+            let first_weight = weights.len();
+            weights.extend(exact.iter().map(|weight| fixed(weight / sum)));
+            windows.push(Window {
+                start: start as usize,
+                weights: first_weight..weights.len(),
+            });
+        }
+        Self { windows, weights }
+    }
+
+    /// The source pixels that are read at all.
+    fn source(&self) -> Range<usize> {
+        match (self.windows.first(), self.windows.last()) {
+            (Some(first), Some(last)) => first.start..last.end(),
+            _ => 0..0,
+        }
+    }
+
+    /// How much source pixel `source` counts in output pixel `pixel`, whose window holds it.
+    fn weight(&self, pixel: usize, source: usize) -> i32 {
+        let window = &self.windows[pixel];
+        self.weights[window.weights.start + source - window.start]
+    }
+}
+
+fn fixed(weight: f64) -> i32 {
+    let scaled = weight * f64::from(1 << FRACTION_BITS);
+    // Away from zero by a half, then truncated: not what `round` does for 0.49999999999999994.
+    (scaled + 0.5_f64.copysign(scaled)) as i32
+}
+
+/// Source pixels on each side of the centre that count: when shrinking, the filter is widened.
+fn support(axis: &Axis, interpolation: Interpolation) -> f64 {
+    let scale = f64::from(axis.source) / axis.resized as f64;
+    let radius = match interpolation {
+        Interpolation::Bicubic => 2.0,
+        Interpolation::Bilinear => 1.0,
+    };
+    radius * scale.max(1.0)
+}
+
+fn window_len(axis: &Axis, interpolation: Interpolation) -> u64 {
+    let len = 2 * support(axis, interpolation).ceil() as u64 + 1;
+    len.min(u64::from(axis.source))
+}
+
+fn filter(interpolation: Interpolation) -> fn(f64) -> f64 {
+    match interpolation {
+        Interpolation::Bicubic => bicubic,
+        Interpolation::Bilinear => |x| (1.0 - x.abs()).max(0.0),
+    }
+}
+
+/// Bicubic convolution with a = -0.5 (Keys 1981), Pillow's choice.
+fn bicubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}
+
+/// Resizes to the nearest pixel and cuts out what is kept, of one sample per pixel.
+pub(super) fn nearest(samples: &[u8], placement: &Placement) -> Vec<u8> {
+    let columns = nearest_pixels(&placement.horizontal);
+    let stride = placement.horizontal.source as usize;
+    nearest_pixels(&placement.vertical)
+        .into_iter()
+        .flat_map(|y| {
+            let row = &samples[y * stride..][..stride];
+            columns.iter().map(|x| row[*x])
+        })
+        .collect()
+}
+
+/// The source pixel of every kept output pixel.
+fn nearest_pixels(axis: &Axis) -> Vec<usize> {
+    let step = f64::from(axis.source) / axis.resized as f64;
+    let skipped = axis.first.saturating_sub(MAX_ACCUMULATED);
+    let mut position = step * 0.5 + step * skipped as f64;
+    for _ in skipped..axis.first {
+        position += step;
+    }
+    (0..axis.kept)
+        .map(|_| {
+            let pixel = (position as usize).min(axis.source as usize - 1);
+            position += step;
+            pixel
+        })
+        .collect()
+}

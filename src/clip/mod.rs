@@ -1,0 +1,15 @@
+//! What CLIP means: pictures and texts become rows, embeddings become similarities and scores.
+//!
+//! Pure: no files, clock, threads or logs. Nothing here knows a model's weights, only its
+//! [`spec`], so the same bytes give the same row on every machine.
+//!
+//! The reference is open_clip 3.3 on Pillow: whatever differs from it is said where it differs,
+//! and `tests/fixtures/parity` holds its output to compare with.
+
+pub mod classifier;
+pub mod embedding;
+pub mod image;
+pub mod prompt;
+pub mod row;
+pub mod spec;
+pub mod text;

@@ -1,0 +1,10 @@
+//! What the encoders take: one row per input, of one modality.
+
+/// One picture, ready for the image encoder: RGB bytes, row by row, `height * width * 3` long.
+/// Normalisation happens inside the graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRow(pub Box<[u8]>);
+
+/// One text, ready for the text encoder: token ids from start to end token, not padded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRow(pub Box<[u32]>);

@@ -1,0 +1,140 @@
+//! The command line. Values stay text here, so that [`super::Config`] can report every bad one at once.
+
+use clap::{Args, Parser, Subcommand};
+
+/// Serves CLIP over gRPC: embeddings and zero-shot classification.
+#[derive(Debug, Parser)]
+#[command(name = "clipd", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub logging: LoggingFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server.
+    Serve(Box<ServeFlags>),
+}
+
+#[derive(Debug, Args)]
+pub struct LoggingFlags {
+    /// What to log: a level (error, warn, info, debug, trace), or a filter such as `info,h2=warn`
+    #[arg(long, env = "CLIPD_LOG", default_value = "info", global = true)]
+    pub log: String,
+    /// How to log: text or json
+    #[arg(long, env = "CLIPD_LOG_FORMAT", default_value = "text", global = true)]
+    pub log_format: String,
+}
+
+/// Durations are written like 250ms or 5s; sizes are bytes.
+#[derive(Clone, Debug, Args)]
+pub struct ServeFlags {
+    /// Address of the gRPC server
+    #[arg(long, env = "CLIPD_LISTEN", default_value = "0.0.0.0:50051", help_heading = "Addresses")]
+    pub listen: String,
+    /// Address of the Prometheus endpoint, /metrics
+    #[arg(long, env = "CLIPD_METRICS_LISTEN", default_value = "0.0.0.0:9090", help_heading = "Addresses")]
+    pub metrics_listen: String,
+
+    /// Directory with open_clip_model.safetensors, open_clip_config.json and tokenizer.json
+    /// [default: the small embedded emoji model]
+    #[arg(long, env = "CLIPD_MODEL", help_heading = "Model and device")]
+    pub model: Option<String>,
+    /// auto, cpu or openvino
+    #[arg(long, env = "CLIPD_DEVICE", default_value = "auto", help_heading = "Model and device")]
+    pub device: String,
+    /// auto, fp32 or bf16 (bf16: openvino only)
+    #[arg(long, env = "CLIPD_PRECISION", default_value = "auto", help_heading = "Model and device")]
+    pub precision: String,
+    /// Worker threads, each with an inference session of its own
+    #[arg(long, env = "CLIPD_WORKERS", default_value = "1", help_heading = "Model and device")]
+    pub workers: String,
+    /// Threads of one session [default: cores / workers]
+    #[arg(long, env = "CLIPD_THREADS", help_heading = "Model and device")]
+    pub threads: Option<String>,
+    /// Images decoded and texts tokenized at a time [default: cores]
+    #[arg(long, env = "CLIPD_PREPROCESS_THREADS", help_heading = "Model and device")]
+    pub preprocess_threads: Option<String>,
+
+    /// Most rows of a batch
+    #[arg(long, env = "CLIPD_MAX_BATCH_SIZE", default_value = "16", help_heading = "Batching")]
+    pub max_batch_size: String,
+    /// Longest time a row waits for company while a worker is idle
+    #[arg(long, env = "CLIPD_MAX_QUEUE_DELAY", default_value = "0s", help_heading = "Batching")]
+    pub max_queue_delay: String,
+    /// Most waiting rows per modality; more is RESOURCE_EXHAUSTED
+    #[arg(long, env = "CLIPD_MAX_QUEUE_SIZE", default_value = "1024", help_heading = "Batching")]
+    pub max_queue_size: String,
+
+    /// Inputs of one Embed, images of one Classify
+    #[arg(long, env = "CLIPD_MAX_INPUTS", default_value = "256", help_heading = "Limits of a request")]
+    pub max_inputs: String,
+    /// Labels of one Classify
+    #[arg(long, env = "CLIPD_MAX_LABELS", default_value = "20000", help_heading = "Limits of a request")]
+    pub max_labels: String,
+    /// Templates of one Classify
+    #[arg(long, env = "CLIPD_MAX_TEMPLATES", default_value = "128", help_heading = "Limits of a request")]
+    pub max_templates: String,
+    /// Labels x templates of one Classify
+    #[arg(long, env = "CLIPD_MAX_PROMPTS", default_value = "100000", help_heading = "Limits of a request")]
+    pub max_prompts: String,
+    /// Images x predictions of one Classify
+    #[arg(long, env = "CLIPD_MAX_PREDICTIONS", default_value = "200000", help_heading = "Limits of a request")]
+    pub max_predictions: String,
+    /// Bytes of one text or label
+    #[arg(long, env = "CLIPD_MAX_TEXT_BYTES", default_value = "8192", help_heading = "Limits of a request")]
+    pub max_text_bytes: String,
+    /// Bytes of one encoded image
+    #[arg(long, env = "CLIPD_MAX_IMAGE_BYTES", default_value = "10000000", help_heading = "Limits of a request")]
+    pub max_image_bytes: String,
+    /// Width x height of one image
+    #[arg(long, env = "CLIPD_MAX_IMAGE_PIXELS", default_value = "50000000", help_heading = "Limits of a request")]
+    pub max_image_pixels: String,
+    /// Bytes of one request message
+    #[arg(long, env = "CLIPD_MAX_MESSAGE_BYTES", default_value = "16777216", help_heading = "Limits of a request")]
+    pub max_message_bytes: String,
+    /// Longest time a call may take; the default for calls without a deadline
+    #[arg(long, env = "CLIPD_TIMEOUT", default_value = "30s", help_heading = "Limits of a request")]
+    pub timeout: String,
+
+    /// Calls served at a time; more is RESOURCE_EXHAUSTED
+    #[arg(long, env = "CLIPD_MAX_CONCURRENT_REQUESTS", default_value = "512", help_heading = "Limits of the server")]
+    pub max_concurrent_requests: String,
+    /// Bytes of request messages held at a time; more is RESOURCE_EXHAUSTED
+    #[arg(long, env = "CLIPD_MAX_REQUEST_BYTES_IN_FLIGHT", default_value = "268435456", help_heading = "Limits of the server")]
+    pub max_request_bytes_in_flight: String,
+    /// Memory for cached label embeddings
+    #[arg(long, env = "CLIPD_LABEL_CACHE_BYTES", default_value = "268435456", help_heading = "Limits of the server")]
+    pub label_cache_bytes: String,
+
+    /// Connections at a time; the next ones wait
+    #[arg(long, env = "CLIPD_MAX_CONNECTIONS", default_value = "1024", help_heading = "Connections")]
+    pub max_connections: String,
+    /// Calls at a time per connection; the next ones wait in the client
+    #[arg(long, env = "CLIPD_MAX_CONCURRENT_STREAMS", default_value = "256", help_heading = "Connections")]
+    pub max_concurrent_streams: String,
+    /// Bytes a client may send ahead on one call
+    #[arg(long, env = "CLIPD_STREAM_WINDOW_BYTES", default_value = "1048576", help_heading = "Connections")]
+    pub stream_window_bytes: String,
+    /// Bytes a client may send ahead on one connection
+    #[arg(long, env = "CLIPD_CONNECTION_WINDOW_BYTES", default_value = "8388608", help_heading = "Connections")]
+    pub connection_window_bytes: String,
+    /// Silence after which a connection is pinged
+    #[arg(long, env = "CLIPD_KEEPALIVE_INTERVAL", default_value = "60s", help_heading = "Connections")]
+    pub keepalive_interval: String,
+    /// Time an answer to a ping may take
+    #[arg(long, env = "CLIPD_KEEPALIVE_TIMEOUT", default_value = "20s", help_heading = "Connections")]
+    pub keepalive_timeout: String,
+    /// Age at which a connection is asked to go away, so that clients find new servers; 0s: never
+    #[arg(long, env = "CLIPD_MAX_CONNECTION_AGE", default_value = "30m", help_heading = "Connections")]
+    pub max_connection_age: String,
+
+    /// Time between "not ready" and "no new calls" after SIGTERM or SIGINT
+    #[arg(long, env = "CLIPD_DRAIN_DELAY", default_value = "0s", help_heading = "Shutdown")]
+    pub drain_delay: String,
+    /// Longest time from the signal to the end of the process
+    #[arg(long, env = "CLIPD_SHUTDOWN_GRACE", default_value = "25s", help_heading = "Shutdown")]
+    pub shutdown_grace: String,
+}

@@ -1,0 +1,201 @@
+//! Flags and their environment twins, parsed into a [`Config`] that is valid by construction.
+//!
+//! All problems are found before anything starts, and are reported together. No other module reads
+//! the environment for configuration.
+
+pub mod flags;
+mod problems;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::clip::image::ImageLimits;
+use crate::scheduler::Settings;
+use crate::{grpc, pipeline};
+use flags::ServeFlags;
+use problems::Problems;
+
+/// Everything `serve` needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub metrics_listen: SocketAddr,
+    pub model: ModelSource,
+    pub device: DeviceChoice,
+    pub precision: PrecisionChoice,
+    /// Worker threads, each with a session of its own.
+    pub workers: NonZeroUsize,
+    /// Threads of one session.
+    pub threads: NonZeroUsize,
+    pub scheduling: Settings,
+    pub limits: pipeline::Limits,
+    pub image_limits: ImageLimits,
+    pub preprocess_threads: NonZeroUsize,
+    pub label_cache_bytes: u64,
+    pub grpc: grpc::Options,
+    /// Time between "not ready" and "no new calls" at shutdown.
+    pub drain_delay: Duration,
+    /// Longest time from the signal to the end of the process.
+    pub shutdown_grace: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelSource {
+    /// The small model inside the binary.
+    Builtin,
+    /// A directory with open_clip's three files.
+    Directory(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// OpenVINO where it runs in bf16, otherwise the CPU provider.
+    Auto,
+    Cpu,
+    OpenVino,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrecisionChoice {
+    /// The fastest that the device supports.
+    Auto,
+    Fp32,
+    Bf16,
+}
+
+/// A call with an earlier deadline overtakes calls that arrived less than this long before it; others run
+/// first come, first served.
+const INTERACTIVE_TARGET: Duration = Duration::from_millis(500);
+
+/// Bulk work gives way to interactive work that arrives up to this long, less the above, after it.
+const BULK_TARGET: Duration = Duration::from_secs(3);
+
+impl Config {
+    /// Every problem, one per line, or the configuration.
+    pub fn from_flags(flags: &ServeFlags) -> Result<Config, Vec<String>> {
+        let mut problems = Problems::default();
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let workers = problems.count("--workers", &flags.workers);
+        // Sessions share the cores evenly unless told otherwise.
+        let per_worker = NonZeroUsize::new(cores.get() / workers.get()).unwrap_or(NonZeroUsize::MIN);
+        let max_message_bytes = problems.bytes("--max-message-bytes", &flags.max_message_bytes);
+        let config = Config {
+            listen: problems.address("--listen", &flags.listen),
+            metrics_listen: problems.address("--metrics-listen", &flags.metrics_listen),
+            model: match &flags.model {
+                None => ModelSource::Builtin,
+                Some(directory) => ModelSource::Directory(directory.into()),
+            },
+            device: problems.choice(
+                "--device",
+                &flags.device,
+                &[("auto", DeviceChoice::Auto), ("cpu", DeviceChoice::Cpu), ("openvino", DeviceChoice::OpenVino)],
+            ),
+            precision: problems.choice(
+                "--precision",
+                &flags.precision,
+                &[
+                    ("auto", PrecisionChoice::Auto),
+                    ("fp32", PrecisionChoice::Fp32),
+                    ("bf16", PrecisionChoice::Bf16),
+                ],
+            ),
+            workers,
+            threads: problems.optional_count("--threads", flags.threads.as_deref(), per_worker),
+            scheduling: Settings {
+                max_batch_size: problems.count("--max-batch-size", &flags.max_batch_size),
+                max_queue_delay: problems.duration("--max-queue-delay", &flags.max_queue_delay),
+                max_queue_size: problems.count("--max-queue-size", &flags.max_queue_size).get(),
+                interactive_target: INTERACTIVE_TARGET,
+                bulk_target: BULK_TARGET,
+            },
+            limits: pipeline::Limits {
+                inputs: problems.count("--max-inputs", &flags.max_inputs).get(),
+                labels: problems.count("--max-labels", &flags.max_labels).get(),
+                templates: problems.count("--max-templates", &flags.max_templates).get(),
+                prompts: problems.count("--max-prompts", &flags.max_prompts).get(),
+                predictions: problems.count("--max-predictions", &flags.max_predictions).get(),
+                text_bytes: problems.bytes("--max-text-bytes", &flags.max_text_bytes),
+            },
+            image_limits: ImageLimits {
+                max_bytes: problems.bytes("--max-image-bytes", &flags.max_image_bytes),
+                max_pixels: problems.bytes("--max-image-pixels", &flags.max_image_pixels) as u64,
+            },
+            preprocess_threads: problems.optional_count(
+                "--preprocess-threads",
+                flags.preprocess_threads.as_deref(),
+                cores,
+            ),
+            label_cache_bytes: problems.bytes("--label-cache-bytes", &flags.label_cache_bytes) as u64,
+            grpc: grpc::Options {
+                max_message_bytes,
+                max_concurrent_requests: problems
+                    .count("--max-concurrent-requests", &flags.max_concurrent_requests)
+                    .get(),
+                max_request_bytes_in_flight: problems
+                    .bytes("--max-request-bytes-in-flight", &flags.max_request_bytes_in_flight),
+                timeout: problems.duration("--timeout", &flags.timeout),
+                max_connections: problems.count("--max-connections", &flags.max_connections).get(),
+                max_concurrent_streams: problems
+                    .bounded("--max-concurrent-streams", &flags.max_concurrent_streams),
+                stream_window_bytes: problems.bounded("--stream-window-bytes", &flags.stream_window_bytes),
+                connection_window_bytes: problems
+                    .bounded("--connection-window-bytes", &flags.connection_window_bytes),
+                keepalive_interval: problems.duration("--keepalive-interval", &flags.keepalive_interval),
+                keepalive_timeout: problems.duration("--keepalive-timeout", &flags.keepalive_timeout),
+                max_connection_age: Some(
+                    problems.duration("--max-connection-age", &flags.max_connection_age),
+                )
+                .filter(|age| !age.is_zero()),
+            },
+            drain_delay: problems.duration("--drain-delay", &flags.drain_delay),
+            shutdown_grace: problems.duration("--shutdown-grace", &flags.shutdown_grace),
+        };
+        config.check(&mut problems);
+        problems.into_result(config)
+    }
+
+    /// Limits that contradict each other.
+    fn check(&self, problems: &mut Problems) {
+        let queue = self.scheduling.max_queue_size;
+        if queue < self.limits.inputs {
+            problems.add(format!(
+                "--max-queue-size ({queue}) is less than --max-inputs ({}): a full request could never be admitted",
+                self.limits.inputs
+            ));
+        }
+        if queue < self.scheduling.max_batch_size.get() {
+            problems.add(format!(
+                "--max-queue-size ({queue}) is less than --max-batch-size ({}): a batch could never be full",
+                self.scheduling.max_batch_size
+            ));
+        }
+        if self.grpc.max_request_bytes_in_flight < self.grpc.max_message_bytes {
+            problems.add(format!(
+                "--max-request-bytes-in-flight ({}) is less than --max-message-bytes ({}): \
+                 the largest message could never be read",
+                self.grpc.max_request_bytes_in_flight, self.grpc.max_message_bytes
+            ));
+        }
+        for (flag, duration) in [
+            ("--timeout", self.grpc.timeout),
+            ("--keepalive-interval", self.grpc.keepalive_interval),
+            ("--keepalive-timeout", self.grpc.keepalive_timeout),
+            ("--shutdown-grace", self.shutdown_grace),
+        ] {
+            if duration.is_zero() {
+                problems.add(format!("{flag} must be more than zero"));
+            }
+        }
+        if self.drain_delay >= self.shutdown_grace && !self.shutdown_grace.is_zero() {
+            problems.add(format!(
+                "--drain-delay ({:?}) leaves nothing of --shutdown-grace ({:?})",
+                self.drain_delay, self.shutdown_grace
+            ));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Parses flag values and collects what is wrong, so that all of it is reported at once.
+//!
+//! After a problem a parser returns some valid value, so that parsing goes on; `into_result` throws it away.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<String>);
+
+impl Problems {
+    pub(super) fn add(&mut self, problem: String) {
+        self.0.push(problem);
+    }
+
+    pub(super) fn into_result<T>(self, value: T) -> Result<T, Vec<String>> {
+        if self.0.is_empty() { Ok(value) } else { Err(self.0) }
+    }
+
+    pub(super) fn address(&mut self, flag: &str, text: &str) -> SocketAddr {
+        self.parse(flag, text, "an address and a port, such as 0.0.0.0:50051 or [::]:50051", |text| {
+            text.parse().ok()
+        })
+        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// A number of things: at least 1, and at most 2^31, which keeps sums and the wire's numbers in range.
+    pub(super) fn count(&mut self, flag: &str, text: &str) -> NonZeroUsize {
+        self.parse(flag, text, "a whole number from 1 to 2147483648", |text| {
+            text.parse::<NonZeroUsize>().ok().filter(|count| count.get() <= 1 << 31)
+        })
+        .unwrap_or(NonZeroUsize::MIN)
+    }
+
+    pub(super) fn optional_count(
+        &mut self,
+        flag: &str,
+        text: Option<&str>,
+        default: NonZeroUsize,
+    ) -> NonZeroUsize {
+        text.map_or(default, |text| self.count(flag, text))
+    }
+
+    /// Bytes or pixels: like a count, up to 2^40.
+    pub(super) fn bytes(&mut self, flag: &str, text: &str) -> usize {
+        self.parse(flag, text, "a whole number from 1 to 1099511627776", |text| {
+            text.parse::<usize>().ok().filter(|bytes| (1..=1 << 40).contains(bytes))
+        })
+        .unwrap_or(1)
+    }
+
+    /// A number that HTTP/2 carries in 31 bits (RFC 9113, section 6.5.2).
+    pub(super) fn bounded(&mut self, flag: &str, text: &str) -> u32 {
+        self.parse(flag, text, "a whole number from 1 to 2147483647", |text| {
+            text.parse::<u32>().ok().filter(|number| (1..1 << 31).contains(number))
+        })
+        .unwrap_or(1)
+    }
+
+    /// A day at most: longer is a mistake.
+    pub(super) fn duration(&mut self, flag: &str, text: &str) -> Duration {
+        self.parse(flag, text, "a duration of at most a day, such as 250ms, 5s or 0s", |text| {
+            humantime::parse_duration(text).ok().filter(|duration| *duration <= Duration::from_secs(86_400))
+        })
+        .unwrap_or(Duration::from_secs(1))
+    }
+
+    pub(super) fn choice<T: Copy>(&mut self, flag: &str, text: &str, choices: &[(&str, T)]) -> T {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        self.parse(flag, text, &format!("one of {}", names.join(", ")), |text| {
+            choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice)
+        })
+        .unwrap_or(choices[0].1)
+    }
+
+    fn parse<T>(
+        &mut self,
+        flag: &str,
+        text: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let value = parse(text);
+        if value.is_none() {
+            self.add(format!("{flag}: {text:?} is not {expected}"));
+        }
+        value
+    }
+}

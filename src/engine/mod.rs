@@ -1,0 +1,69 @@
+//! A loaded model on one device.
+//!
+//! It knows nothing of requests, queues or time: a batch goes in, embeddings come out.
+//! [`onnx`] is the engine that serves; [`synthetic`] stands in for it in tests and load models.
+
+pub mod onnx;
+mod runtime;
+pub mod synthetic;
+
+use ndarray::Array2;
+
+use crate::clip::row::{ImageRow, TokenRow};
+use crate::modality::Modality;
+
+/// Runs batches on one device. Owned by one worker thread, which creates it.
+pub trait Engine {
+    /// Embeds every row of `batch`; returns `[rows, embed_dim]`, not normalised, in the batch's order.
+    fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, EngineError>;
+
+    fn description(&self) -> &Description;
+}
+
+/// Rows of one modality that run together. Never empty.
+#[derive(Debug)]
+pub enum Batch {
+    Images(Vec<ImageRow>),
+    Texts(Vec<TokenRow>),
+}
+
+impl Batch {
+    pub fn modality(&self) -> Modality {
+        match self {
+            Batch::Images(_) => Modality::Image,
+            Batch::Texts(_) => Modality::Text,
+        }
+    }
+
+    pub fn rows(&self) -> usize {
+        match self {
+            Batch::Images(rows) => rows.len(),
+            Batch::Texts(rows) => rows.len(),
+        }
+    }
+}
+
+/// What runs, in words that appear in the log, `GetModel` and metric labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// `cpu`, `openvino`, later `cuda:0`.
+    pub device: String,
+    /// Library and version, such as `onnxruntime 1.24.1 (OpenVINO)`.
+    pub engine: String,
+    /// `fp32` or `bf16`.
+    pub precision: String,
+}
+
+/// Why an engine could not be opened or a batch could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No usable ONNX Runtime; the text says what to install or set.
+    #[error("{0}")]
+    Library(String),
+    /// The device or precision asked for cannot be had; the text names what is missing.
+    #[error("{0}")]
+    Device(String),
+    /// The runtime refused the model or a batch.
+    #[error("ONNX Runtime: {0}")]
+    Runtime(String),
+}

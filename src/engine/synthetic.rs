@@ -1,0 +1,143 @@
+//! An engine without a model: embeddings are made from the row's bytes, and a batch takes as long as told.
+//!
+//! It stands in for [`super::onnx`] where a test or a load model needs a certain state: a [`Gate`] holds a
+//! batch inside `run`, and makes the next one fail or panic. It is no measure of accuracy.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use ndarray::Array2;
+
+use super::{Batch, Description, Engine, EngineError};
+
+/// Same row, same embedding, whatever the batch.
+pub struct SyntheticEngine {
+    embed_dim: usize,
+    gate: Gate,
+    description: Description,
+}
+
+impl SyntheticEngine {
+    /// Every batch passes `gate`.
+    pub fn gated(embed_dim: usize, gate: Gate) -> SyntheticEngine {
+        let description =
+            Description { device: "cpu".into(), engine: "synthetic".into(), precision: "fp32".into() };
+        SyntheticEngine { embed_dim, gate, description }
+    }
+}
+
+impl Engine for SyntheticEngine {
+    fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, EngineError> {
+        self.gate.pass(batch.rows())?;
+        let rows: Vec<Vec<u8>> = match batch {
+            Batch::Images(rows) => rows.iter().map(|row| row.0.to_vec()).collect(),
+            Batch::Texts(rows) => {
+                rows.iter().map(|row| row.0.iter().flat_map(|id| id.to_le_bytes()).collect()).collect()
+            }
+        };
+        Ok(Array2::from_shape_fn((rows.len(), self.embed_dim), |(row, column)| element(&rows[row], column)))
+    }
+
+    fn description(&self) -> &Description {
+        &self.description
+    }
+}
+
+/// FNV-1a over the row and the column, to a number between -1 and 1.
+fn element(row: &[u8], column: usize) -> f32 {
+    let hash = row
+        .iter()
+        .copied()
+        .chain(column.to_le_bytes())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    (hash >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+}
+
+/// Holds batches inside an engine. Clones are the same gate.
+#[derive(Clone, Default)]
+pub struct Gate {
+    shared: Arc<(Mutex<State>, Condvar)>,
+}
+
+#[derive(Default)]
+struct State {
+    closed: bool,
+    /// Batches that have arrived since the gate was closed.
+    arrived: usize,
+    /// Rows of the batches that are held.
+    held_rows: usize,
+    next: Next,
+}
+
+#[derive(Default)]
+enum Next {
+    #[default]
+    Run,
+    Fail,
+    Panic,
+}
+
+impl Gate {
+    /// A gate that lets everything pass.
+    pub fn open() -> Gate {
+        Gate::default()
+    }
+
+    /// Holds every batch that arrives from now on.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.arrived = 0;
+    }
+
+    /// Releases what is held, and lets everything pass.
+    pub fn open_again(&self) {
+        self.lock().closed = false;
+        self.shared.1.notify_all();
+    }
+
+    /// Makes the next batch to pass an error.
+    pub fn fail_next(&self) {
+        self.lock().next = Next::Fail;
+    }
+
+    /// Makes the next batch to pass a panic.
+    pub fn panic_next(&self) {
+        self.lock().next = Next::Panic;
+    }
+
+    /// Blocks until `batches` have arrived since the gate was closed.
+    pub fn wait_started(&self, batches: usize) {
+        let mut state = self.lock();
+        while state.arrived < batches {
+            state = self.shared.1.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Rows of the batches that are held now.
+    pub fn held_rows(&self) -> usize {
+        self.lock().held_rows
+    }
+
+    fn pass(&self, rows: usize) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        state.arrived += 1;
+        state.held_rows += rows;
+        self.shared.1.notify_all();
+        while state.closed {
+            state = self.shared.1.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.held_rows -= rows;
+        match std::mem::take(&mut state.next) {
+            Next::Run => Ok(()),
+            Next::Fail => Err(EngineError::Runtime("the gate made this batch fail".to_owned())),
+            Next::Panic => {
+                drop(state);
+                panic!("the gate made this batch panic")
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,115 @@
+//! The gRPC edge: the only place that knows tonic and the generated types.
+//!
+//! A call passes [`admission`] (before its body is read), [`service`] with [`convert`], and leaves through
+//! [`status`]. Policy about batches, images or labels is not here; it is in `pipeline`.
+
+mod admission;
+mod convert;
+mod health;
+mod listener;
+mod service;
+mod status;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tonic::transport::Server;
+
+use crate::batcher::Workers;
+use crate::clock::Clock;
+use crate::pipeline::Pipeline;
+use crate::shutdown::{self, Phase};
+use crate::telemetry::metrics::Metrics;
+use admission::Admission;
+use proto::clip_service_server::ClipServiceServer;
+pub use service::ModelCard;
+
+/// Message types, client and server generated from `proto/clip/v1/clip.proto`.
+#[expect(clippy::all, unreachable_pub, reason = "generated code")]
+pub mod proto {
+    tonic::include_proto!("clip.v1");
+
+    /// What reflection serves.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+/// Limits and timers of the edge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes of one request message.
+    pub max_message_bytes: usize,
+    /// Calls served at a time.
+    pub max_concurrent_requests: usize,
+    /// Bytes of request messages held at a time.
+    pub max_request_bytes_in_flight: usize,
+    /// Longest time a call may take; the default for calls without `grpc-timeout`.
+    pub timeout: Duration,
+    pub max_connections: usize,
+    /// Calls at a time per connection.
+    pub max_concurrent_streams: u32,
+    /// Bytes a client may send ahead on one call.
+    pub stream_window_bytes: u32,
+    /// Bytes a client may send ahead on one connection.
+    pub connection_window_bytes: u32,
+    /// A ping after this much silence finds dead clients.
+    pub keepalive_interval: Duration,
+    /// A ping unanswered for this long ends the connection.
+    pub keepalive_timeout: Duration,
+    /// A connection is asked to go away after this time, so that clients find new servers; `None`: never.
+    pub max_connection_age: Option<Duration>,
+}
+
+/// What the edge serves from.
+pub struct Services {
+    pub pipeline: Arc<Pipeline>,
+    pub model: ModelCard,
+    pub workers: watch::Receiver<Workers>,
+    pub phase: watch::Receiver<Phase>,
+    pub clock: Clock,
+    pub metrics: Metrics,
+}
+
+/// Serves until [`Phase::Stopping`], then answers the calls in flight and returns.
+pub async fn serve(
+    listener: TcpListener,
+    options: Options,
+    services: Services,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Services { pipeline, model, workers, phase, clock, metrics } = services;
+    let incoming = listener::incoming(tokio::net::TcpListener::from_std(listener)?, options.max_connections);
+    let (health_reporter, health_service) = health::reporter().await;
+    let health = tokio::spawn(health::follow(health_reporter, workers.clone(), phase.clone()));
+
+    let clip = ClipServiceServer::new(service::Clip::new(pipeline, model, workers))
+        .max_decoding_message_size(options.max_message_bytes);
+    let descriptors = [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
+    let reflection = || {
+        descriptors.iter().fold(tonic_reflection::server::Builder::configure(), |builder, set| {
+            builder.register_encoded_file_descriptor_set(set)
+        })
+    };
+
+    let mut server = Server::builder()
+        .tcp_nodelay(true)
+        .max_concurrent_streams(options.max_concurrent_streams)
+        .initial_stream_window_size(options.stream_window_bytes)
+        .initial_connection_window_size(options.connection_window_bytes)
+        .http2_keepalive_interval(Some(options.keepalive_interval))
+        .http2_keepalive_timeout(Some(options.keepalive_timeout));
+    if let Some(age) = options.max_connection_age {
+        // Without max_connection_age_grace: tonic 0.14 with a grace drops the connection, without it
+        // it says GOAWAY and lets the calls end.
+        server = server.max_connection_age(age);
+    }
+    server
+        .add_service(Admission::new(clip, &options, clock, &metrics))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .serve_with_incoming_shutdown(incoming, shutdown::reached(phase, Phase::Stopping))
+        .await?;
+    health.await?;
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! The only place that knows axum.
+
+pub mod metrics;

@@ -1,0 +1,56 @@
+//! clipd serves CLIP models over gRPC: image and text embeddings, and zero-shot classification.
+//!
+//! One process serves one model; a request passes these modules in order:
+//!
+//! ```text
+//!  client ── gRPC ──> grpc/admission   stamps the arrival, sets the deadline, takes a place; before the body is read
+//!                     grpc/service     wire types <-> domain types
+//!                     pipeline         validates; decodes, resizes and tokenizes on blocking threads (clip);
+//!                        │             looks label sets up in the label cache
+//!                        │ rows
+//!                        v
+//!                     batcher          one scheduler thread around the pure scheduler,
+//!                        │             one thread per worker
+//!                        │ batches
+//!                        v
+//!                     engine           one ONNX Runtime session per worker, on its device
+//!                        │ embeddings
+//!                        v
+//!                     pipeline         normalises, scores (clip), answers each input in its place
+//! ```
+//!
+//! A **job** is one row (an image or a text) and has exactly one outcome: completed, expired, cancelled,
+//! rejected or failed. The [`scheduler`] decides which jobs run together as a **batch**: it is a pure state
+//! machine that sees ids, sizes and times, never a payload. The [`batcher`] is the shell that gives it time,
+//! threads and channels.
+//!
+//! Who may use whom is a directed acyclic graph, enforced by a test:
+//!
+//! - [`app`] puts everything together and nothing uses it but `main`;
+//! - [`grpc`] and [`http`] are edges: wire types and their libraries stop there;
+//! - [`pipeline`] knows no transport; [`clip`] and [`scheduler`] know no threads, files, clocks or logs;
+//! - ONNX Runtime is known to [`engine`] alone, checkpoints and ONNX graphs to [`model`] alone;
+//! - the operating system's time is read in [`clock`] alone; metric names are in [`telemetry`] alone.
+//!
+//! Every queue, cache and loop has a limit. Bad input is an error that names its field and costs no other input.
+
+pub mod app;
+pub mod config;
+pub mod shutdown;
+
+pub mod grpc;
+pub mod http;
+
+pub mod pipeline;
+
+pub mod batcher;
+pub mod scheduler;
+
+pub mod engine;
+pub mod model;
+
+pub mod clip;
+
+pub mod clock;
+pub mod modality;
+pub mod telemetry;

@@ -1,0 +1,97 @@
+//! The `clipd` program: parse, log, run the subcommand, exit code.
+//!
+//! 0: done. 64: the command line is wrong (sysexits' EX_USAGE). 1: it failed.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clipd::app;
+use clipd::config::Config;
+use clipd::config::flags::{Cli, Command, LoggingFlags};
+use clipd::shutdown;
+use clipd::telemetry::logging;
+
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come as errors too, with exit code 0.
+            let code = if error.use_stderr() { USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let mut problems = install_logging(&cli.logging).err().unwrap_or_default();
+    let Command::Serve(flags) = cli.command;
+    let config = Config::from_flags(&flags).map_err(|more| problems.extend(more));
+    match config {
+        Ok(config) if problems.is_empty() => run(&config),
+        _ => {
+            for problem in problems {
+                eprintln!("error: {problem}");
+            }
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn install_logging(flags: &LoggingFlags) -> Result<(), Vec<String>> {
+    let format = match flags.log_format.as_str() {
+        "text" => Ok(logging::Format::Text),
+        "json" => Ok(logging::Format::Json),
+        other => Err(format!("--log-format: {other:?} is not one of text, json")),
+    };
+    let filter = logging::filter(&flags.log)
+        .map_err(|error| format!("--log: {:?} is not a log filter: {error}", flags.log));
+    match (format, filter) {
+        (Ok(format), Ok(filter)) => {
+            logging::install(format, filter);
+            Ok(())
+        }
+        (format, filter) => Err(format.err().into_iter().chain(filter.err()).collect()),
+    }
+}
+
+fn run(config: &Config) -> ExitCode {
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
+    let served = app::load(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let running = app::start(config, served)?;
+        let lost = tokio::select! {
+            signal = shutdown::signalled() => {
+                tracing::info!(signal = signal?, "shutting down");
+                None
+            }
+            error = announce(&running) => Some(error),
+        };
+        running.shutdown().await?;
+        match lost {
+            None => Ok(()),
+            Some(error) => Err(error.into()),
+        }
+    });
+    // What did not end within the grace period must not hold up the exit.
+    runtime.shutdown_background();
+    result
+}
+
+/// Logs when the server is ready; returns when no worker is left.
+async fn announce(running: &app::Running) -> String {
+    if let Ok(description) = running.ready().await {
+        let clipd::engine::Description { device, engine, precision } = description;
+        tracing::info!(device, engine, precision, "ready");
+    }
+    running.all_lost().await
+}

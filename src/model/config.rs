@@ -1,0 +1,357 @@
+//! `open_clip_config.json`: which architecture a checkpoint's weights belong to.
+//!
+//! It never ignores what it does not know. Every section is emptied key by key; a key that is left, or
+//! one with a value that the graphs do not implement, is an error that names it. Defaults are those of
+//! open_clip's `CLIPVisionCfg`, `CLIPTextCfg` and `PreprocessCfg`.
+
+use serde_json::{Map, Value, json};
+
+use super::ModelError;
+use crate::clip::spec::{Interpolation, ResizeMode};
+
+/// What the file says, with every default filled in.
+#[derive(Debug)]
+pub(super) struct Config {
+    /// Width of an embedding.
+    pub(super) embed_dim: usize,
+    pub(super) image: ImageConfig,
+    pub(super) text: TextConfig,
+    /// Whether the checkpoint has a `logit_bias`.
+    pub(super) logit_bias: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct ImageConfig {
+    /// Pixels.
+    pub(super) height: usize,
+    /// Pixels.
+    pub(super) width: usize,
+    /// Side of a square patch in pixels.
+    pub(super) patch: usize,
+    pub(super) transformer: TransformerConfig,
+    pub(super) preprocess: PreprocessConfig,
+}
+
+impl ImageConfig {
+    /// Patches from top to bottom. Pixels beyond the last whole patch are not seen, as in open_clip.
+    pub(super) fn rows(&self) -> usize {
+        self.height / self.patch
+    }
+
+    /// Patches from left to right.
+    pub(super) fn columns(&self) -> usize {
+        self.width / self.patch
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct TextConfig {
+    /// Longest token row.
+    pub(super) context_length: usize,
+    /// Token ids are below this.
+    pub(super) vocab_size: usize,
+    /// What the names of the text encoder's tensors begin with: nothing, or `text.` for open_clip's
+    /// `CustomTextCLIP`, which computes the same.
+    pub(super) prefix: &'static str,
+    pub(super) transformer: TransformerConfig,
+}
+
+#[derive(Debug)]
+pub(super) struct TransformerConfig {
+    /// Numbers per token.
+    pub(super) width: usize,
+    /// Residual attention blocks.
+    pub(super) layers: usize,
+    /// Attention heads; divides `width`.
+    pub(super) heads: usize,
+    /// Numbers per token between the two layers of an MLP.
+    pub(super) mlp_width: usize,
+    pub(super) activation: Activation,
+}
+
+/// Between the two layers of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activation {
+    /// With the error function, as in `torch.nn.GELU()`.
+    Gelu,
+    /// `x * sigmoid(1.702 x)`, in OpenAI's checkpoints.
+    QuickGelu,
+}
+
+#[derive(Debug)]
+pub(super) struct PreprocessConfig {
+    /// Of red, green and blue, for values from 0 to 1.
+    pub(super) mean: [f32; 3],
+    pub(super) std: [f32; 3],
+    pub(super) interpolation: Interpolation,
+    pub(super) resize_mode: ResizeMode,
+}
+
+/// Of OpenAI's training data; open_clip's default.
+const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+
+/// Blocks other than the plain residual attention block, in either encoder.
+const BLOCK_VARIANTS: [(&str, Value); 9] = [
+    ("ls_init_value", Value::Null),
+    ("act_kwargs", Value::Null),
+    ("norm_kwargs", Value::Null),
+    ("qk_norm", Value::Bool(false)),
+    ("scaled_cosine_attn", Value::Bool(false)),
+    ("scale_heads", Value::Bool(false)),
+    ("scale_attn_inner", Value::Bool(false)),
+    ("scale_attn", Value::Bool(false)),
+    ("scale_fc", Value::Bool(false)),
+];
+
+/// open_clip reads these only in training, or together with a key that is refused.
+const INERT_IMAGE_KEYS: [&str; 9] = [
+    "patch_dropout",
+    "attn_pooler_queries",
+    "attn_pooler_heads",
+    "timm_model_pretrained",
+    "timm_pool",
+    "timm_proj",
+    "timm_proj_bias",
+    "timm_drop",
+    "timm_drop_path",
+];
+const INERT_TEXT_KEYS: [&str; 5] = ["pad_id", "eos_id", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"];
+
+impl Config {
+    pub(super) fn parse(json: &[u8]) -> Result<Config, ModelError> {
+        // open_clip reads nothing else at the top level.
+        let mut file: Map<String, Value> = serde_json::from_slice(json).map_err(ModelError::ConfigSyntax)?;
+        let mut model = Section::new("model_cfg", file.remove("model_cfg"))?;
+        let vision = Section::new("model_cfg.vision_cfg", model.take("vision_cfg"))?;
+        let text = Section::new("model_cfg.text_cfg", model.take("text_cfg"))?;
+        let preprocess = Section::new("preprocess_cfg", Some(file.remove("preprocess_cfg").unwrap_or(json!({}))))?;
+
+        let activation = if model.flag("quick_gelu")? { Activation::QuickGelu } else { Activation::Gelu };
+        let prefix = if model.flag("custom_text")? { "text." } else { "" };
+        let config = Config {
+            embed_dim: model.size("embed_dim", None)?,
+            image: image_config(vision, activation, preprocess_config(preprocess)?)?,
+            text: text_config(text, activation, prefix)?,
+            logit_bias: model.take("init_logit_bias").is_some(),
+        };
+        model.ignore(&["init_logit_scale", "nonscalar_logit_scale"]);
+        model.finish()?;
+        Ok(config)
+    }
+}
+
+fn image_config(
+    mut section: Section,
+    activation: Activation,
+    preprocess: PreprocessConfig,
+) -> Result<ImageConfig, ModelError> {
+    let (height, width) = section.height_and_width("image_size", 224)?;
+    let head_width = section.size("head_width", Some(64))?;
+    let patch = section.size("patch_size", Some(16))?;
+    if patch > height.min(width) {
+        return Err(section.refusal("patch_size", &json!(patch), "at most image_size"));
+    }
+    let transformer = section.transformer(768, activation, |_, width| Ok(width / head_width))?;
+    section.ignore(&INERT_IMAGE_KEYS);
+    section.require(&[
+        ("attentional_pool", json!(false)),
+        ("no_ln_pre", json!(false)),
+        ("final_ln_after_pool", json!(false)),
+        ("output_tokens", json!(false)),
+        ("pool_type", json!("tok")),
+        ("pos_embed_type", json!("learnable")),
+        ("timm_model_name", Value::Null),
+    ])?;
+    section.finish()?;
+    Ok(ImageConfig { height, width, patch, transformer, preprocess })
+}
+
+fn text_config(
+    mut section: Section,
+    activation: Activation,
+    prefix: &'static str,
+) -> Result<TextConfig, ModelError> {
+    let config = TextConfig {
+        context_length: section.size("context_length", Some(77))?,
+        vocab_size: section.size("vocab_size", Some(49_408))?,
+        prefix,
+        transformer: section.transformer(512, activation, |section, _| section.size("heads", Some(8)))?,
+    };
+    section.ignore(&INERT_TEXT_KEYS);
+    section.require(&[
+        ("embed_cls", json!(false)),
+        ("no_causal_mask", json!(false)),
+        ("final_ln_after_pool", json!(false)),
+        ("output_tokens", json!(false)),
+        ("pool_type", json!("argmax")),
+        ("proj_type", json!("linear")),
+        ("proj_bias", json!(false)),
+        ("hf_model_name", Value::Null),
+        ("hf_tokenizer_name", Value::Null),
+        ("tokenizer_mode", Value::Null),
+        ("tokenizer_kwargs", Value::Null),
+    ])?;
+    section.finish()?;
+    Ok(config)
+}
+
+fn preprocess_config(mut section: Section) -> Result<PreprocessConfig, ModelError> {
+    let config = PreprocessConfig {
+        mean: section.rgb("mean", OPENAI_MEAN)?,
+        std: section.rgb("std", OPENAI_STD)?,
+        interpolation: section.choice(
+            "interpolation",
+            // In inference, open_clip's "random" means bicubic.
+            &[
+                ("bicubic", Interpolation::Bicubic),
+                ("bilinear", Interpolation::Bilinear),
+                ("random", Interpolation::Bicubic),
+            ],
+        )?,
+        resize_mode: section.choice(
+            "resize_mode",
+            &[
+                ("shortest", ResizeMode::Shortest),
+                ("longest", ResizeMode::Longest),
+                ("squash", ResizeMode::Squash),
+            ],
+        )?,
+    };
+    // open_clip replaces it by the image encoder's own size.
+    section.ignore(&["size"]);
+    section.require(&[("mode", json!("RGB")), ("fill_color", json!(0))])?;
+    section.finish()?;
+    Ok(config)
+}
+
+/// One object of the file. Reading a key removes it, so that [`Section::finish`] finds the unknown ones.
+struct Section {
+    path: &'static str,
+    keys: Map<String, Value>,
+}
+
+impl Section {
+    fn new(path: &'static str, value: Option<Value>) -> Result<Section, ModelError> {
+        match value {
+            Some(Value::Object(keys)) => Ok(Section { path, keys }),
+            other => Err(ModelError::Config {
+                key: path.to_owned(),
+                value: other.unwrap_or(Value::Null).to_string(),
+                supported: "an object".to_owned(),
+            }),
+        }
+    }
+
+    /// `null` is the same as leaving the key out.
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.keys.remove(key).filter(|value| !value.is_null())
+    }
+
+    fn ignore(&mut self, keys: &[&str]) {
+        for key in keys {
+            self.keys.remove(*key);
+        }
+    }
+
+    /// Keys that may be present with the one value that the graphs implement, or none.
+    fn require(&mut self, keys: &[(&str, Value)]) -> Result<(), ModelError> {
+        for (key, supported) in keys {
+            if let Some(value) = self.take(key)
+                && value != *supported
+            {
+                return Err(self.refusal(key, &value, &supported.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    fn flag(&mut self, key: &str) -> Result<bool, ModelError> {
+        match self.take(key) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(other) => Err(self.refusal(key, &other, "true or false")),
+        }
+    }
+
+    fn size(&mut self, key: &str, default: Option<usize>) -> Result<usize, ModelError> {
+        let value = self.take(key).or(default.map(|size| json!(size))).unwrap_or(Value::Null);
+        positive(&value).ok_or_else(|| self.refusal(key, &value, "a positive integer"))
+    }
+
+    /// A number for a square, or `[height, width]`.
+    fn height_and_width(&mut self, key: &str, default: usize) -> Result<(usize, usize), ModelError> {
+        let value = self.take(key).unwrap_or(json!(default));
+        let sides = match value.as_array().map(Vec::as_slice) {
+            Some([height, width]) => positive(height).zip(positive(width)),
+            Some(_) => None,
+            None => positive(&value).map(|side| (side, side)),
+        };
+        sides.ok_or_else(|| self.refusal(key, &value, "a positive integer or [height, width]"))
+    }
+
+    /// Three numbers, or one for all three.
+    fn rgb(&mut self, key: &str, default: [f32; 3]) -> Result<[f32; 3], ModelError> {
+        let Some(value) = self.take(key) else { return Ok(default) };
+        let channel = |value: &Value| value.as_f64().map(|number| number as f32);
+        let channels = match value.as_array() {
+            Some(values) => values.iter().map(channel).collect::<Option<Vec<f32>>>(),
+            None => channel(&value).map(|number| vec![number; 3]),
+        };
+        channels
+            .and_then(|channels| channels.try_into().ok())
+            .ok_or_else(|| self.refusal(key, &value, "a number or three"))
+    }
+
+    /// The first choice is the default.
+    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Result<T, ModelError> {
+        let value = self.take(key).unwrap_or(json!(choices[0].0));
+        choices
+            .iter()
+            .find(|(name, _)| value == *name)
+            .map(|(_, choice)| *choice)
+            .ok_or_else(|| self.refusal(key, &value, &choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")))
+    }
+
+    fn transformer(
+        &mut self,
+        default_width: usize,
+        activation: Activation,
+        heads: impl FnOnce(&mut Section, usize) -> Result<usize, ModelError>,
+    ) -> Result<TransformerConfig, ModelError> {
+        let width = self.size("width", Some(default_width))?;
+        let layers = self.size("layers", Some(12))?;
+        let heads = heads(self, width)?;
+        if heads == 0 || !width.is_multiple_of(heads) {
+            return Err(self.refusal("width", &json!(width), &format!("a multiple of the {heads} heads")));
+        }
+        let mlp_ratio = self.take("mlp_ratio").unwrap_or(json!(4.0));
+        let mlp_width = mlp_ratio.as_f64().map_or(0.0, |ratio| width as f64 * ratio) as usize;
+        if mlp_width == 0 {
+            return Err(self.refusal("mlp_ratio", &mlp_ratio, "a positive number"));
+        }
+        self.require(&BLOCK_VARIANTS)?;
+        self.require(&[("block_type", json!("default"))])?;
+        Ok(TransformerConfig { width, layers, heads, mlp_width, activation })
+    }
+
+    fn finish(self) -> Result<(), ModelError> {
+        match self.keys.iter().find(|(_, value)| !value.is_null()) {
+            Some((key, value)) => Err(self.refusal(key, value, "nothing: clipd does not know this key")),
+            None => Ok(()),
+        }
+    }
+
+    fn refusal(&self, key: &str, value: &Value, supported: &str) -> ModelError {
+        ModelError::Config {
+            key: format!("{}.{key}", self.path),
+            value: value.to_string(),
+            supported: supported.to_owned(),
+        }
+    }
+}
+
+/// Sizes above `u32::MAX` are as wrong as negative ones.
+fn positive(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|size| u32::try_from(size).ok()).filter(|&size| size > 0).map(|size| size as usize)
+}

@@ -1,0 +1,244 @@
+//! Puts an ONNX graph together, one operator at a time.
+//!
+//! It knows operators, not CLIP. Each method adds one node (or constant) and returns the name of its
+//! result; no shapes are inferred or checked here, the runtime does that when it loads the graph.
+
+use prost::Message;
+
+use super::onnx::{
+    AttributeProto, AttributeType, DataLocation, DimensionProto, ElementType, GraphProto, IR_VERSION, ModelProto,
+    NodeProto, OPSET_VERSION, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto,
+    TensorTypeProto, TypeProto, ValueInfoProto,
+};
+use super::{Graph, OUTPUT, Weight};
+
+/// The result of a node, a constant or an input, by its name in the graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Value(String);
+
+/// A size in the shape of an input or output.
+pub(super) enum Dim {
+    Fixed(usize),
+    /// Known when a batch runs; the name is for people.
+    Dynamic(&'static str),
+}
+
+/// A graph being built.
+pub(super) struct Builder {
+    graph: GraphProto,
+    weights: Vec<Weight>,
+}
+
+impl Builder {
+    pub(super) fn new(name: &str) -> Builder {
+        Builder { graph: GraphProto { name: name.to_owned(), ..GraphProto::default() }, weights: Vec::new() }
+    }
+
+    pub(super) fn input(&mut self, name: &str, element: ElementType, shape: &[Dim]) -> Value {
+        self.graph.input.push(value_info(name, element, shape));
+        Value(name.to_owned())
+    }
+
+    /// A tensor that is handed to the runtime beside the protobuf.
+    pub(super) fn weight(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> Value {
+        assert_eq!(values.len(), shape.iter().product::<usize>(), "{name}: as many values as its shape says");
+        self.graph.initializer.push(TensorProto {
+            name: name.to_owned(),
+            dims: dims(shape),
+            data_type: ElementType::Float.into(),
+            data_location: DataLocation::External.into(),
+            // onnx.proto requires a location; the values are looked up by the tensor's name.
+            external_data: vec![StringStringEntryProto { key: "location".to_owned(), value: "weights".to_owned() }],
+            ..TensorProto::default()
+        });
+        self.weights.push(Weight { name: name.to_owned(), shape: shape.to_vec(), values });
+        Value(name.to_owned())
+    }
+
+    /// A vector of integers inside the protobuf: sizes, axes, positions.
+    pub(super) fn integers(&mut self, values: &[i64]) -> Value {
+        let name = values.iter().map(|value| value.to_string()).collect::<Vec<_>>().join(",");
+        let name = format!("[{name}]");
+        self.constant(TensorProto {
+            name,
+            dims: dims(&[values.len()]),
+            data_type: ElementType::Int64.into(),
+            int64_data: values.to_vec(),
+            ..TensorProto::default()
+        })
+    }
+
+    /// A number inside the protobuf, broadcast to any shape.
+    pub(super) fn number(&mut self, value: f32) -> Value {
+        self.constant(TensorProto {
+            name: value.to_string(),
+            data_type: ElementType::Float.into(),
+            float_data: vec![value],
+            ..TensorProto::default()
+        })
+    }
+
+    pub(super) fn add(&mut self, a: &Value, b: &Value) -> Value {
+        self.node("Add", &[a, b], vec![])
+    }
+
+    pub(super) fn multiply(&mut self, a: &Value, b: &Value) -> Value {
+        self.node("Mul", &[a, b], vec![])
+    }
+
+    pub(super) fn matmul(&mut self, a: &Value, b: &Value) -> Value {
+        self.node("MatMul", &[a, b], vec![])
+    }
+
+    /// `x @ weight + bias`.
+    pub(super) fn linear(&mut self, x: &Value, weight: &Value, bias: &Value) -> Value {
+        let product = self.matmul(x, weight);
+        self.add(&product, bias)
+    }
+
+    pub(super) fn layer_norm(&mut self, x: &Value, weight: &Value, bias: &Value, epsilon: f32) -> Value {
+        self.node("LayerNormalization", &[x, weight, bias], vec![int("axis", -1), float("epsilon", epsilon)])
+    }
+
+    pub(super) fn gelu(&mut self, x: &Value) -> Value {
+        self.node("Gelu", &[x], vec![])
+    }
+
+    pub(super) fn sigmoid(&mut self, x: &Value) -> Value {
+        self.node("Sigmoid", &[x], vec![])
+    }
+
+    /// Over the last axis.
+    pub(super) fn softmax(&mut self, x: &Value) -> Value {
+        self.node("Softmax", &[x], vec![int("axis", -1)])
+    }
+
+    pub(super) fn cast_to_float(&mut self, x: &Value) -> Value {
+        self.node("Cast", &[x], vec![int("to", ElementType::Float as i64)])
+    }
+
+    /// In `shape`, 0 keeps the size at that position and -1 takes what is left.
+    pub(super) fn reshape(&mut self, x: &Value, shape: &[i64]) -> Value {
+        let shape = self.integers(shape);
+        self.node("Reshape", &[x, &shape], vec![])
+    }
+
+    pub(super) fn transpose(&mut self, x: &Value, axes: &[i64]) -> Value {
+        self.node("Transpose", &[x], vec![ints("perm", axes)])
+    }
+
+    /// A new axis of size 1 at `axis`.
+    pub(super) fn unsqueeze(&mut self, x: &Value, axis: i64) -> Value {
+        let axes = self.integers(&[axis]);
+        self.node("Unsqueeze", &[x, &axes], vec![])
+    }
+
+    pub(super) fn concat(&mut self, values: &[&Value], axis: i64) -> Value {
+        self.node("Concat", values, vec![int("axis", axis)])
+    }
+
+    /// Repeats axes of size 1 until the shape is `shape`.
+    pub(super) fn expand(&mut self, x: &Value, shape: &Value) -> Value {
+        self.node("Expand", &[x, shape], vec![])
+    }
+
+    /// The size of `x` along `axis`, as a vector of one.
+    pub(super) fn size(&mut self, x: &Value, axis: i64) -> Value {
+        self.node("Shape", &[x], vec![int("start", axis), int("end", axis + 1)])
+    }
+
+    /// The first `size` places along `axis`.
+    pub(super) fn first(&mut self, x: &Value, size: &Value, axis: i64) -> Value {
+        let start = self.integers(&[0]);
+        let axis = self.integers(&[axis]);
+        self.node("Slice", &[x, &start, size, &axis], vec![])
+    }
+
+    /// Rows of `table` by number: `result[..., :] = table[indices[...], :]`.
+    pub(super) fn gather(&mut self, table: &Value, indices: &Value) -> Value {
+        self.node("Gather", &[table, indices], vec![int("axis", 0)])
+    }
+
+    /// One row of each batch entry: `result[b] = x[b, indices[b, 0]]`, for `indices` of `[batch, 1]`.
+    pub(super) fn gather_in_batch(&mut self, x: &Value, indices: &Value) -> Value {
+        self.node("GatherND", &[x, indices], vec![int("batch_dims", 1)])
+    }
+
+    /// Where the largest value along `axis` first occurs; the axis stays, with size 1.
+    pub(super) fn arg_max(&mut self, x: &Value, axis: i64) -> Value {
+        self.node("ArgMax", &[x], vec![int("axis", axis), int("keepdims", 1)])
+    }
+
+    /// Ends the graph with `result`, a float tensor of `[batch, width]`.
+    pub(super) fn finish(mut self, result: &Value, width: usize) -> Graph {
+        self.graph.node.push(NodeProto {
+            input: vec![result.0.clone()],
+            output: vec![OUTPUT.to_owned()],
+            name: OUTPUT.to_owned(),
+            op_type: "Identity".to_owned(),
+            attribute: vec![],
+        });
+        let shape = [Dim::Dynamic("batch"), Dim::Fixed(width)];
+        self.graph.output.push(value_info(OUTPUT, ElementType::Float, &shape));
+        let model = ModelProto {
+            ir_version: IR_VERSION,
+            producer_name: env!("CARGO_PKG_NAME").to_owned(),
+            graph: Some(self.graph),
+            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET_VERSION }],
+        };
+        Graph { proto: model.encode_to_vec(), weights: self.weights }
+    }
+
+    /// Constants are named after what they hold, so equal ones are one.
+    fn constant(&mut self, tensor: TensorProto) -> Value {
+        let value = Value(tensor.name.clone());
+        if !self.graph.initializer.iter().any(|known| known.name == tensor.name) {
+            self.graph.initializer.push(tensor);
+        }
+        value
+    }
+
+    fn node(&mut self, op_type: &str, inputs: &[&Value], attribute: Vec<AttributeProto>) -> Value {
+        let name = format!("{op_type}_{}", self.graph.node.len());
+        self.graph.node.push(NodeProto {
+            input: inputs.iter().map(|value| value.0.clone()).collect(),
+            output: vec![name.clone()],
+            name: name.clone(),
+            op_type: op_type.to_owned(),
+            attribute,
+        });
+        Value(name)
+    }
+}
+
+fn value_info(name: &str, element: ElementType, shape: &[Dim]) -> ValueInfoProto {
+    let dim = shape
+        .iter()
+        .map(|dim| match dim {
+            Dim::Fixed(size) => DimensionProto { dim_value: Some(*size as i64), dim_param: None },
+            Dim::Dynamic(name) => DimensionProto { dim_value: None, dim_param: Some((*name).to_owned()) },
+        })
+        .collect();
+    let tensor = TensorTypeProto { elem_type: element.into(), shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+}
+
+fn dims(shape: &[usize]) -> Vec<i64> {
+    shape.iter().map(|&size| size as i64).collect()
+}
+
+fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
+}
+
+fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    AttributeProto { ints: values.to_vec(), ..attribute(name, AttributeType::Ints) }
+}
+
+fn float(name: &str, value: f32) -> AttributeProto {
+    AttributeProto { f: Some(value), ..attribute(name, AttributeType::Float) }
+}
+
+fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), r#type: kind.into(), ..AttributeProto::default() }
+}

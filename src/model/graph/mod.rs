@@ -1,0 +1,44 @@
+//! The ONNX graphs of CLIP's two encoders, written from a checkpoint's weights.
+//!
+//! Standard operators of opset 20 only, so one graph runs on every execution provider. It does not
+//! run anything: [`crate::engine::onnx`] does.
+//!
+//! | encoder | input | output |
+//! |---|---|---|
+//! | image | `image`: uint8 `[batch, height, width, 3]` | `embedding`: float `[batch, embed_dim]` |
+//! | text | `tokens`: int64 `[batch, length]`, padded with 0 | `embedding`: float `[batch, embed_dim]` |
+//!
+//! Embeddings are not normalised. Every size but `batch` and `length` is fixed.
+
+mod builder;
+pub(super) mod image;
+mod onnx;
+pub(super) mod text;
+mod transformer;
+
+/// An encoder: its operators, and apart from them the weights they refer to by name.
+///
+/// Apart, because a protobuf message may not exceed 2 GB, and because sessions can share weights.
+#[derive(Debug)]
+pub struct Graph {
+    /// An ONNX `ModelProto`.
+    pub proto: Vec<u8>,
+    /// One for every initializer of `proto` that is marked as external.
+    pub weights: Vec<Weight>,
+}
+
+/// A tensor of an encoder, in row-major order.
+#[derive(Debug)]
+pub struct Weight {
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// As many as the product of `shape`.
+    pub values: Vec<f32>,
+}
+
+/// Name of the image encoder's input.
+pub const IMAGE_INPUT: &str = "image";
+/// Name of the text encoder's input.
+pub const TEXT_INPUT: &str = "tokens";
+/// Name of the output of both encoders.
+pub const OUTPUT: &str = "embedding";

@@ -1,0 +1,157 @@
+//! Classify: images against labels, zero-shot.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::error::{Error, InputError};
+use super::{Deadline, ImageSource, Pipeline, Timing, timing, unit};
+use crate::batcher::Row;
+use crate::clip::classifier::{Classifier, Prediction};
+use crate::clip::prompt::PromptTemplate;
+use crate::modality::Modality;
+
+#[derive(Clone, Debug)]
+pub struct ClassifyRequest {
+    pub images: Vec<ImageSource>,
+    pub labels: Vec<String>,
+    /// Empty: the default template.
+    pub templates: Vec<String>,
+    /// `None`: all labels.
+    pub top_k: Option<NonZeroUsize>,
+}
+
+#[derive(Debug)]
+pub struct ClassifyResponse {
+    /// One per image, in order; the predictions best first.
+    pub results: Vec<Result<Vec<Prediction>, InputError>>,
+    /// The request's labels, to which predictions point.
+    pub labels: Arc<[String]>,
+    pub timing: Timing,
+}
+
+impl Pipeline {
+    pub async fn classify(
+        &self,
+        request: ClassifyRequest,
+        deadline: Deadline,
+    ) -> Result<ClassifyResponse, Error> {
+        self.check_inputs("images", request.images.len())?;
+        let templates = self.templates(&request.templates)?;
+        self.check_labels(&request.labels, &templates)?;
+        let per_image = request.top_k.map_or(request.labels.len(), |k| k.get().min(request.labels.len()));
+        check_limit("images x top_k", request.images.len() * per_image, self.limits.predictions)?;
+        self.until(deadline, async {
+            self.check_room(Modality::Image, request.images.len())?;
+            let labels: Arc<[String]> = request.labels.into();
+            let (classifier, images) = tokio::try_join!(
+                self.labels.classifier(labels.clone(), templates),
+                self.embed_images(request.images, deadline)
+            )?;
+            let (embeddings, timing) = images;
+            let results = self.score(classifier, embeddings, request.top_k).await?;
+            Ok(ClassifyResponse { results, labels, timing })
+        })
+        .await
+    }
+
+    /// Unit embeddings of the images, in order.
+    async fn embed_images(
+        &self,
+        images: Vec<ImageSource>,
+        deadline: Deadline,
+    ) -> Result<(Vec<Result<Vec<f32>, InputError>>, Timing), Error> {
+        let start = self.clock.now();
+        let prepared = join_all(
+            images
+                .into_iter()
+                .enumerate()
+                .map(|(index, source)| self.preprocessor.image(format!("images[{index}]"), source)),
+        )
+        .await;
+        let preprocess = self.clock.now().since(start);
+        let mut rows = Vec::with_capacity(prepared.len());
+        let slots: Vec<Result<(), InputError>> =
+            prepared.into_iter().map(|image| image.map(|row| rows.push(Row::Image(row)))).collect();
+        let embedded = self.run(rows, deadline).await?;
+        let timing = timing(preprocess, &embedded);
+        let mut values = embedded.into_iter().map(|row| row.values);
+        let embeddings = slots
+            .into_iter()
+            .map(|slot| match slot {
+                Ok(()) => {
+                    let mut values = values.next().unwrap_or_default();
+                    unit(&mut values).map(|()| Ok(values))
+                }
+                Err(error) => Ok(Err(error)),
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok((embeddings, timing))
+    }
+
+    /// Similarity to thousands of labels is milliseconds of work: not for an async thread.
+    async fn score(
+        &self,
+        classifier: Arc<Classifier>,
+        embeddings: Vec<Result<Vec<f32>, InputError>>,
+        top_k: Option<NonZeroUsize>,
+    ) -> Result<Vec<Result<Vec<Prediction>, InputError>>, Error> {
+        self.preprocessor
+            .blocking(move || {
+                embeddings
+                    .into_iter()
+                    .map(|embedding| Ok(classifier.classify(&embedding?, top_k)))
+                    .collect()
+            })
+            .await
+    }
+
+    fn templates(&self, templates: &[String]) -> Result<Vec<PromptTemplate>, Error> {
+        check_limit("templates", templates.len(), self.limits.templates)?;
+        if templates.is_empty() {
+            return Ok(vec![PromptTemplate::default()]);
+        }
+        templates
+            .iter()
+            .enumerate()
+            .map(|(index, template)| {
+                PromptTemplate::parse(template)
+                    .map_err(|error| Error::Invalid(InputError::new(format!("templates[{index}]"), error)))
+            })
+            .collect()
+    }
+
+    fn check_labels(&self, labels: &[String], templates: &[PromptTemplate]) -> Result<(), Error> {
+        if labels.is_empty() {
+            return Err(Error::Invalid(InputError::new("labels", "must not be empty")));
+        }
+        check_limit("labels", labels.len(), self.limits.labels)?;
+        check_limit("labels x templates", labels.len().saturating_mul(templates.len()), self.limits.prompts)?;
+        let mut seen = HashMap::with_capacity(labels.len());
+        for (index, label) in labels.iter().enumerate() {
+            let invalid =
+                |message: String| Error::Invalid(InputError::new(format!("labels[{index}]"), message));
+            if label.trim().is_empty() {
+                return Err(invalid("must not be empty".into()));
+            }
+            if label.len() > self.limits.text_bytes {
+                let (bytes, limit) = (label.len(), self.limits.text_bytes);
+                return Err(invalid(format!("{bytes} bytes are more than the limit of {limit}")));
+            }
+            if let Some(first) = seen.insert(label, index) {
+                return Err(invalid(format!("is the same as labels[{first}]")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_limit(field: &str, count: usize, limit: usize) -> Result<(), Error> {
+    if count > limit {
+        let message = format!("{count} are more than the limit of {limit}");
+        return Err(Error::Invalid(InputError::new(field, message)));
+    }
+    Ok(())
+}

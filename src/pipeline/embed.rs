@@ -1,0 +1,192 @@
+//! Embed: images and texts to vectors.
+
+use futures_util::future::join_all;
+
+use super::error::{Error, InputError};
+use super::{Deadline, ImageSource, Pipeline, Timing, timing, unit};
+use crate::batcher::{Embedded, Row};
+use crate::clip::text::{TextError, Tokens};
+use crate::modality::Modality;
+
+#[derive(Clone, Debug)]
+pub struct EmbedRequest {
+    pub inputs: Vec<Input>,
+    pub normalization: Normalization,
+    pub truncate: Truncate,
+}
+
+#[derive(Clone, Debug)]
+pub enum Input {
+    Image(ImageSource),
+    Text(String),
+    /// The client set neither.
+    Missing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Normalization {
+    /// Unit length.
+    L2,
+    /// As the model's projection gives it.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truncate {
+    /// Keep what fits, and say so.
+    End,
+    /// A text that does not fit is that input's error.
+    Error,
+}
+
+#[derive(Debug)]
+pub struct EmbedResponse {
+    /// One per input, in order.
+    pub results: Vec<Result<Embedding, InputError>>,
+    pub timing: Timing,
+}
+
+#[derive(Debug)]
+pub struct Embedding {
+    pub values: Vec<f32>,
+    /// `None` for an image.
+    pub text: Option<TextUsage>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextUsage {
+    /// Start and end tokens included, before truncation.
+    pub tokens: u32,
+    pub truncated: bool,
+}
+
+/// An input that is ready to run.
+struct Prepared {
+    row: Row,
+    text: Option<TextUsage>,
+}
+
+impl Pipeline {
+    pub async fn embed(&self, request: EmbedRequest, deadline: Deadline) -> Result<EmbedResponse, Error> {
+        self.check_inputs("inputs", request.inputs.len())?;
+        self.until(deadline, async {
+            for modality in Modality::ALL {
+                self.check_room(modality, count(&request.inputs, modality))?;
+            }
+            let start = self.clock.now();
+            let prepared = self.prepare(request.inputs, request.truncate).await?;
+            let preprocess = self.clock.now().since(start);
+
+            let mut rows = Vec::with_capacity(prepared.len());
+            let slots: Vec<Result<Option<TextUsage>, InputError>> = prepared
+                .into_iter()
+                .map(|input| {
+                    input.map(|Prepared { row, text }| {
+                        rows.push(row);
+                        text
+                    })
+                })
+                .collect();
+            let embedded = self.run(rows, deadline).await?;
+            let timing = timing(preprocess, &embedded);
+            Ok(EmbedResponse { results: place(slots, embedded, request.normalization)?, timing })
+        })
+        .await
+    }
+
+    pub(super) fn check_inputs(&self, field: &str, count: usize) -> Result<(), Error> {
+        let limit = self.limits.inputs;
+        match count {
+            0 => Err(Error::Invalid(InputError::new(field, "must not be empty"))),
+            _ if count > limit => {
+                let message = format!("{count} are more than the limit of {limit}");
+                Err(Error::Invalid(InputError::new(field, message)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Images one by one, all texts together, side by side.
+    async fn prepare(
+        &self,
+        inputs: Vec<Input>,
+        truncate: Truncate,
+    ) -> Result<Vec<Result<Prepared, InputError>>, Error> {
+        let mut slots: Vec<Option<Result<Prepared, InputError>>> = Vec::new();
+        let (mut images, mut texts, mut text_slots) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, input) in inputs.into_iter().enumerate() {
+            slots.push(None);
+            match input {
+                Input::Image(source) => images.push(async move {
+                    (index, self.preprocessor.image(format!("inputs[{index}].image"), source).await)
+                }),
+                Input::Text(text) => {
+                    texts.push(text);
+                    text_slots.push(index);
+                }
+                Input::Missing => {
+                    let error = InputError::new(format!("inputs[{index}]"), "one of image and text must be set");
+                    slots[index] = Some(Err(error));
+                }
+            }
+        }
+        let (images, texts) = tokio::join!(join_all(images), self.preprocessor.texts(texts));
+        for (index, image) in images {
+            slots[index] = Some(image.map(|row| Prepared { row: Row::Image(row), text: None }));
+        }
+        for (index, tokens) in text_slots.into_iter().zip(texts?) {
+            slots[index] = Some(prepared_text(index, tokens, truncate));
+        }
+        Ok(slots.into_iter().flatten().collect())
+    }
+}
+
+fn count(inputs: &[Input], modality: Modality) -> usize {
+    inputs
+        .iter()
+        .filter(|input| match input {
+            Input::Image(_) => modality == Modality::Image,
+            Input::Text(_) => modality == Modality::Text,
+            Input::Missing => false,
+        })
+        .count()
+}
+
+fn prepared_text(
+    index: usize,
+    tokens: Result<Tokens, TextError>,
+    truncate: Truncate,
+) -> Result<Prepared, InputError> {
+    let field = || format!("inputs[{index}].text");
+    let Tokens { row, tokens, truncated } = tokens.map_err(|error| InputError::new(field(), error))?;
+    if truncated && truncate == Truncate::Error {
+        let message = format!("{tokens} tokens are more than the context length of {}", row.0.len());
+        return Err(InputError::new(field(), message));
+    }
+    Ok(Prepared { row: Row::Text(row), text: Some(TextUsage { tokens, truncated }) })
+}
+
+/// Puts the results into the places of the inputs that ran.
+fn place(
+    slots: Vec<Result<Option<TextUsage>, InputError>>,
+    embedded: Vec<Embedded>,
+    normalization: Normalization,
+) -> Result<Vec<Result<Embedding, InputError>>, Error> {
+    let mut embedded = embedded.into_iter();
+    slots
+        .into_iter()
+        .map(|slot| {
+            let text = match slot {
+                Ok(text) => text,
+                Err(error) => return Ok(Err(error)),
+            };
+            let Some(Embedded { mut values, .. }) = embedded.next() else {
+                unreachable!("every prepared input was submitted, and every ticket gave a row");
+            };
+            if normalization == Normalization::L2 {
+                unit(&mut values)?;
+            }
+            Ok(Ok(Embedding { values, text }))
+        })
+        .collect()
+}

@@ -1,0 +1,186 @@
+//! The operations, without a transport: embed and classify.
+//!
+//! Validates requests, turns inputs into rows off the async threads, submits the rows, and turns the rows
+//! that come back into answers. It knows neither tonic nor HTTP; both edges call it.
+//!
+//! What is wrong with one input is that input's error; what is wrong with the request, or with the server,
+//! is the request's error.
+
+pub mod classify;
+pub mod embed;
+pub mod error;
+mod labels;
+mod preprocess;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::batcher::{Embedded, Handle, JobError, Row};
+use crate::clip::classifier::Logits;
+use crate::clip::embedding;
+use crate::clip::image::ImagePreprocessor;
+use crate::clip::text::TextTokenizer;
+use crate::clock::{Clock, Timestamp};
+use crate::modality::Modality;
+use crate::scheduler::{Class, Rejection};
+use crate::telemetry::metrics::Metrics;
+use bytes::Bytes;
+use error::Error;
+use labels::LabelCache;
+use preprocess::Preprocessor;
+
+/// What one request may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Inputs of one embed, images of one classify.
+    pub inputs: usize,
+    /// Labels of one classify.
+    pub labels: usize,
+    /// Templates of one classify.
+    pub templates: usize,
+    /// Labels x templates of one classify.
+    pub prompts: usize,
+    /// Images x predictions of one classify.
+    pub predictions: usize,
+    /// Bytes of one text or label.
+    pub text_bytes: usize,
+}
+
+pub struct Options {
+    pub limits: Limits,
+    /// Inputs preprocessed at a time.
+    pub preprocess_threads: NonZeroUsize,
+    /// Memory for cached prompt embeddings and classifiers.
+    pub label_cache_bytes: u64,
+    /// Rows submitted at a time when a label set is embedded.
+    pub fill_rows: NonZeroUsize,
+    /// How long a row of a label set may wait for a worker.
+    pub fill_timeout: Duration,
+    /// Width of an embedding.
+    pub embed_dim: NonZeroUsize,
+    /// The model's own scale and bias.
+    pub logits: Logits,
+    pub clock: Clock,
+    pub metrics: Metrics,
+}
+
+/// An image as a client sends it.
+#[derive(Clone, Debug)]
+pub enum ImageSource {
+    /// A file: JPEG, PNG or WebP.
+    Encoded(Bytes),
+    /// `width * height * 3` bytes.
+    Rgb { width: u32, height: u32, pixels: Bytes },
+    /// The client set neither.
+    Missing,
+}
+
+/// By when the client wants to hear.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    /// Work that has not started by then is dropped.
+    pub start_by: Timestamp,
+    /// The request is answered by then, if only with an error.
+    pub reply_by: Timestamp,
+}
+
+/// Where the time of a request went; for several inputs, the slowest one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    pub preprocess: Duration,
+    pub queue: Duration,
+    pub inference: Duration,
+}
+
+/// Serves one model.
+pub struct Pipeline {
+    limits: Limits,
+    preprocessor: Arc<Preprocessor>,
+    batcher: Handle,
+    labels: LabelCache,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+impl Pipeline {
+    pub fn new(options: Options, images: ImagePreprocessor, texts: TextTokenizer, batcher: Handle) -> Pipeline {
+        let preprocessor =
+            Preprocessor::new(images, texts, options.preprocess_threads, options.clock, &options.metrics);
+        let preprocessor = Arc::new(preprocessor);
+        let labels = LabelCache::new(&options, preprocessor.clone(), batcher.clone());
+        Pipeline {
+            limits: options.limits,
+            preprocessor,
+            batcher,
+            labels,
+            clock: options.clock,
+            metrics: options.metrics,
+        }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Runs `operation` until the deadline, and counts it if it is refused.
+    /// Dropping `operation` drops its tickets, which cancels what is still queued.
+    async fn until<T>(
+        &self,
+        deadline: Deadline,
+        operation: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let result = match self.clock.instant(deadline.reply_by) {
+            Some(instant) => tokio::time::timeout_at(instant.into(), operation)
+                .await
+                .unwrap_or(Err(Error::DeadlineExceeded)),
+            None => operation.await,
+        };
+        if let Err(Error::Refused { reason, .. }) = &result {
+            self.metrics.rejections(reason.as_str()).increment(1);
+        }
+        result
+    }
+
+    /// Refuses work that would not fit the queue, before it is preprocessed.
+    fn check_room(&self, modality: Modality, rows: usize) -> Result<(), Error> {
+        if self.batcher.has_room(modality, rows) {
+            Ok(())
+        } else {
+            Err(Error::from(Rejection::QueueFull { retry_after: Duration::ZERO }))
+        }
+    }
+
+    /// Submits rows that somebody waits for; returns their results in order.
+    async fn run(&self, rows: Vec<Row>, deadline: Deadline) -> Result<Vec<Embedded>, Error> {
+        run(&self.batcher, rows, Class::Interactive, deadline.start_by).await
+    }
+}
+
+/// Submits rows together; the first that fails fails all of them, and cancels those still queued.
+async fn run(
+    batcher: &Handle,
+    rows: Vec<Row>,
+    class: Class,
+    start_by: Timestamp,
+) -> Result<Vec<Embedded>, Error> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tickets = batcher.submit(rows, class, start_by)?;
+    futures_util::future::try_join_all(tickets).await.map_err(|error: JobError| error.into())
+}
+
+/// The slowest of each step.
+fn timing(preprocess: Duration, rows: &[Embedded]) -> Timing {
+    Timing {
+        preprocess,
+        queue: rows.iter().map(|row| row.queue).max().unwrap_or_default(),
+        inference: rows.iter().map(|row| row.inference).max().unwrap_or_default(),
+    }
+}
+
+/// To unit length. A vector without a direction is the model's fault, not the input's.
+fn unit(values: &mut [f32]) -> Result<(), Error> {
+    embedding::normalize(values).map_err(|error| Error::Internal(format!("the model gave an embedding: {error}")))
+}

@@ -1,0 +1,369 @@
+//! Decides which queued jobs run together, on which worker, and when.
+//!
+//! A pure state machine: time is an argument, decisions are returned, and so is the next wake-up.
+//! It has no threads, channels, clock or logs, and never sees a payload; `batcher` is the shell around it.
+//!
+//! A job is one row. Requests of many rows become many jobs, so batches fill exactly and a large
+//! request never blocks a small one; admission is still all or none for the jobs submitted together.
+//!
+//! Within a modality the earliest *effective deadline* goes first: the client's deadline, or arrival
+//! plus the target of the job's class, whichever is earlier. Between modalities device time is shared
+//! evenly ([`share`]), unless a deadline leaves no slack. Batches grow while all workers are busy; with
+//! the default `max_queue_delay` of zero an idle worker takes what is there.
+//!
+//! Drive it so: call `submit`, `cancel`, `worker_idle`, `worker_lost` as events arrive, then `poll` until
+//! it returns `None`, then sleep until the next event or `next_wakeup`.
+
+pub mod cost;
+mod queue;
+mod share;
+#[cfg(test)]
+mod tests;
+
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::modality::Modality;
+use cost::CostModel;
+use queue::Queue;
+use share::Share;
+
+/// Unique among the jobs of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// Index of a worker, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WorkerId(pub usize);
+
+/// One row that waits for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Job {
+    pub id: JobId,
+    pub modality: Modality,
+    /// Length of a text row; 0 for an image.
+    pub tokens: u32,
+    pub class: Class,
+    /// The job is dropped if it has not started by then.
+    pub deadline: Timestamp,
+}
+
+/// How soon a job wants to run when its deadline leaves room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Somebody waits for this row.
+    Interactive,
+    /// Work in the background, such as filling the label cache.
+    Bulk,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Most rows of a batch.
+    pub max_batch_size: NonZeroUsize,
+    /// Longest time a job waits for company while a worker is idle.
+    pub max_queue_delay: Duration,
+    /// Most waiting rows per modality.
+    pub max_queue_size: usize,
+    /// An interactive job counts as due this long after its arrival.
+    pub interactive_target: Duration,
+    /// A bulk job counts as due this long after its arrival.
+    pub bulk_target: Duration,
+}
+
+/// What the shell must do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    Dispatch(Batch),
+    Drop(JobId, DropReason),
+}
+
+/// Jobs that run together. Never empty.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub worker: WorkerId,
+    pub modality: Modality,
+    pub jobs: Vec<JobId>,
+    pub close_reason: CloseReason,
+}
+
+/// Why a queued job will never start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// Its deadline passed.
+    Expired,
+    /// Every worker is lost.
+    NoWorker,
+}
+
+/// Why a batch stopped waiting for more jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// It has `max_batch_size` rows.
+    Full,
+    /// A worker was idle and no delay is configured.
+    Idle,
+    /// A job would miss its deadline if it waited longer.
+    Deadline,
+    /// A job has waited for `max_queue_delay`.
+    Delay,
+    /// The server is shutting down.
+    Drain,
+}
+
+impl CloseReason {
+    /// The word used as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::Full => "full",
+            CloseReason::Idle => "idle",
+            CloseReason::Deadline => "deadline",
+            CloseReason::Delay => "delay",
+            CloseReason::Drain => "drain",
+        }
+    }
+}
+
+/// Why none of the jobs submitted together was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The queue has no room for all of them; it is expected to have some after `retry_after`.
+    QueueFull { retry_after: Duration },
+    /// No worker is warm yet.
+    Starting,
+    /// `begin_drain` was called.
+    Draining,
+    /// Every worker is lost.
+    NoWorker,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worker {
+    Starting,
+    Idle,
+    Busy,
+    Lost,
+}
+
+/// Number of workers by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerCounts {
+    pub starting: usize,
+    /// Warm: idle or busy.
+    pub ready: usize,
+    pub lost: usize,
+}
+
+#[derive(Debug)]
+pub struct Scheduler {
+    settings: Settings,
+    cost: CostModel,
+    /// Indexed by `Modality::index`.
+    queues: [Queue; 2],
+    share: Share,
+    /// The only record of worker state.
+    workers: Vec<Worker>,
+    draining: bool,
+}
+
+impl Scheduler {
+    /// `workers` start cold: jobs are refused until one of them has been reported idle.
+    pub fn new(settings: Settings, workers: NonZeroUsize) -> Scheduler {
+        Scheduler {
+            settings,
+            cost: CostModel::default(),
+            queues: [Queue::default(), Queue::default()],
+            share: Share::default(),
+            workers: vec![Worker::Starting; workers.get()],
+            draining: false,
+        }
+    }
+
+    /// Replaces the cost model, as measured by a worker's warm-up.
+    pub fn set_cost(&mut self, cost: CostModel) {
+        self.cost = cost;
+    }
+
+    /// Admits all of `jobs`, or none.
+    pub fn submit(&mut self, now: Timestamp, jobs: &[Job]) -> Result<(), Rejection> {
+        self.admissible(jobs)?;
+        for job in jobs {
+            let queue = &mut self.queues[job.modality.index()];
+            if queue.is_empty() {
+                self.share.activate(job.modality);
+            }
+            let target = match job.class {
+                Class::Interactive => self.settings.interactive_target,
+                Class::Bulk => self.settings.bulk_target,
+            };
+            queue.push(now, now.saturating_add(target), *job);
+        }
+        Ok(())
+    }
+
+    /// Forgets a queued job. A job that has been dispatched or dropped is not affected.
+    pub fn cancel(&mut self, job: JobId) -> bool {
+        self.queues.iter_mut().any(|queue| queue.remove(job).is_some())
+    }
+
+    /// The worker is warm, or has finished its batch.
+    pub fn worker_idle(&mut self, worker: WorkerId) {
+        self.workers[worker.0] = Worker::Idle;
+    }
+
+    /// The worker will never run a batch again.
+    pub fn worker_lost(&mut self, worker: WorkerId) {
+        self.workers[worker.0] = Worker::Lost;
+    }
+
+    /// Admits nothing more; what is queued runs without waiting for company.
+    pub fn begin_drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Nothing is queued and no worker is busy.
+    pub fn is_quiet(&self) -> bool {
+        self.queues.iter().all(Queue::is_empty) && !self.workers.contains(&Worker::Busy)
+    }
+
+    pub fn worker_counts(&self) -> WorkerCounts {
+        let count = |states: &[Worker]| self.workers.iter().filter(|worker| states.contains(worker)).count();
+        WorkerCounts {
+            starting: count(&[Worker::Starting]),
+            ready: count(&[Worker::Idle, Worker::Busy]),
+            lost: count(&[Worker::Lost]),
+        }
+    }
+
+    /// Waiting rows.
+    pub fn queued(&self, modality: Modality) -> usize {
+        self.queues[modality.index()].len()
+    }
+
+    /// The next thing to do at `now`, or `None` until the next event or wake-up.
+    pub fn poll(&mut self, now: Timestamp) -> Option<Action> {
+        let all_lost = self.worker_counts().lost == self.workers.len();
+        for queue in &mut self.queues {
+            if let Some(job) = queue.pop_expired(now) {
+                return Some(Action::Drop(job, DropReason::Expired));
+            }
+            if all_lost && let Some(job) = queue.pop() {
+                return Some(Action::Drop(job.id, DropReason::NoWorker));
+            }
+        }
+        let worker = self.idle_worker()?;
+        let (modality, close_reason) = self.choose(now)?;
+        Some(Action::Dispatch(self.close(worker, modality, close_reason)))
+    }
+
+    /// When `poll` may have something new to say though no event arrives.
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        let idle = self.idle_worker().is_some();
+        Modality::ALL
+            .into_iter()
+            .flat_map(|modality| {
+                let closes = if idle { self.closes_at(modality) } else { None };
+                [self.queues[modality.index()].first_deadline(), closes]
+            })
+            .flatten()
+            .min()
+    }
+
+    fn admissible(&self, jobs: &[Job]) -> Result<(), Rejection> {
+        if self.draining {
+            return Err(Rejection::Draining);
+        }
+        let workers = self.worker_counts();
+        if workers.lost == self.workers.len() {
+            return Err(Rejection::NoWorker);
+        }
+        if workers.ready == 0 {
+            return Err(Rejection::Starting);
+        }
+        for modality in Modality::ALL {
+            let new = jobs.iter().filter(|job| job.modality == modality).count();
+            if new > 0 && self.queued(modality) + new > self.settings.max_queue_size {
+                return Err(Rejection::QueueFull { retry_after: self.time_to_clear(modality) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Predicted time to run what is queued, in full batches over the workers that are left.
+    fn time_to_clear(&self, modality: Modality) -> Duration {
+        let queue = &self.queues[modality.index()];
+        let size = self.settings.max_batch_size.get();
+        let batch = self.cost.predict(modality, size, queue.longest());
+        let batches = queue.len().div_ceil(size);
+        let rounds = batches.div_ceil(self.worker_counts().ready.max(1));
+        batch.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+    }
+
+    fn idle_worker(&self) -> Option<WorkerId> {
+        self.workers.iter().position(|worker| *worker == Worker::Idle).map(WorkerId)
+    }
+
+    /// The modality to serve now, if any may be closed: one whose slack is used up goes first,
+    /// otherwise the one that is behind in device time.
+    fn choose(&self, now: Timestamp) -> Option<(Modality, CloseReason)> {
+        Modality::ALL
+            .into_iter()
+            .filter_map(|modality| Some((modality, self.close_reason(modality, now)?)))
+            .min_by_key(|(modality, _)| {
+                let urgent = self.latest_start(*modality).is_some_and(|start| start <= now);
+                (!urgent, self.share.start(*modality))
+            })
+    }
+
+    /// Why the head of this queue may be dispatched at `now`; `None` if it should wait for company.
+    fn close_reason(&self, modality: Modality, now: Timestamp) -> Option<CloseReason> {
+        let queue = &self.queues[modality.index()];
+        let arrival = queue.first_arrival()?;
+        if queue.len() >= self.settings.max_batch_size.get() {
+            Some(CloseReason::Full)
+        } else if self.draining {
+            Some(CloseReason::Drain)
+        } else if self.settings.max_queue_delay.is_zero() {
+            Some(CloseReason::Idle)
+        } else if arrival.saturating_add(self.settings.max_queue_delay) <= now {
+            Some(CloseReason::Delay)
+        } else if self.latest_start(modality)? <= now {
+            Some(CloseReason::Deadline)
+        } else {
+            None
+        }
+    }
+
+    /// When a queue that waits for company stops waiting.
+    fn closes_at(&self, modality: Modality) -> Option<Timestamp> {
+        let arrival = self.queues[modality.index()].first_arrival()?;
+        let delayed = arrival.saturating_add(self.settings.max_queue_delay);
+        Some(self.latest_start(modality)?.min(delayed))
+    }
+
+    /// The latest start at which the batch that could close now still meets its earliest deadline.
+    fn latest_start(&self, modality: Modality) -> Option<Timestamp> {
+        let queue = &self.queues[modality.index()];
+        let rows = queue.len().min(self.settings.max_batch_size.get());
+        let run = self.cost.predict(modality, rows, queue.longest());
+        Some(queue.first_deadline()?.saturating_sub(run))
+    }
+
+    /// Takes the most urgent jobs off the queue.
+    fn close(&mut self, worker: WorkerId, modality: Modality, close_reason: CloseReason) -> Batch {
+        let queue = &mut self.queues[modality.index()];
+        let jobs: Vec<Job> =
+            std::iter::from_fn(|| queue.pop()).take(self.settings.max_batch_size.get()).collect();
+        let longest = jobs.iter().map(|job| job.tokens).max().unwrap_or(0);
+        self.share.charge(modality, self.cost.predict(modality, jobs.len(), longest));
+        self.workers[worker.0] = Worker::Busy;
+        Batch {
+            worker,
+            modality,
+            jobs: jobs.into_iter().map(|job| job.id).collect(),
+            close_reason,
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Integration tests: a real server on a free port, a real gRPC client.
+//!
+//! One binary, one module per subject. Where a test needs a certain state (a full queue, a running batch),
+//! a gated engine holds it; nothing waits for a while and hopes.
+
+mod bad_requests;
+mod classify;
+mod command_line;
+mod embed;
+mod golden;
+mod health;
+mod metrics;
+mod overload;
+mod shutdown;
+mod support;
+mod tidy;
+mod zero_shot;

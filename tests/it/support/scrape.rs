@@ -1,0 +1,51 @@
+//! Reads `/metrics` over HTTP, as Prometheus does.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Samples by name with labels, as in the text: `clip_jobs_total{outcome="completed"}`.
+pub(crate) struct Scrape {
+    pub(crate) text: String,
+    samples: HashMap<String, f64>,
+}
+
+impl Scrape {
+    pub(crate) async fn of(address: SocketAddr) -> Scrape {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        let (head, text) = response.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert!(head.to_lowercase().contains("content-type: text/plain; version=0.0.4"), "{head}");
+        Scrape { samples: parse(text), text: text.to_owned() }
+    }
+
+    /// The value of a sample; 0 if it has not been written yet.
+    pub(crate) fn value(&self, sample: &str) -> f64 {
+        self.samples.get(sample).copied().unwrap_or(0.0)
+    }
+
+    /// The sum over all samples whose name with labels begins so.
+    pub(crate) fn sum(&self, prefix: &str) -> f64 {
+        self.samples.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, value)| value).sum()
+    }
+
+    pub(crate) fn jobs(&self, outcome: &str) -> f64 {
+        self.value(&format!("clip_jobs_total{{outcome=\"{outcome}\"}}"))
+    }
+}
+
+fn parse(text: &str) -> HashMap<String, f64> {
+    text.lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        })
+        .collect()
+}
