@@ -3,6 +3,8 @@
 //! The protocol needs no protoc: protox compiles it. ONNX Runtime comes as the official Python wheel of a
 //! pinned version and hash, unpacked once under the target directory; later builds fetch nothing.
 
+#![expect(clippy::disallowed_methods, reason = "Cargo speaks to a build script through the environment")]
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,9 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     compile_protocol()?;
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=ORT_DYLIB_PATH");
-    if env::var_os("CARGO_FEATURE_FETCH_ONNXRUNTIME").is_some()
-        && env::var_os("ORT_DYLIB_PATH").is_none()
-    {
+    if env::var_os("CARGO_FEATURE_FETCH_ONNXRUNTIME").is_some() && env::var_os("ORT_DYLIB_PATH").is_none() {
         let library = place_onnxruntime()?;
         println!("cargo:rustc-env=CLIPD_ONNXRUNTIME_LIB={}", library.display());
         println!("cargo:rerun-if-changed={}", library.display());
@@ -32,9 +32,7 @@ fn compile_protocol() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile([PROTO], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }
 
@@ -100,10 +98,7 @@ fn place_onnxruntime() -> Result<PathBuf, Box<dyn Error>> {
 /// Downloads the wheel with pip, which checks the hash, and unpacks it to `aside/unpacked`.
 fn fetch(wheel: &Wheel, aside: &Path) -> Result<(), Box<dyn Error>> {
     let requirements = aside.join("requirements.txt");
-    fs::write(
-        &requirements,
-        format!("{} --hash=sha256:{}\n", wheel.requirement, wheel.sha256),
-    )?;
+    fs::write(&requirements, format!("{} --hash=sha256:{}\n", wheel.requirement, wheel.sha256))?;
     python(
         Command::new("python3")
             .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check"])
@@ -118,18 +113,12 @@ fn fetch(wheel: &Wheel, aside: &Path) -> Result<(), Box<dyn Error>> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .ok_or_else(|| help("pip downloaded no wheel"))?;
-    python(
-        Command::new("python3")
-            .args(["-m", "zipfile", "-e"])
-            .arg(file)
-            .arg(aside.join("unpacked")),
-    )
+    python(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(file).arg(aside.join("unpacked")))
 }
 
 fn python(command: &mut Command) -> Result<(), Box<dyn Error>> {
-    let output = command
-        .output()
-        .map_err(|error| help(&format!("python3 could not be started ({error})")))?;
+    let output =
+        command.output().map_err(|error| help(&format!("python3 could not be started ({error})")))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         return Err(help(&format!("`{command:?}` failed:\n{stderr}")).into());

@@ -106,7 +106,14 @@ fn choose_engine(config: &Config) -> Result<(Device, Precision), EngineError> {
         PrecisionChoice::Auto if device == Device::OpenVino && onnx::bf16_supported() => Precision::Bf16,
         PrecisionChoice::Auto => Precision::Fp32,
     };
-    tracing::info!(?device, ?precision, workers = config.workers, threads = config.threads, why, "engine chosen");
+    tracing::info!(
+        ?device,
+        ?precision,
+        workers = config.workers,
+        threads = config.threads,
+        why,
+        "engine chosen"
+    );
     Ok((device, precision))
 }
 
@@ -131,8 +138,7 @@ pub fn start(config: &Config, served: Served) -> Result<Running, StartError> {
     let metrics = Metrics::new();
     log_memory_limits(config, &served.spec);
     let images = ImagePreprocessor::new(served.spec.image.clone(), config.image_limits);
-    let texts =
-        TextTokenizer::new(&served.tokenizer_json, &served.spec.text, config.limits.text_bytes)?;
+    let texts = TextTokenizer::new(&served.tokenizer_json, &served.spec.text, config.limits.text_bytes)?;
 
     let listener = listen("--listen", config.listen)?;
     let grpc_address = listener.local_addr().map_err(StartError::Thread)?;
@@ -190,12 +196,7 @@ fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartE
         .map_err(|error| StartError::Listen { flag, address, error })
 }
 
-fn pipeline_options(
-    config: &Config,
-    spec: &ClipSpec,
-    clock: Clock,
-    metrics: &Metrics,
-) -> pipeline::Options {
+fn pipeline_options(config: &Config, spec: &ClipSpec, clock: Clock, metrics: &Metrics) -> pipeline::Options {
     pipeline::Options {
         limits: config.limits.clone(),
         preprocess_threads: config.preprocess_threads,
@@ -263,7 +264,10 @@ impl Running {
     pub async fn all_lost(&self) -> String {
         let mut workers = self.workers.clone();
         let lost = workers.wait_for(|workers| workers.counts.starting + workers.counts.ready == 0).await;
-        lost.map_or_else(|_| "the batcher has ended".to_owned(), |lost| lost.last_error.clone().unwrap_or_default())
+        lost.map_or_else(
+            |_| "the batcher has ended".to_owned(),
+            |lost| lost.last_error.clone().unwrap_or_default(),
+        )
     }
 
     /// Ends the server in order: not ready, then no new calls, then every accepted call is answered, then

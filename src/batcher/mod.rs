@@ -243,7 +243,13 @@ impl Handle {
         rows == 0 || queued + rows <= self.shared.max_queue_size
     }
 
-    fn prepare(&self, row: Row, class: Class, deadline: Timestamp, arrival: Timestamp) -> (Submission, Ticket) {
+    fn prepare(
+        &self,
+        row: Row,
+        class: Class,
+        deadline: Timestamp,
+        arrival: Timestamp,
+    ) -> (Submission, Ticket) {
         let id = JobId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let (sender, reply) = oneshot::channel();
         let job = Job { id, modality: row.modality(), tokens: row.tokens(), class, deadline };

@@ -57,11 +57,7 @@ pub enum ClassifierError {
     #[error("a classifier needs at least one label")]
     NoLabels,
     #[error("{labels} labels need {expected} numbers, got {actual}")]
-    Shape {
-        labels: usize,
-        expected: usize,
-        actual: usize,
-    },
+    Shape { labels: usize, expected: usize, actual: usize },
     #[error("{labels} labels need as many biases, got {actual}")]
     BiasCount { labels: usize, actual: usize },
     #[error("scale and bias must be finite")]
@@ -113,17 +109,11 @@ impl Classifier {
         check_len(&labels, labels.len() * embed_dim.get(), rows.len())?;
         logits.check(labels.len())?;
         for (label, row) in labels.iter().zip(rows.chunks_exact_mut(embed_dim.get())) {
-            normalize(row).map_err(|_| ClassifierError::NoDirection {
-                label: label.clone(),
-            })?;
+            normalize(row).map_err(|_| ClassifierError::NoDirection { label: label.clone() })?;
         }
         let matrix = Array2::from_shape_vec((labels.len(), embed_dim.get()), rows)
             .expect("the length was checked against the shape");
-        Ok(Self {
-            labels,
-            matrix,
-            logits,
-        })
+        Ok(Self { labels, matrix, logits })
     }
 
     pub fn labels(&self) -> &Arc<[String]> {
@@ -162,9 +152,7 @@ impl Classifier {
 
 /// Indices of the `top_k` largest logits, largest first. The rest is never sorted.
 fn best_first(logits: &[f32], top_k: Option<NonZeroUsize>) -> Vec<usize> {
-    let better = |a: &usize, b: &usize| -> Ordering {
-        logits[*b].total_cmp(&logits[*a]).then(a.cmp(b))
-    };
+    let better = |a: &usize, b: &usize| -> Ordering { logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)) };
     let mut indices: Vec<usize> = (0..logits.len()).collect();
     if let Some(k) = top_k.map(NonZeroUsize::get).filter(|k| *k < indices.len()) {
         indices.select_nth_unstable_by(k - 1, better);
@@ -204,9 +192,7 @@ fn unit_row(label: &str, embedding: &[f32]) -> Result<Vec<f32>, ClassifierError>
     let mut row = embedding.to_vec();
     match normalize(&mut row) {
         Ok(()) => Ok(row),
-        Err(_) => Err(ClassifierError::NoDirection {
-            label: label.to_owned(),
-        }),
+        Err(_) => Err(ClassifierError::NoDirection { label: label.to_owned() }),
     }
 }
 
@@ -214,11 +200,7 @@ fn check_len(labels: &[String], expected: usize, actual: usize) -> Result<(), Cl
     if actual == expected {
         return Ok(());
     }
-    Err(ClassifierError::Shape {
-        labels: labels.len(),
-        expected,
-        actual,
-    })
+    Err(ClassifierError::Shape { labels: labels.len(), expected, actual })
 }
 
 #[cfg(test)]

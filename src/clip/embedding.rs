@@ -13,11 +13,7 @@ pub struct NoDirection;
 /// with a non-finite element is refused and left as it was: a made-up direction would give
 /// plausible similarities.
 pub fn normalize(vector: &mut [f32]) -> Result<(), NoDirection> {
-    let length = vector
-        .iter()
-        .map(|&x| f64::from(x) * f64::from(x))
-        .sum::<f64>()
-        .sqrt();
+    let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
     if !length.is_finite() || length == 0.0 {
         return Err(NoDirection);
     }

@@ -21,9 +21,7 @@ impl PromptTemplate {
         if template.contains(PLACEHOLDER) {
             Ok(Self(template.into()))
         } else {
-            Err(NoPlaceholder {
-                template: template.to_owned(),
-            })
+            Err(NoPlaceholder { template: template.to_owned() })
         }
     }
 

@@ -81,32 +81,67 @@ pub struct ServeFlags {
     #[arg(long, env = "CLIPD_MAX_PROMPTS", default_value = "100000", help_heading = "Limits of a request")]
     pub max_prompts: String,
     /// Images x predictions of one Classify
-    #[arg(long, env = "CLIPD_MAX_PREDICTIONS", default_value = "200000", help_heading = "Limits of a request")]
+    #[arg(
+        long,
+        env = "CLIPD_MAX_PREDICTIONS",
+        default_value = "200000",
+        help_heading = "Limits of a request"
+    )]
     pub max_predictions: String,
     /// Bytes of one text or label
     #[arg(long, env = "CLIPD_MAX_TEXT_BYTES", default_value = "8192", help_heading = "Limits of a request")]
     pub max_text_bytes: String,
     /// Bytes of one encoded image
-    #[arg(long, env = "CLIPD_MAX_IMAGE_BYTES", default_value = "10000000", help_heading = "Limits of a request")]
+    #[arg(
+        long,
+        env = "CLIPD_MAX_IMAGE_BYTES",
+        default_value = "10000000",
+        help_heading = "Limits of a request"
+    )]
     pub max_image_bytes: String,
     /// Width x height of one image
-    #[arg(long, env = "CLIPD_MAX_IMAGE_PIXELS", default_value = "50000000", help_heading = "Limits of a request")]
+    #[arg(
+        long,
+        env = "CLIPD_MAX_IMAGE_PIXELS",
+        default_value = "50000000",
+        help_heading = "Limits of a request"
+    )]
     pub max_image_pixels: String,
     /// Bytes of one request message
-    #[arg(long, env = "CLIPD_MAX_MESSAGE_BYTES", default_value = "16777216", help_heading = "Limits of a request")]
+    #[arg(
+        long,
+        env = "CLIPD_MAX_MESSAGE_BYTES",
+        default_value = "16777216",
+        help_heading = "Limits of a request"
+    )]
     pub max_message_bytes: String,
     /// Longest time a call may take; the default for calls without a deadline
     #[arg(long, env = "CLIPD_TIMEOUT", default_value = "30s", help_heading = "Limits of a request")]
     pub timeout: String,
 
     /// Calls served at a time; more is RESOURCE_EXHAUSTED
-    #[arg(long, env = "CLIPD_MAX_CONCURRENT_REQUESTS", default_value = "512", help_heading = "Limits of the server")]
+    #[arg(
+        long,
+        env = "CLIPD_MAX_CONCURRENT_REQUESTS",
+        default_value = "512",
+        help_heading = "Limits of the server"
+    )]
     pub max_concurrent_requests: String,
     /// Bytes of request messages held at a time; more is RESOURCE_EXHAUSTED
-    #[arg(long, env = "CLIPD_MAX_REQUEST_BYTES_IN_FLIGHT", default_value = "268435456", help_heading = "Limits of the server")]
+    #[arg(
+        long,
+        env = "CLIPD_MAX_REQUEST_BYTES_IN_FLIGHT",
+        default_value = "268435456",
+        help_heading = "Limits of the server"
+    )]
     pub max_request_bytes_in_flight: String,
     /// Memory for cached label embeddings
-    #[arg(long, env = "CLIPD_LABEL_CACHE_BYTES", default_value = "268435456", help_heading = "Limits of the server")]
+    #[arg(
+        long,
+        env = "CLIPD_LABEL_CACHE_BYTES",
+        default_value = "268435456",
+        help_heading = "Limits of the server"
+    )]
     pub label_cache_bytes: String,
 
     /// Connections at a time; the next ones wait
@@ -119,7 +154,12 @@ pub struct ServeFlags {
     #[arg(long, env = "CLIPD_STREAM_WINDOW_BYTES", default_value = "1048576", help_heading = "Connections")]
     pub stream_window_bytes: String,
     /// Bytes a client may send ahead on one connection
-    #[arg(long, env = "CLIPD_CONNECTION_WINDOW_BYTES", default_value = "8388608", help_heading = "Connections")]
+    #[arg(
+        long,
+        env = "CLIPD_CONNECTION_WINDOW_BYTES",
+        default_value = "8388608",
+        help_heading = "Connections"
+    )]
     pub connection_window_bytes: String,
     /// Silence after which a connection is pinged
     #[arg(long, env = "CLIPD_KEEPALIVE_INTERVAL", default_value = "60s", help_heading = "Connections")]

@@ -93,7 +93,11 @@ impl Config {
             device: problems.choice(
                 "--device",
                 &flags.device,
-                &[("auto", DeviceChoice::Auto), ("cpu", DeviceChoice::Cpu), ("openvino", DeviceChoice::OpenVino)],
+                &[
+                    ("auto", DeviceChoice::Auto),
+                    ("cpu", DeviceChoice::Cpu),
+                    ("openvino", DeviceChoice::OpenVino),
+                ],
             ),
             precision: problems.choice(
                 "--precision",

@@ -29,7 +29,15 @@ fn every_bad_flag_is_reported() {
         "--timeout=0s",
     ])
     .unwrap_err();
-    let named = ["--listen", "--device", "--max-batch-size", "--max-queue-delay", "--max-image-bytes", "--stream-window-bytes", "--timeout"];
+    let named = [
+        "--listen",
+        "--device",
+        "--max-batch-size",
+        "--max-queue-delay",
+        "--max-image-bytes",
+        "--stream-window-bytes",
+        "--timeout",
+    ];
     assert_eq!(problems.len(), named.len(), "{problems:#?}");
     for flag in named {
         assert!(problems.iter().any(|problem| problem.starts_with(flag)), "{flag}: {problems:#?}");
@@ -38,12 +46,8 @@ fn every_bad_flag_is_reported() {
 
 #[test]
 fn contradictions_are_reported() {
-    let problems = config(&[
-        "--max-queue-size=8",
-        "--max-request-bytes-in-flight=1000",
-        "--drain-delay=30s",
-    ])
-    .unwrap_err();
+    let problems = config(&["--max-queue-size=8", "--max-request-bytes-in-flight=1000", "--drain-delay=30s"])
+        .unwrap_err();
     let named = ["--max-inputs", "--max-batch-size", "--max-message-bytes", "--drain-delay"];
     assert_eq!(problems.len(), named.len(), "{problems:#?}");
     for flag in named {

@@ -5,6 +5,7 @@
 
 pub mod onnx;
 mod runtime;
+mod session;
 pub mod synthetic;
 
 use ndarray::Array2;

@@ -31,9 +31,13 @@ pub(super) fn runtime() -> Result<&'static Runtime, EngineError> {
     RUNTIME.get_or_init(load).as_ref().map_err(|message| EngineError::Library(message.clone()))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the variable is ONNX Runtime's own and must work in tests too")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the variable is ONNX Runtime's own and must work in tests too"
+)]
 fn load() -> Result<Runtime, String> {
-    let executable = std::env::current_exe().map_err(|error| format!("cannot find the executable: {error}"))?;
+    let executable =
+        std::env::current_exe().map_err(|error| format!("cannot find the executable: {error}"))?;
     let library = locate(&Places {
         variable: std::env::var_os(LIBRARY_VARIABLE),
         beside: executable.parent().unwrap_or(Path::new("/")),

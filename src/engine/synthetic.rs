@@ -44,11 +44,10 @@ impl Engine for SyntheticEngine {
 
 /// FNV-1a over the row and the column, to a number between -1 and 1.
 fn element(row: &[u8], column: usize) -> f32 {
-    let hash = row
-        .iter()
-        .copied()
-        .chain(column.to_le_bytes())
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash =
+        row.iter().copied().chain(column.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
     (hash >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
 }
 

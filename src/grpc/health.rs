@@ -37,6 +37,8 @@ pub(super) async fn follow(
     mut workers: watch::Receiver<Workers>,
     mut phase: watch::Receiver<Phase>,
 ) {
+    // As `reporter` left it.
+    let mut last = Some((false, true));
     loop {
         let now = *phase.borrow_and_update();
         if now == Phase::Stopping {
@@ -45,10 +47,14 @@ pub(super) async fn follow(
         let counts = workers.borrow_and_update().counts;
         let ready = now == Phase::Serving && counts.starting == 0 && counts.ready > 0;
         let live = counts.starting + counts.ready > 0;
-        for service in READY {
-            reporter.set_service_status(service, status(ready)).await;
+        // A watcher hears of every report, so only changes are reported.
+        if last != Some((ready, live)) {
+            last = Some((ready, live));
+            for service in READY {
+                reporter.set_service_status(service, status(ready)).await;
+            }
+            reporter.set_service_status(LIVE, status(live)).await;
         }
-        reporter.set_service_status(LIVE, status(live)).await;
         tokio::select! {
             // The senders live as long as the server; should one be gone, the server is stopping.
             changed = workers.changed() => if changed.is_err() { break },

@@ -27,7 +27,6 @@ use proto::clip_service_server::ClipServiceServer;
 pub use service::ModelCard;
 
 /// Message types, client and server generated from `proto/clip/v1/clip.proto`.
-#[expect(clippy::all, unreachable_pub, reason = "generated code")]
 pub mod proto {
     tonic::include_proto!("clip.v1");
 

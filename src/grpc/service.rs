@@ -29,11 +29,7 @@ pub(super) struct Clip {
 }
 
 impl Clip {
-    pub(super) fn new(
-        pipeline: Arc<Pipeline>,
-        model: ModelCard,
-        workers: watch::Receiver<Workers>,
-    ) -> Clip {
+    pub(super) fn new(pipeline: Arc<Pipeline>, model: ModelCard, workers: watch::Receiver<Workers>) -> Clip {
         Clip { pipeline, model, workers }
     }
 }

@@ -12,7 +12,8 @@ use safetensors::{Dtype, SafeTensors};
 use super::ModelError;
 
 /// Buffers that some exporters save beside the weights; they hold nothing that the config does not say.
-const BUFFERS: [&str; 5] = ["attn_mask", "text.attn_mask", "input_resolution", "context_length", "vocab_size"];
+const BUFFERS: [&str; 5] =
+    ["attn_mask", "text.attn_mask", "input_resolution", "context_length", "vocab_size"];
 
 /// Tensors that have not been taken yet.
 pub(super) struct Checkpoint<'a> {
@@ -23,13 +24,15 @@ pub(super) struct Checkpoint<'a> {
 impl<'a> Checkpoint<'a> {
     pub(super) fn parse(file: &'a [u8]) -> Result<Checkpoint<'a>, ModelError> {
         let tensors = SafeTensors::deserialize(file).map_err(ModelError::WeightsSyntax)?;
-        let untaken = tensors.names().into_iter().filter(|name| !BUFFERS.contains(name)).map(str::to_owned).collect();
+        let untaken =
+            tensors.names().into_iter().filter(|name| !BUFFERS.contains(name)).map(str::to_owned).collect();
         Ok(Checkpoint { tensors, untaken })
     }
 
     /// The values of tensor `name` in row-major order.
     pub(super) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let tensor = self.tensors.tensor(name).map_err(|_| ModelError::TensorMissing { name: name.to_owned() })?;
+        let tensor =
+            self.tensors.tensor(name).map_err(|_| ModelError::TensorMissing { name: name.to_owned() })?;
         if tensor.shape() != shape {
             return Err(ModelError::TensorShape {
                 name: name.to_owned(),

@@ -116,7 +116,8 @@ const INERT_IMAGE_KEYS: [&str; 9] = [
     "timm_drop",
     "timm_drop_path",
 ];
-const INERT_TEXT_KEYS: [&str; 5] = ["pad_id", "eos_id", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"];
+const INERT_TEXT_KEYS: [&str; 5] =
+    ["pad_id", "eos_id", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"];
 
 impl Config {
     pub(super) fn parse(json: &[u8]) -> Result<Config, ModelError> {
@@ -125,7 +126,8 @@ impl Config {
         let mut model = Section::new("model_cfg", file.remove("model_cfg"))?;
         let vision = Section::new("model_cfg.vision_cfg", model.take("vision_cfg"))?;
         let text = Section::new("model_cfg.text_cfg", model.take("text_cfg"))?;
-        let preprocess = Section::new("preprocess_cfg", Some(file.remove("preprocess_cfg").unwrap_or(json!({}))))?;
+        let preprocess =
+            Section::new("preprocess_cfg", Some(file.remove("preprocess_cfg").unwrap_or(json!({}))))?;
 
         let activation = if model.flag("quick_gelu")? { Activation::QuickGelu } else { Activation::Gelu };
         let prefix = if model.flag("custom_text")? { "text." } else { "" };
@@ -306,11 +308,9 @@ impl Section {
     /// The first choice is the default.
     fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Result<T, ModelError> {
         let value = self.take(key).unwrap_or(json!(choices[0].0));
-        choices
-            .iter()
-            .find(|(name, _)| value == *name)
-            .map(|(_, choice)| *choice)
-            .ok_or_else(|| self.refusal(key, &value, &choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")))
+        choices.iter().find(|(name, _)| value == *name).map(|(_, choice)| *choice).ok_or_else(|| {
+            self.refusal(key, &value, &choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "))
+        })
     }
 
     fn transformer(
@@ -353,5 +353,9 @@ impl Section {
 
 /// Sizes above `u32::MAX` are as wrong as negative ones.
 fn positive(value: &Value) -> Option<usize> {
-    value.as_u64().and_then(|size| u32::try_from(size).ok()).filter(|&size| size > 0).map(|size| size as usize)
+    value
+        .as_u64()
+        .and_then(|size| u32::try_from(size).ok())
+        .filter(|&size| size > 0)
+        .map(|size| size as usize)
 }

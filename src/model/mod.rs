@@ -12,7 +12,6 @@ pub mod graph;
 #[cfg(test)]
 mod tests;
 
-
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -100,10 +100,7 @@ impl Pipeline {
     ) -> Result<Vec<Result<Vec<Prediction>, InputError>>, Error> {
         self.preprocessor
             .blocking(move || {
-                embeddings
-                    .into_iter()
-                    .map(|embedding| Ok(classifier.classify(&embedding?, top_k)))
-                    .collect()
+                embeddings.into_iter().map(|embedding| Ok(classifier.classify(&embedding?, top_k))).collect()
             })
             .await
     }

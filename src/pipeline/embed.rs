@@ -125,7 +125,8 @@ impl Pipeline {
                     text_slots.push(index);
                 }
                 Input::Missing => {
-                    let error = InputError::new(format!("inputs[{index}]"), "one of image and text must be set");
+                    let error =
+                        InputError::new(format!("inputs[{index}]"), "one of image and text must be set");
                     slots[index] = Some(Err(error));
                 }
             }

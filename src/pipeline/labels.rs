@@ -142,8 +142,7 @@ impl Filler {
         self.misses.increment(missing.len() as u64);
 
         let parts: Vec<Vec<_>> = missing.chunks(self.rows).map(<[_]>::to_vec).collect();
-        let mut embedded =
-            stream::iter(parts).map(|part| self.embed(part)).buffered(PARTS_IN_FLIGHT);
+        let mut embedded = stream::iter(parts).map(|part| self.embed(part)).buffered(PARTS_IN_FLIGHT);
         while let Some(part) = embedded.try_next().await? {
             for (prompt, embedding) in part {
                 cache.insert(prompt.clone(), embedding.clone()).await;
@@ -177,11 +176,7 @@ impl Filler {
             .collect::<Result<Vec<Row>, Error>>()?;
         let start_by = self.clock.now().saturating_add(self.timeout);
         let embedded = run(&self.batcher, rows, Class::Bulk, start_by).await?;
-        Ok(part
-            .into_iter()
-            .zip(embedded)
-            .map(|((_, prompt), row)| (prompt, Arc::from(row.values)))
-            .collect())
+        Ok(part.into_iter().zip(embedded).map(|((_, prompt), row)| (prompt, Arc::from(row.values))).collect())
     }
 }
 

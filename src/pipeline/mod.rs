@@ -104,7 +104,12 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    pub fn new(options: Options, images: ImagePreprocessor, texts: TextTokenizer, batcher: Handle) -> Pipeline {
+    pub fn new(
+        options: Options,
+        images: ImagePreprocessor,
+        texts: TextTokenizer,
+        batcher: Handle,
+    ) -> Pipeline {
         let preprocessor =
             Preprocessor::new(images, texts, options.preprocess_threads, options.clock, &options.metrics);
         let preprocessor = Arc::new(preprocessor);
@@ -182,5 +187,6 @@ fn timing(preprocess: Duration, rows: &[Embedded]) -> Timing {
 
 /// To unit length. A vector without a direction is the model's fault, not the input's.
 fn unit(values: &mut [f32]) -> Result<(), Error> {
-    embedding::normalize(values).map_err(|error| Error::Internal(format!("the model gave an embedding: {error}")))
+    embedding::normalize(values)
+        .map_err(|error| Error::Internal(format!("the model gave an embedding: {error}")))
 }

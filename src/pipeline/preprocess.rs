@@ -45,7 +45,11 @@ impl Preprocessor {
     }
 
     /// `path` is that of the image message in the request, such as `images[2]`.
-    pub(super) async fn image(self: &Arc<Self>, path: String, source: ImageSource) -> Result<ImageRow, InputError> {
+    pub(super) async fn image(
+        self: &Arc<Self>,
+        path: String,
+        source: ImageSource,
+    ) -> Result<ImageRow, InputError> {
         let leaf = match &source {
             ImageSource::Encoded(_) => "encoded",
             ImageSource::Rgb { .. } => "rgb.pixels",

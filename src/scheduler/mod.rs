@@ -20,7 +20,6 @@ mod share;
 #[cfg(test)]
 mod tests;
 
-
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -359,11 +358,6 @@ impl Scheduler {
         let longest = jobs.iter().map(|job| job.tokens).max().unwrap_or(0);
         self.share.charge(modality, self.cost.predict(modality, jobs.len(), longest));
         self.workers[worker.0] = Worker::Busy;
-        Batch {
-            worker,
-            modality,
-            jobs: jobs.into_iter().map(|job| job.id).collect(),
-            close_reason,
-        }
+        Batch { worker, modality, jobs: jobs.into_iter().map(|job| job.id).collect(), close_reason }
     }
 }

@@ -18,7 +18,13 @@ fn settings() -> Settings {
 }
 
 fn image(id: u64) -> Job {
-    Job { id: JobId(id), modality: Modality::Image, tokens: 0, class: Class::Interactive, deadline: at(10_000) }
+    Job {
+        id: JobId(id),
+        modality: Modality::Image,
+        tokens: 0,
+        class: Class::Interactive,
+        deadline: at(10_000),
+    }
 }
 
 fn text(id: u64, tokens: u32) -> Job {
@@ -104,11 +110,7 @@ fn a_large_request_spreads_over_the_idle_workers() {
     let mut scheduler = scheduler(settings(), 3);
     let jobs: Vec<Job> = (1..=9).map(image).collect();
     scheduler.submit(at(0), &jobs).unwrap();
-    check(
-        &mut scheduler,
-        at(0),
-        &["0:image[1,2,3,4]full", "1:image[5,6,7,8]full", "2:image[9]idle"],
-    );
+    check(&mut scheduler, at(0), &["0:image[1,2,3,4]full", "1:image[5,6,7,8]full", "2:image[9]idle"]);
 }
 
 #[test]
@@ -340,7 +342,11 @@ fn drain_runs_what_is_queued_without_waiting() {
 #[test]
 fn cost_is_interpolated() {
     let check = |modality, rows, tokens, micros| {
-        assert_eq!(cost().predict(modality, rows, tokens), Duration::from_micros(micros), "{rows} x {tokens}");
+        assert_eq!(
+            cost().predict(modality, rows, tokens),
+            Duration::from_micros(micros),
+            "{rows} x {tokens}"
+        );
     };
     check(Modality::Image, 1, 0, 10_000);
     check(Modality::Image, 2, 0, 20_000);

@@ -16,8 +16,12 @@ pub fn filter(directives: &str) -> Result<EnvFilter, String> {
 
 /// Installs the process-wide subscriber. Called once, by `main`.
 pub fn install(format: Format, filter: EnvFilter) {
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        // Complaints about a closed standard error would go to standard error, and panic.
+        .log_internal_errors(false);
     match format {
         Format::Text => builder.finish().init(),
         Format::Json => builder.json().finish().init(),

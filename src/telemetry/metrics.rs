@@ -64,11 +64,8 @@ impl Metrics {
             .build_recorder();
         describe(&recorder);
         let handle = recorder.handle();
-        let metrics = Metrics {
-            recorder: Arc::new(recorder),
-            handle,
-            process: metrics_process::Collector::default(),
-        };
+        let metrics =
+            Metrics { recorder: Arc::new(recorder), handle, process: metrics_process::Collector::default() };
         metrics.gauge(BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         metrics
     }

@@ -103,7 +103,11 @@ async fn a_bad_request_is_refused_whole_and_the_message_names_the_field() {
         ("no images", classify(0, &["a"], &[]), "images: must not be empty"),
         ("too many images", classify(5, &["a"], &[]), "images: 5 are more than the limit of 4"),
         ("no labels", classify(1, &[], &[]), "labels: must not be empty"),
-        ("too many labels", classify(1, &["a", "b", "c", "d"], &[]), "labels: 4 are more than the limit of 3"),
+        (
+            "too many labels",
+            classify(1, &["a", "b", "c", "d"], &[]),
+            "labels: 4 are more than the limit of 3",
+        ),
         ("an empty label", classify(1, &["a", " "], &[]), "labels[1]: must not be empty"),
         ("a long label", classify(1, &["a", &long], &[]), "labels[1]: 101 bytes"),
         ("a duplicate", classify(1, &["a", "b", "a"], &[]), "labels[2]: is the same as labels[0]"),
@@ -119,7 +123,11 @@ async fn a_bad_request_is_refused_whole_and_the_message_names_the_field() {
 
     let table: Vec<(&str, EmbedRequest, &str)> = vec![
         ("no inputs", embed_request(vec![]), "inputs: must not be empty"),
-        ("too many inputs", embed_request(vec![text_input("a"); 5]), "inputs: 5 are more than the limit of 4"),
+        (
+            "too many inputs",
+            embed_request(vec![text_input("a"); 5]),
+            "inputs: 5 are more than the limit of 4",
+        ),
         (
             "unknown enum",
             EmbedRequest { normalization: 9, ..embed_request(vec![text_input("a")]) },

@@ -49,8 +49,7 @@ async fn the_score_is_the_softmax_of_scaled_cosines_of_the_embeddings() {
     let embedded = server.client.embed(embed_request(inputs)).await.unwrap().into_inner();
     let values: Vec<&[f32]> = embedded.results.iter().map(|result| &*embedding(result).values).collect();
     let model = server.client.get_model(clipd::grpc::proto::GetModelRequest {}).await.unwrap().into_inner();
-    let logits: Vec<f32> =
-        values[1..].iter().map(|text| model.logit_scale * dot(values[0], text)).collect();
+    let logits: Vec<f32> = values[1..].iter().map(|text| model.logit_scale * dot(values[0], text)).collect();
     let sum: f32 = logits.iter().map(|logit| logit.exp()).sum();
 
     let classified = server.client.classify(request(&["apple"])).await.unwrap().into_inner();

@@ -21,7 +21,8 @@ fn run(arguments: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn wrong_flags_are_all_listed_with_exit_code_64() {
-    let (code, stderr) = run(&["serve", "--listen=nowhere", "--device=gpu", "--timeout=never", "--log-format=xml"]);
+    let (code, stderr) =
+        run(&["serve", "--listen=nowhere", "--device=gpu", "--timeout=never", "--log-format=xml"]);
     assert_eq!(code, Some(64), "{stderr}");
     for flag in ["--listen", "--device", "--timeout", "--log-format"] {
         assert!(stderr.lines().any(|line| line.starts_with(&format!("error: {flag}"))), "{flag}: {stderr}");
@@ -50,22 +51,35 @@ fn a_bad_model_directory_says_what_is_missing() {
 fn a_port_in_use_names_the_flag() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let (code, stderr) = run(&["serve", "--device=cpu", "--listen", &address, "--metrics-listen=127.0.0.1:0"]);
+    let (code, stderr) =
+        run(&["serve", "--device=cpu", "--listen", &address, "--metrics-listen=127.0.0.1:0"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("--listen") && stderr.contains(&address), "{stderr}");
 }
 
 #[test]
 fn a_device_that_is_not_there_is_a_clear_error() {
-    let (code, stderr) = run(&["serve", "--device=cpu", "--precision=bf16", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]);
+    let (code, stderr) = run(&[
+        "serve",
+        "--device=cpu",
+        "--precision=bf16",
+        "--listen=127.0.0.1:0",
+        "--metrics-listen=127.0.0.1:0",
+    ]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("bf16 needs device openvino"), "{stderr}");
 }
 
-/// Serves until it logs that it is ready.
+/// Starts a server; returns what it logs until it is ready.
 fn serve() -> (Child, Vec<String>) {
     let mut child = clipd()
-        .args(["serve", "--device=cpu", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--log-format=json"])
+        .args([
+            "serve",
+            "--device=cpu",
+            "--listen=127.0.0.1:0",
+            "--metrics-listen=127.0.0.1:0",
+            "--log-format=json",
+        ])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -78,7 +92,7 @@ fn serve() -> (Child, Vec<String>) {
             return (child, lines);
         }
     }
-    panic!("it ended before it was ready: {lines:#?}");
+    panic!("{:?} before it was ready: {lines:#?}", child.wait());
 }
 
 #[test]

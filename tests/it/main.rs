@@ -3,6 +3,8 @@
 //! One binary, one module per subject. Where a test needs a certain state (a full queue, a running batch),
 //! a gated engine holds it; nothing waits for a while and hopes.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and show what it measured")]
+
 mod bad_requests;
 mod classify;
 mod command_line;

@@ -48,7 +48,8 @@ async fn every_documented_metric_is_there_and_the_counts_add_up() {
     assert_eq!(scrape.sum("clip_batches_total{modality=\"image\""), 2.0);
     let padding = scrape.value("clip_batch_padding_ratio_sum{modality=\"text\"}");
     assert!(padding > 0.0, "texts of different lengths ran together: {padding}");
-    let inference = "clip_inference_duration_seconds_sum{modality=\"image\",device=\"cpu\",precision=\"fp32\"}";
+    let inference =
+        "clip_inference_duration_seconds_sum{modality=\"image\",device=\"cpu\",precision=\"fp32\"}";
     assert!(scrape.value(inference) > 0.0);
     assert!(scrape.value("process_resident_memory_bytes") > 1e6);
     assert!(scrape.value("process_open_fds") > 1.0);

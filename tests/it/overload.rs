@@ -18,7 +18,9 @@ fn call(server: &Server, seed: u8) -> tokio::task::JoinHandle<Result<(), Status>
 
 /// Waits until so many rows are queued, as the metrics tell.
 async fn queued(server: &Server, rows: f64) {
-    while Scrape::of(server.running.metrics_address).await.value("clip_queue_rows{modality=\"image\"}") != rows {
+    while Scrape::of(server.running.metrics_address).await.value("clip_queue_rows{modality=\"image\"}")
+        != rows
+    {
         tokio::task::yield_now().await;
     }
 }

@@ -1,6 +1,7 @@
 //! Rules of the source tree that the compiler does not know: who may import whom, and what appears nowhere else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of the others. Anything not listed is forbidden.
@@ -8,7 +9,16 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     (
         "app",
         &[
-            "batcher", "clip", "clock", "config", "engine", "grpc", "http", "model", "pipeline", "shutdown",
+            "batcher",
+            "clip",
+            "clock",
+            "config",
+            "engine",
+            "grpc",
+            "http",
+            "model",
+            "pipeline",
+            "shutdown",
             "telemetry",
         ],
     ),
@@ -21,7 +31,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("batcher", &["clip", "clock", "engine", "modality", "scheduler", "telemetry"]),
     ("engine", &["clip", "modality", "model"]),
     ("model", &["clip"]),
-    ("clip", &["modality"]),
+    ("clip", &[]),
     ("scheduler", &["clock", "modality"]),
     ("telemetry", &["modality"]),
     ("clock", &[]),
@@ -45,7 +55,16 @@ const HOMES: [(&str, &[&str]); 11] = [
 ];
 
 /// What a pure module must not name.
-const IMPURE: [&str; 8] = ["tokio", "crossbeam_channel", "tracing", "metrics", "std::thread", "std::time::Instant", "std::fs", "std::env"];
+const IMPURE: [&str; 8] = [
+    "tokio",
+    "crossbeam_channel",
+    "tracing",
+    "metrics",
+    "std::thread",
+    "std::time::Instant",
+    "std::fs",
+    "std::env",
+];
 
 struct Source {
     /// `grpc` for `src/grpc/admission.rs`.
@@ -66,6 +85,13 @@ fn sources() -> Vec<Source> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let relative = path.strip_prefix(&root).unwrap();
+                // Tests may know more than what they test.
+                if relative
+                    .components()
+                    .any(|part| ["tests", "tests.rs"].map(OsStr::new).contains(&part.as_os_str()))
+                {
+                    continue;
+                }
                 let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
                 let module = first.trim_end_matches(".rs").to_owned();
                 let text = std::fs::read_to_string(&path).unwrap();
@@ -147,7 +173,9 @@ fn imports_follow_the_architecture() {
             );
         }
     }
-    for (module, used) in MAY_USE.iter().flat_map(|(module, used)| used.iter().map(move |used| (module, used))) {
+    for (module, used) in
+        MAY_USE.iter().flat_map(|(module, used)| used.iter().map(move |used| (module, used)))
+    {
         let edge = ((*module).to_owned(), (*used).to_owned());
         assert!(seen.contains(&edge), "{module} may use {used}, but does not: shorten the list");
     }
@@ -158,8 +186,11 @@ fn the_architecture_has_no_cycle() {
     let mut left: BTreeMap<&str, Vec<&str>> =
         MAY_USE.into_iter().map(|(module, used)| (module, used.to_vec())).collect();
     while !left.is_empty() {
-        let free: Vec<&str> =
-            left.iter().filter(|(_, used)| used.iter().all(|used| !left.contains_key(used))).map(|(m, _)| *m).collect();
+        let free: Vec<&str> = left
+            .iter()
+            .filter(|(_, used)| used.iter().all(|used| !left.contains_key(used)))
+            .map(|(m, _)| *m)
+            .collect();
         assert!(!free.is_empty(), "a cycle among {:?}", left.keys());
         left.retain(|module, _| !free.contains(module));
     }
@@ -170,7 +201,11 @@ fn libraries_stay_at_home() {
     for Source { module, path, code } in sources() {
         for (library, homes) in HOMES {
             let here = names(&code, library);
-            assert!(!here || homes.contains(&module.as_str()), "{}: {library} belongs to {homes:?}", path.display());
+            assert!(
+                !here || homes.contains(&module.as_str()),
+                "{}: {library} belongs to {homes:?}",
+                path.display()
+            );
         }
     }
 }
@@ -180,7 +215,11 @@ fn the_pure_modules_are_pure() {
     for Source { module, path, code } in sources() {
         if module == "scheduler" || module == "clip" {
             for impure in IMPURE {
-                assert!(!names(&code, impure), "{}: {module} is pure and must not use {impure}", path.display());
+                assert!(
+                    !names(&code, impure),
+                    "{}: {module} is pure and must not use {impure}",
+                    path.display()
+                );
             }
         }
     }

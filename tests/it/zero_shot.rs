@@ -34,7 +34,10 @@ async fn accuracy(vendor: &str) -> Accuracy {
     let (mut top_1, mut top_5) = (0, 0);
     for part in samples.chunks(60) {
         let request = ClassifyRequest {
-            images: part.iter().map(|(name, _)| image(fixture(&format!("zeroshot/{vendor}/{name}.png")))).collect(),
+            images: part
+                .iter()
+                .map(|(name, _)| image(fixture(&format!("zeroshot/{vendor}/{name}.png"))))
+                .collect(),
             labels: labels.clone(),
             templates: TEMPLATES.map(str::to_owned).to_vec(),
             top_k: 5,

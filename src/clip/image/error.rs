@@ -20,12 +20,7 @@ pub enum ImageError {
     #[error("the image is {width} x {height} pixels, too elongated to be resized for this model")]
     TooElongated { width: u32, height: u32 },
     #[error("{width} x {height} pixels of RGB are {expected} bytes, got {actual}")]
-    RgbLength {
-        width: u32,
-        height: u32,
-        expected: u64,
-        actual: usize,
-    },
+    RgbLength { width: u32, height: u32, expected: u64, actual: usize },
     /// Damaged, truncated, or not what the first bytes promise.
     #[error("the {format} cannot be decoded: {reason}")]
     Undecodable { format: ImageFormat, reason: String },

@@ -1,7 +1,7 @@
 //! From a decoded picture to the model's input: resize in the picture's mode, place, convert.
 
 use super::picture::{Mode, Picture};
-use super::placement::{Axis, Placement};
+use super::placement::Placement;
 use super::resample::{nearest, resample};
 use crate::clip::row::ImageRow;
 use crate::clip::spec::ImageSpec;
@@ -21,11 +21,10 @@ pub(super) fn fit(picture: &Picture<'_>, placement: &Placement, spec: &ImageSpec
 
 /// Cuts the kept part out of a picture that already has its size.
 fn crop(samples: &[u8], placement: &Placement, channels: usize) -> Vec<u8> {
-    let range = |axis: &Axis| axis.first as usize..axis.first as usize + axis.kept as usize;
-    let columns = range(&placement.horizontal);
+    let columns = placement.horizontal.kept_pixels();
     let stride = placement.horizontal.source as usize * channels;
     let mut kept = Vec::with_capacity(columns.len() * placement.vertical.kept as usize * channels);
-    for y in range(&placement.vertical) {
+    for y in placement.vertical.kept_pixels() {
         let row = &samples[y * stride..][..stride];
         kept.extend_from_slice(&row[columns.start * channels..columns.end * channels]);
     }
@@ -56,25 +55,17 @@ fn multiply(colour: u8, alpha: u8) -> u8 {
 
 /// The inverse, rounded down; a pixel without alpha keeps what it has (Pillow's `rgba2rgbA`).
 fn divide(colour: u8, alpha: u8) -> u8 {
-    (u32::from(colour) * 255)
-        .checked_div(u32::from(alpha))
-        .map_or(colour, |colour| colour.min(255) as u8)
+    (u32::from(colour) * 255).checked_div(u32::from(alpha)).map_or(colour, |colour| colour.min(255) as u8)
 }
 
 /// Puts the kept pixels into the model's input and converts them to RGB. Margins are zero in the
 /// picture's mode: black, or the first colour of a palette.
 fn place(kept: &[u8], mode: &Mode, placement: &Placement, spec: &ImageSpec) -> ImageRow {
-    let Placement {
-        horizontal,
-        vertical,
-        ..
-    } = placement;
+    let Placement { horizontal, vertical, .. } = placement;
     let margin = mode.rgb(&[0; 4]);
     let mut input = margin.repeat(spec.row_bytes() / 3);
     let kept_rows = kept.chunks_exact(horizontal.kept as usize * mode.channels());
-    let input_rows = input
-        .chunks_exact_mut(spec.width as usize * 3)
-        .skip(vertical.margin as usize);
+    let input_rows = input.chunks_exact_mut(spec.width as usize * 3).skip(vertical.margin as usize);
     for (kept_row, input_row) in kept_rows.zip(input_rows) {
         let pixels = input_row.as_chunks_mut().0;
         let pixels = &mut pixels[horizontal.margin as usize..];

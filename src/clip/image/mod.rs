@@ -91,17 +91,9 @@ impl ImagePreprocessor {
         let placement = self.place(width, height)?;
         let expected = u64::from(width) * u64::from(height) * 3;
         if pixels.len() as u64 != expected {
-            return Err(ImageError::RgbLength {
-                width,
-                height,
-                expected,
-                actual: pixels.len(),
-            });
+            return Err(ImageError::RgbLength { width, height, expected, actual: pixels.len() });
         }
-        let picture = Picture {
-            mode: Mode::Rgb,
-            samples: Cow::Borrowed(pixels),
-        };
+        let picture = Picture { mode: Mode::Rgb, samples: Cow::Borrowed(pixels) };
         Ok(fit::fit(&picture, &placement, &self.spec))
     }
 
@@ -110,10 +102,7 @@ impl ImagePreprocessor {
             return Err(ImageError::Empty);
         }
         if bytes.len() > self.limits.max_bytes {
-            return Err(ImageError::TooManyBytes {
-                actual: bytes.len(),
-                limit: self.limits.max_bytes,
-            });
+            return Err(ImageError::TooManyBytes { actual: bytes.len(), limit: self.limits.max_bytes });
         }
         let opened = Opened::new(bytes)?;
         let header = opened.header();
@@ -128,11 +117,7 @@ impl ImagePreprocessor {
         }
         let limit = self.limits.max_pixels;
         if u64::from(width) * u64::from(height) > limit {
-            return Err(ImageError::TooManyPixels {
-                width,
-                height,
-                limit,
-            });
+            return Err(ImageError::TooManyPixels { width, height, limit });
         }
         let placement = Placement::new(&self.spec, width, height);
         if resample::is_bounded(&placement) {

@@ -3,10 +3,12 @@
 //! The rounding is torchvision's and open_clip's to the last integer: one pixel of difference in
 //! the resized length shifts every sample of the crop.
 
+use std::ops::Range;
+
 use crate::clip::spec::{ImageSpec, Interpolation, ResizeMode};
 
 /// Both directions of a picture, and the filter between.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Placement {
     pub(super) horizontal: Axis,
     pub(super) vertical: Axis,
@@ -38,25 +40,33 @@ impl Placement {
 
     /// Whether the picture only has to be cut, not resized.
     pub(super) fn keeps_size(&self) -> bool {
-        let kept = |axis: &Axis| u64::from(axis.source) == axis.resized;
-        kept(&self.horizontal) && kept(&self.vertical)
+        self.horizontal.keeps_size() && self.vertical.keeps_size()
     }
 }
 
 impl Axis {
+    /// Everything is kept as it is.
+    pub(super) fn unchanged(len: u32) -> Self {
+        Self::new(len, len.into(), len)
+    }
+
+    pub(super) fn keeps_size(&self) -> bool {
+        u64::from(self.source) == self.resized
+    }
+
+    /// Which of the resized pixels are kept.
+    pub(super) fn kept_pixels(&self) -> Range<usize> {
+        let first = self.first as usize;
+        first..first + self.kept as usize
+    }
+
     /// torchvision's `center_crop`: too long is cut, too short is padded, the middle stays.
     fn new(source: u32, resized: u64, target: u32) -> Self {
         let (first, margin) = match resized.checked_sub(u64::from(target)) {
             Some(excess) => (half_to_even(excess), 0),
             None => (0, (target - resized as u32) / 2),
         };
-        Self {
-            source,
-            resized,
-            first,
-            kept: resized.min(u64::from(target)) as u32,
-            margin,
-        }
+        Self { source, resized, first, kept: resized.min(u64::from(target)) as u32, margin }
     }
 }
 
@@ -74,21 +84,12 @@ fn resized(spec: &ImageSpec, width: u32, height: u32) -> (u64, u64) {
 /// torchvision's `Resize(size)`: the long side is rounded down.
 fn shortest(size: u64, width: u32, height: u32) -> (u64, u64) {
     let (width, height) = (u64::from(width), u64::from(height));
-    if width <= height {
-        (size, size * height / width)
-    } else {
-        (size * width / height, size)
-    }
+    if width <= height { (size, size * height / width) } else { (size * width / height, size) }
 }
 
 /// open_clip's `ResizeKeepRatio`: both sides are divided by one ratio and rounded, halves to even.
 /// Where that gives no pixel at all, and open_clip fails, one is kept.
-fn keep_ratio(
-    spec: &ImageSpec,
-    width: u32,
-    height: u32,
-    choose: fn(f64, f64) -> f64,
-) -> (u64, u64) {
+fn keep_ratio(spec: &ImageSpec, width: u32, height: u32, choose: fn(f64, f64) -> f64) -> (u64, u64) {
     let (width, height) = (f64::from(width), f64::from(height));
     let ratio = choose(height / f64::from(spec.height), width / f64::from(spec.width));
     let side = |source: f64| ((source / ratio).round_ties_even() as u64).max(1);

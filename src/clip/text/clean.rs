@@ -51,11 +51,7 @@ fn fix_line(line: &str, entities: bool) -> String {
 }
 
 fn fix_once(line: &str, entities: bool) -> String {
-    let unescaped = if entities {
-        html::unescape_closed(line)
-    } else {
-        line.into()
-    };
+    let unescaped = if entities { html::unescape_closed(line) } else { line.into() };
     let shown: String = unescaped
         .chars()
         .map(html::windows_1252)
@@ -63,11 +59,7 @@ fn fix_once(line: &str, entities: bool) -> String {
         .flat_map(standard_width)
         .map(uncurl_quote)
         .collect();
-    without_terminal_escapes(&shown)
-        .chars()
-        .filter(|c| !is_control(*c))
-        .nfc()
-        .collect()
+    without_terminal_escapes(&shown).chars().filter(|c| !is_control(*c)).nfc().collect()
 }
 
 /// Ligatures and digraphs of Latin letters that stand for typography or legacy encodings.

@@ -27,9 +27,8 @@ pub(super) fn unescape_closed(text: &str) -> Cow<'_, str> {
 /// index windows-1252). Five have no meaning and stay.
 pub(super) fn windows_1252(c: char) -> char {
     const MEANT: [char; 32] = [
-        '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8D}', 'Ž',
-        '\u{8F}', '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9D}',
-        'ž', 'Ÿ',
+        '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8D}', 'Ž', '\u{8F}',
+        '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9D}', 'ž', 'Ÿ',
     ];
     match c {
         '\u{80}'..='\u{9F}' => MEANT[c as usize - 0x80],
@@ -92,9 +91,7 @@ fn numeric(text: &str) -> Resolved<'_> {
         // No characters of their own; Python drops them.
         0x01..=0x08 | 0x0B | 0x0E..=0x1F | 0x7F | 0xFDD0..=0xFDEF => None,
         code if code <= 0x10_FFFF && code & 0xFFFE == 0xFFFE => None,
-        code => char::from_u32(code)
-            .map(windows_1252)
-            .or(Some(char::REPLACEMENT_CHARACTER)),
+        code => char::from_u32(code).map(windows_1252).or(Some(char::REPLACEMENT_CHARACTER)),
     };
     let closed = end + usize::from(text[end..].starts_with(';'));
     Some((meaning.map(String::from).unwrap_or_default().into(), closed))

@@ -77,43 +77,26 @@ pub enum TokenizerError {
 impl TextTokenizer {
     /// `tokenizer_json` is the content of the model's `tokenizer.json`; texts may be `max_bytes`
     /// bytes of UTF-8 long.
-    pub fn new(
-        tokenizer_json: &[u8],
-        spec: &TextSpec,
-        max_bytes: usize,
-    ) -> Result<Self, TokenizerError> {
-        let file =
-            Tokenizer::from_bytes(tokenizer_json).map_err(|error| TokenizerError::Unreadable {
-                reason: error.to_string(),
-            })?;
+    pub fn new(tokenizer_json: &[u8], spec: &TextSpec, max_bytes: usize) -> Result<Self, TokenizerError> {
+        let file = Tokenizer::from_bytes(tokenizer_json)
+            .map_err(|error| TokenizerError::Unreadable { reason: error.to_string() })?;
         let ModelWrapper::BPE(model) = file.get_model() else {
             return Err(TokenizerError::NotBytePair);
         };
         check_bytes(model)?;
         let (start, end) = special_ids(&file, spec.vocab_size)?;
         if spec.context_length < 3 {
-            return Err(TokenizerError::ContextTooShort {
-                context_length: spec.context_length,
-            });
+            return Err(TokenizerError::ContextTooShort { context_length: spec.context_length });
         }
         let mut tokenizer = Tokenizer::new(model.clone());
         tokenizer.with_pre_tokenizer(file.get_pre_tokenizer().cloned());
-        Ok(Self {
-            tokenizer,
-            start,
-            end,
-            context_length: spec.context_length,
-            max_bytes,
-        })
+        Ok(Self { tokenizer, start, end, context_length: spec.context_length, max_bytes })
     }
 
     /// The tokens of `text`. Truncation keeps the beginning of the text and the end token.
     pub fn encode(&self, text: &str) -> Result<Tokens, TextError> {
         if text.len() > self.max_bytes {
-            return Err(TextError::TooManyBytes {
-                actual: text.len(),
-                limit: self.max_bytes,
-            });
+            return Err(TextError::TooManyBytes { actual: text.len(), limit: self.max_bytes });
         }
         let clean = clean::clean(text);
         if clean.is_empty() {
@@ -122,9 +105,7 @@ impl TextTokenizer {
         let encoding = self
             .tokenizer
             .encode_fast(clean, false)
-            .map_err(|error| TextError::Untokenizable {
-                reason: error.to_string(),
-            })?;
+            .map_err(|error| TextError::Untokenizable { reason: error.to_string() })?;
         let ids = encoding.get_ids();
         let room = self.context_length - 2;
         let kept = &ids[..ids.len().min(room)];
@@ -155,18 +136,12 @@ fn check_bytes(model: &BPE) -> Result<(), TokenizerError> {
 /// Ids of the start and the end token, once the whole vocabulary is known to fit the model.
 fn special_ids(file: &Tokenizer, vocab_size: usize) -> Result<(u32, u32), TokenizerError> {
     let id = |token: &str| {
-        file.token_to_id(token)
-            .ok_or_else(|| TokenizerError::MissingToken {
-                token: token.to_owned(),
-            })
+        file.token_to_id(token).ok_or_else(|| TokenizerError::MissingToken { token: token.to_owned() })
     };
     let (start, end) = (id(START)?, id(END)?);
     let highest = file.get_vocab(true).into_values().max().unwrap_or(end);
     if highest as usize >= vocab_size {
-        return Err(TokenizerError::IdOutOfRange {
-            id: highest,
-            vocab_size,
-        });
+        return Err(TokenizerError::IdOutOfRange { id: highest, vocab_size });
     }
     if highest != end {
         return Err(TokenizerError::EndNotHighest { end, highest });

@@ -6,9 +6,9 @@
 use prost::Message;
 
 use super::onnx::{
-    AttributeProto, AttributeType, DataLocation, DimensionProto, ElementType, GraphProto, IR_VERSION, ModelProto,
-    NodeProto, OPSET_VERSION, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto,
-    TensorTypeProto, TypeProto, ValueInfoProto,
+    AttributeProto, AttributeType, DataLocation, DimensionProto, ElementType, GraphProto, IR_VERSION,
+    ModelProto, NodeProto, OPSET_VERSION, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use super::{Graph, OUTPUT, Weight};
 
@@ -48,7 +48,10 @@ impl Builder {
             data_type: ElementType::Float.into(),
             data_location: DataLocation::External.into(),
             // onnx.proto requires a location; the values are looked up by the tensor's name.
-            external_data: vec![StringStringEntryProto { key: "location".to_owned(), value: "weights".to_owned() }],
+            external_data: vec![StringStringEntryProto {
+                key: "location".to_owned(),
+                value: "weights".to_owned(),
+            }],
             ..TensorProto::default()
         });
         self.weights.push(Weight { name: name.to_owned(), shape: shape.to_vec(), values });

@@ -27,7 +27,8 @@ pub(in crate::model) fn image_encoder(
     let pixels = writer.graph.cast_to_float(&pixels);
     let kernel = writer.checkpoint.take("visual.conv1.weight", &[width, 3, config.patch, config.patch])?;
     let (kernel, bias) = fold_normalisation(&kernel, config);
-    let kernel = writer.graph.weight("visual.conv1.weight", &[config.patch * config.patch * 3, width], kernel);
+    let kernel =
+        writer.graph.weight("visual.conv1.weight", &[config.patch * config.patch * 3, width], kernel);
     let bias = writer.graph.weight("visual.conv1.bias", &[width], bias);
     let x = writer.graph.linear(&pixels, &kernel, &bias);
 
@@ -38,14 +39,16 @@ pub(in crate::model) fn image_encoder(
     let class_shape = writer.graph.concat(&[&batch, &token], 0);
     let class = writer.graph.expand(&class, &class_shape);
     let x = writer.graph.concat(&[&class, &x], 1);
-    let position = writer.weight("visual.positional_embedding", &[config.rows() * config.columns() + 1, width])?;
+    let position =
+        writer.weight("visual.positional_embedding", &[config.rows() * config.columns() + 1, width])?;
     let x = writer.graph.add(&x, &position);
     let x = writer.layer_norm("visual.ln_pre", width, &x)?;
 
-    let x = writer.transformer("visual.transformer.resblocks", &config.transformer, x, None, |graph, x| {
-        let one = graph.integers(&[1]);
-        (graph.first(x, &one, 1), None)
-    })?;
+    let x =
+        writer.transformer("visual.transformer.resblocks", &config.transformer, x, None, |graph, x| {
+            let one = graph.integers(&[1]);
+            (graph.first(x, &one, 1), None)
+        })?;
 
     let x = writer.layer_norm("visual.ln_post", width, &x)?;
     let projection = writer.weight("visual.proj", &[width, embed_dim])?;

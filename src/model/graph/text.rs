@@ -55,5 +55,7 @@ pub(in crate::model) fn text_encoder(
 
 /// Row `i` is 0 up to column `i` and minus infinity after it.
 fn causal_mask(length: usize) -> Vec<f32> {
-    (0..length).flat_map(|row| (0..length).map(move |column| if column <= row { 0.0 } else { f32::NEG_INFINITY })).collect()
+    (0..length)
+        .flat_map(|row| (0..length).map(move |column| if column <= row { 0.0 } else { f32::NEG_INFINITY }))
+        .collect()
 }

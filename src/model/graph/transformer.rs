@@ -83,7 +83,8 @@ impl Writer<'_, '_> {
         let (norm_weight, norm_bias) = self.layer_norm_weights(&format!("{name}.ln_1"), width)?;
         let mut norm = |x: &Value| self.graph.layer_norm(x, &norm_weight, &norm_bias, LAYER_NORM_EPSILON);
         let context = norm(attention.context);
-        let queries = if attention.queries == attention.context { context.clone() } else { norm(attention.queries) };
+        let queries =
+            if attention.queries == attention.context { context.clone() } else { norm(attention.queries) };
 
         let [query, key, value] = self.projections(&format!("{name}.attn"), config)?;
         let query = self.graph.linear(&queries, &query.weight, &query.bias);
@@ -96,7 +97,8 @@ impl Writer<'_, '_> {
             let x = self.graph.reshape(x, &heads);
             self.graph.transpose(&x, axes)
         };
-        let (query, key, value) = (split(&query, &[0, 2, 1, 3]), split(&key, &[0, 2, 3, 1]), split(&value, &[0, 2, 1, 3]));
+        let (query, key, value) =
+            (split(&query, &[0, 2, 1, 3]), split(&key, &[0, 2, 3, 1]), split(&value, &[0, 2, 1, 3]));
         let mut logits = self.graph.matmul(&query, &key);
         if let Some(mask) = attention.mask {
             logits = self.graph.add(&logits, mask);
@@ -150,7 +152,10 @@ impl Writer<'_, '_> {
     }
 
     fn layer_norm_weights(&mut self, name: &str, width: usize) -> Result<(Value, Value), ModelError> {
-        Ok((self.weight(&format!("{name}.weight"), &[width])?, self.weight(&format!("{name}.bias"), &[width])?))
+        Ok((
+            self.weight(&format!("{name}.weight"), &[width])?,
+            self.weight(&format!("{name}.bias"), &[width])?,
+        ))
     }
 }
 

@@ -65,11 +65,6 @@ impl Server {
         let client = connect(&running).await;
         Server { running, client }
     }
-
-    /// A client with a connection of its own.
-    pub(crate) async fn another_client(&self) -> Client {
-        connect(&self.running).await
-    }
 }
 
 pub(crate) async fn channel(running: &Running) -> Channel {

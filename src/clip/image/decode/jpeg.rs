@@ -8,9 +8,9 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
+use crate::clip::image::ImageFormat;
 use crate::clip::image::error::ImageError;
 use crate::clip::image::picture::{Mode, Picture};
-use crate::clip::image::ImageFormat;
 
 pub(in crate::clip::image) struct Jpeg<'a> {
     decoder: JpegDecoder<ZCursor<&'a [u8]>>,
@@ -37,12 +37,7 @@ impl<'a> Jpeg<'a> {
             _ => (Mode::Rgb, ColorSpace::RGB),
         };
         decoder.set_options(options.jpeg_set_out_colorspace(output));
-        Ok(Self {
-            decoder,
-            mode,
-            width: info.width.into(),
-            height: info.height.into(),
-        })
+        Ok(Self { decoder, mode, width: info.width.into(), height: info.height.into() })
     }
 
     pub(super) fn size(&self) -> (u32, u32) {
@@ -56,27 +51,20 @@ impl<'a> Jpeg<'a> {
             let reason = format!("it holds {} samples, not {expected}", samples.len());
             return Err(undecodable(reason));
         }
-        Ok(Picture {
-            mode: self.mode,
-            samples: Cow::Owned(samples),
-        })
+        Ok(Picture { mode: self.mode, samples: Cow::Owned(samples) })
     }
 }
 
 fn refused(error: DecodeErrors) -> ImageError {
     match error {
         DecodeErrors::ZeroError => ImageError::ZeroSize,
-        DecodeErrors::Unsupported(scheme) => ImageError::UnsupportedVariant {
-            format: ImageFormat::Jpeg,
-            reason: format!("{scheme:?}"),
-        },
+        DecodeErrors::Unsupported(scheme) => {
+            ImageError::UnsupportedVariant { format: ImageFormat::Jpeg, reason: format!("{scheme:?}") }
+        }
         error => undecodable(format!("{error:?}")),
     }
 }
 
 fn undecodable(reason: String) -> ImageError {
-    ImageError::Undecodable {
-        format: ImageFormat::Jpeg,
-        reason,
-    }
+    ImageError::Undecodable { format: ImageFormat::Jpeg, reason }
 }

@@ -35,11 +35,7 @@ impl<'a> Opened<'a> {
             Opened::Png(png) => (ImageFormat::Png, png.size()),
             Opened::WebP(webp) => (ImageFormat::WebP, webp.size()),
         };
-        ImageHeader {
-            format,
-            width,
-            height,
-        }
+        ImageHeader { format, width, height }
     }
 
     pub(super) fn decode(self) -> Result<Picture<'static>, ImageError> {

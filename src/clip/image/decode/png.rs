@@ -6,9 +6,9 @@ use std::io::Cursor;
 
 use png::{BitDepth, ColorType, Decoder, DecodingError, Info, Limits, Transformations};
 
+use crate::clip::image::ImageFormat;
 use crate::clip::image::error::ImageError;
 use crate::clip::image::picture::{Mode, Palette, Picture};
-use crate::clip::image::ImageFormat;
 
 /// Most that chunks other than the pixels may take.
 const MAX_CHUNK_BYTES: usize = 1 << 20;
@@ -28,11 +28,7 @@ impl<'a> Png<'a> {
         decoder.set_transformations(Transformations::STRIP_16);
         let info = decoder.read_header_info().map_err(refused)?;
         let (width, height) = (info.width, info.height);
-        Ok(Self {
-            decoder,
-            width,
-            height,
-        })
+        Ok(Self { decoder, width, height })
     }
 
     pub(super) fn size(&self) -> (u32, u32) {
@@ -116,8 +112,5 @@ fn refused(error: DecodingError) -> ImageError {
 }
 
 fn undecodable(reason: String) -> ImageError {
-    ImageError::Undecodable {
-        format: ImageFormat::Png,
-        reason,
-    }
+    ImageError::Undecodable { format: ImageFormat::Png, reason }
 }

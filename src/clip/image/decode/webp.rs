@@ -35,17 +35,10 @@ impl<'a> WebP<'a> {
 
     pub(super) fn decode(mut self) -> Result<Picture<'static>, ImageError> {
         let (width, height) = self.size();
-        let mode = if self.decoder.has_alpha() {
-            Mode::Rgba
-        } else {
-            Mode::Rgb
-        };
+        let mode = if self.decoder.has_alpha() { Mode::Rgba } else { Mode::Rgb };
         let mut samples = vec![0; width as usize * height as usize * mode.channels()];
         self.decoder.read_image(&mut samples).map_err(refused)?;
-        Ok(Picture {
-            mode,
-            samples: Cow::Owned(samples),
-        })
+        Ok(Picture { mode, samples: Cow::Owned(samples) })
     }
 }
 
@@ -92,17 +85,13 @@ fn frame_size(payload: &[u8]) -> Option<(u32, u32)> {
 
 fn refused(error: DecodingError) -> ImageError {
     match error {
-        DecodingError::UnsupportedFeature(reason) => ImageError::UnsupportedVariant {
-            format: ImageFormat::WebP,
-            reason,
-        },
+        DecodingError::UnsupportedFeature(reason) => {
+            ImageError::UnsupportedVariant { format: ImageFormat::WebP, reason }
+        }
         error => undecodable(error.to_string()),
     }
 }
 
 fn undecodable(reason: String) -> ImageError {
-    ImageError::Undecodable {
-        format: ImageFormat::WebP,
-        reason,
-    }
+    ImageError::Undecodable { format: ImageFormat::WebP, reason }
 }

@@ -1,0 +1,126 @@
+//! How an encoder becomes a session of ONNX Runtime: which provider, with which options, on whose weights.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
+use ort::session::Session;
+use ort::session::builder::{PrepackedWeights, SessionBuilder};
+use ort::value::{DynValue, Tensor};
+
+use super::EngineError;
+use super::onnx::Precision;
+use super::runtime::{Runtime, runtime};
+use crate::model::graph::Graph;
+
+/// An encoder's graph and its weights, in memory that sessions may share.
+pub(super) struct Encoder {
+    proto: Vec<u8>,
+    weights: Vec<(String, Arc<DynValue>)>,
+}
+
+/// What a session runs on.
+pub(super) enum Provider<'a> {
+    /// ONNX Runtime's own kernels, and what the sessions of a model have in common.
+    Cpu(&'a PrepackedWeights),
+    OpenVino(Precision),
+}
+
+impl Encoder {
+    /// Takes the weights as they are; nothing is copied.
+    pub(super) fn new(graph: Graph) -> Result<Encoder, EngineError> {
+        let weights = graph
+            .weights
+            .into_iter()
+            .map(|weight| {
+                let tensor = Tensor::from_array((weight.shape, weight.values))?;
+                Ok((weight.name, Arc::new(tensor.into_dyn())))
+            })
+            .collect::<Result<_, EngineError>>()?;
+        Ok(Encoder { proto: graph.proto, weights })
+    }
+
+    /// A session that uses `threads` threads, the caller's among them.
+    pub(super) fn open(&self, provider: &Provider<'_>, threads: NonZeroUsize) -> Result<Session, EngineError> {
+        let runtime = runtime()?;
+        let builder = Session::builder(&runtime.environment)?
+            .with_inter_threads(1)?
+            // Threads that spin between operators double the CPU time of a short text, and take the CPU
+            // from preprocessing and from the other encoder.
+            .with_intra_op_spinning(false)?;
+        let mut builder = match provider {
+            Provider::Cpu(prepacked) => {
+                let builder = builder
+                    .with_intra_threads(threads.get())?
+                    .with_execution_providers([cpu_provider()])?;
+                if shares_weights(runtime) {
+                    self.with_shared_weights(builder, prepacked)?
+                } else {
+                    self.with_own_weights(builder)?
+                }
+            }
+            Provider::OpenVino(precision) => {
+                let builder = builder
+                    .with_intra_threads(1)?
+                    .with_execution_providers([openvino_provider(*precision, threads)])?
+                    // A node that OpenVINO cannot take is an error, not a slow detour.
+                    .with_disable_cpu_fallback()?;
+                self.with_own_weights(builder)?
+            }
+        };
+        Ok(builder.commit_from_memory(&self.proto)?)
+    }
+
+    /// Weights stay where they are, and what the kernels make of them is made once for all sessions.
+    fn with_shared_weights(
+        &self,
+        builder: SessionBuilder,
+        prepacked: &PrepackedWeights,
+    ) -> Result<SessionBuilder, EngineError> {
+        let mut builder = builder.with_prepacked_weights(prepacked)?;
+        for (name, value) in &self.weights {
+            builder = builder.with_initializer(name, Arc::clone(value))?;
+        }
+        Ok(builder)
+    }
+
+    /// The session copies the weights when it is made.
+    fn with_own_weights(&self, mut builder: SessionBuilder) -> Result<SessionBuilder, EngineError> {
+        for (name, value) in &self.weights {
+            builder = builder.with_external_initializer(name, Arc::clone(value))?;
+        }
+        Ok(builder)
+    }
+}
+
+/// ONNX Runtime 1.24 lets sessions on its own kernels share weights. Later releases look for a file of
+/// weights when the graph is not a file itself, and refuse. OpenVINO ignores shared weights, silently.
+fn shares_weights(runtime: &Runtime) -> bool {
+    runtime.version.starts_with("1.24.")
+}
+
+/// The arena is ONNX Runtime's default, but not `ort`'s.
+fn cpu_provider() -> ExecutionProviderDispatch {
+    ep::CPU::default().with_arena_allocator(true).build().error_on_failure()
+}
+
+fn openvino_provider(precision: Precision, threads: NonZeroUsize) -> ExecutionProviderDispatch {
+    let hint = match precision {
+        Precision::Fp32 => "f32",
+        Precision::Bf16 => "bf16",
+    };
+    let config = serde_json::json!({
+        "CPU": { "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads.to_string() }
+    });
+    ep::OpenVINO::default()
+        .with_device_type("CPU")
+        .with_arbitrary_config("load_config", config)
+        .build()
+        .error_on_failure()
+}
+
+impl<R> From<ort::Error<R>> for EngineError {
+    fn from(error: ort::Error<R>) -> EngineError {
+        EngineError::Runtime(error.message().to_owned())
+    }
+}
