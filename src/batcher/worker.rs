@@ -5,6 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use metrics::Histogram;
@@ -20,6 +21,12 @@ use crate::telemetry::metrics::{Metrics, RecordDuration};
 
 /// A worker whose engine fails this often in a row is lost: its device is broken, not the batches.
 const FAILURES_IN_A_ROW: u32 = 3;
+
+/// Tokens of a caption of a few words: beside the longest texts, the other point of the cost model.
+const SHORT_TEXT: usize = 8;
+
+/// A warm-up batch that takes longer is not run again.
+const LONG_RUN: Duration = Duration::from_millis(250);
 
 /// Rows of the jobs in `jobs` are all of `modality`.
 pub(super) struct Assignment {
@@ -109,35 +116,47 @@ impl Worker {
     /// Runs batches of zeros of rising size: the first use of a shape is slow, and the scheduler
     /// learns what a batch costs.
     fn warm_up(&self, engine: &mut dyn Engine) -> Result<Vec<Measurement>, Lost> {
+        self.warm_up_batches().map(|(tokens, batch)| self.measure(engine, &batch, tokens)).collect()
+    }
+
+    /// Every kind of batch that serves as a point of the cost model, with the length of its rows.
+    fn warm_up_batches(&self) -> impl Iterator<Item = (usize, engine::Batch)> {
         let sizes = batch_sizes(self.max_batch_size);
-        let images = sizes.iter().map(|rows| {
+        let images = sizes.clone().into_iter().map(|rows| {
             let row = ImageRow(vec![0; self.image_row_bytes].into());
-            (0, engine::Batch::Images(vec![row; *rows]))
+            (0, engine::Batch::Images(vec![row; rows]))
         });
-        let lengths = [self.context_length.min(8), self.context_length];
-        let texts = sizes.iter().flat_map(|rows| {
+        let lengths = [self.context_length.min(SHORT_TEXT), self.context_length];
+        let texts = sizes.into_iter().flat_map(move |rows| {
             lengths.map(|length| {
                 let row = TokenRow(vec![0; length].into());
-                (length, engine::Batch::Texts(vec![row; *rows]))
+                (length, engine::Batch::Texts(vec![row; rows]))
             })
         });
-        let mut measurements = Vec::new();
-        for (tokens, batch) in images.chain(texts) {
-            let mut elapsed = None;
-            // The first run pays for allocation and is not counted, except where a second would take long.
-            for _ in 0..if batch.rows() == 1 { 2 } else { 1 } {
-                let start = self.shared.clock.now();
-                caught(|| engine.run(&batch))?.map_err(|error| Lost(error.to_string()))?;
-                elapsed = Some(self.shared.clock.now().since(start));
-            }
-            measurements.extend(elapsed.map(|elapsed| Measurement {
-                modality: batch.modality(),
-                rows: batch.rows(),
-                tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
-                elapsed,
-            }));
-        }
-        Ok(measurements)
+        images.chain(texts)
+    }
+
+    /// Times a batch. The first run of a shape pays for allocation and compilation, so it counts only
+    /// where a second one would take long.
+    fn measure(
+        &self,
+        engine: &mut dyn Engine,
+        batch: &engine::Batch,
+        tokens: usize,
+    ) -> Result<Measurement, Lost> {
+        let mut timed = || {
+            let start = self.shared.clock.now();
+            caught(|| engine.run(batch))?.map_err(|error| Lost(error.to_string()))?;
+            Ok(self.shared.clock.now().since(start))
+        };
+        let first = timed()?;
+        let elapsed = if first < LONG_RUN { timed()? } else { first };
+        Ok(Measurement {
+            modality: batch.modality(),
+            rows: batch.rows(),
+            tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+            elapsed,
+        })
     }
 
     /// Runs a batch and answers its jobs, whatever happens.

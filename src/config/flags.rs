@@ -21,7 +21,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct LoggingFlags {
     /// What to log: a level (error, warn, info, debug, trace), or a filter such as `info,h2=warn`
-    #[arg(long, env = "CLIPD_LOG", default_value = "info", global = true)]
+    #[arg(long, env = "CLIPD_LOG", default_value = "info,ort=warn", global = true)]
     pub log: String,
     /// How to log: text or json
     #[arg(long, env = "CLIPD_LOG_FORMAT", default_value = "text", global = true)]
@@ -157,7 +157,7 @@ pub struct ServeFlags {
     #[arg(
         long,
         env = "CLIPD_CONNECTION_WINDOW_BYTES",
-        default_value = "8388608",
+        default_value = "2097152",
         help_heading = "Connections"
     )]
     pub connection_window_bytes: String,

@@ -86,7 +86,9 @@ pub fn bf16_preferred() -> bool {
 /// builds of ONNX Runtime with OpenVINO that [`Device::OpenVino`] needs.
 fn cpu_has(flag: &str) -> bool {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    cpus.lines().find(|line| line.starts_with("flags")).is_some_and(|flags| flags.split(' ').any(|word| word == flag))
+    cpus.lines()
+        .find(|line| line.starts_with("flags"))
+        .is_some_and(|flags| flags.split(' ').any(|word| word == flag))
 }
 
 /// A model's encoders in memory, not yet on a device.
@@ -200,7 +202,11 @@ impl OnnxEngine {
         let [height, width, channels] = self.image_shape;
         self.pixels.clear();
         for ImageRow(pixels) in rows {
-            assert_eq!(pixels.len(), height * width * channels, "preprocessing makes rows of the model's size");
+            assert_eq!(
+                pixels.len(),
+                height * width * channels,
+                "preprocessing makes rows of the model's size"
+            );
             self.pixels.extend_from_slice(pixels);
         }
         let input = ([rows.len(), height, width, channels], self.pixels.as_slice());

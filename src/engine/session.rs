@@ -41,7 +41,11 @@ impl Encoder {
     }
 
     /// A session that uses `threads` threads, the caller's among them.
-    pub(super) fn open(&self, provider: &Provider<'_>, threads: NonZeroUsize) -> Result<Session, EngineError> {
+    pub(super) fn open(
+        &self,
+        provider: &Provider<'_>,
+        threads: NonZeroUsize,
+    ) -> Result<Session, EngineError> {
         let runtime = runtime()?;
         let builder = Session::builder(&runtime.environment)?
             .with_inter_threads(1)?
@@ -50,9 +54,8 @@ impl Encoder {
             .with_intra_op_spinning(false)?;
         let mut builder = match provider {
             Provider::Cpu(prepacked) => {
-                let builder = builder
-                    .with_intra_threads(threads.get())?
-                    .with_execution_providers([cpu_provider()])?;
+                let builder =
+                    builder.with_intra_threads(threads.get())?.with_execution_providers([cpu_provider()])?;
                 if shares_weights(runtime) {
                     self.with_shared_weights(builder, prepacked)?
                 } else {

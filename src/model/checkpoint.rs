@@ -4,6 +4,9 @@
 //! is taken once and becomes `f32` then; one that nobody takes is an error, because the result would
 //! differ from the model that was trained.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use half::{bf16, f16};

@@ -4,10 +4,13 @@
 //! one with a value that the graphs do not implement, is an error that names it. Defaults are those of
 //! open_clip's `CLIPVisionCfg`, `CLIPTextCfg` and `PreprocessCfg`.
 
+mod section;
+
 use serde_json::{Map, Value, json};
 
 use super::ModelError;
 use crate::clip::spec::{Interpolation, ResizeMode};
+use section::Section;
 
 /// What the file says, with every default filled in.
 #[derive(Debug)]
@@ -154,7 +157,7 @@ fn image_config(
     if patch > height.min(width) {
         return Err(section.refusal("patch_size", &json!(patch), "at most image_size"));
     }
-    let transformer = section.transformer(768, activation, |_, width| Ok(width / head_width))?;
+    let transformer = transformer_config(&mut section, 768, activation, |_, width| Ok(width / head_width))?;
     section.ignore(&INERT_IMAGE_KEYS);
     section.require(&[
         ("attentional_pool", json!(false)),
@@ -178,7 +181,9 @@ fn text_config(
         context_length: section.size("context_length", Some(77))?,
         vocab_size: section.size("vocab_size", Some(49_408))?,
         prefix,
-        transformer: section.transformer(512, activation, |section, _| section.size("heads", Some(8)))?,
+        transformer: transformer_config(&mut section, 512, activation, |section, _| {
+            section.size("heads", Some(8))
+        })?,
     };
     section.ignore(&INERT_TEXT_KEYS);
     section.require(&[
@@ -196,6 +201,30 @@ fn text_config(
     ])?;
     section.finish()?;
     Ok(config)
+}
+
+/// `heads` reads or computes their number from the section and the width.
+fn transformer_config(
+    section: &mut Section,
+    default_width: usize,
+    activation: Activation,
+    heads: impl FnOnce(&mut Section, usize) -> Result<usize, ModelError>,
+) -> Result<TransformerConfig, ModelError> {
+    let width = section.size("width", Some(default_width))?;
+    let layers = section.size("layers", Some(12))?;
+    let heads = heads(section, width)?;
+    if heads == 0 || !width.is_multiple_of(heads) {
+        return Err(section.refusal("width", &json!(width), &format!("a multiple of the {heads} heads")));
+    }
+    let mlp_ratio = section.take("mlp_ratio").unwrap_or(json!(4.0));
+    // open_clip rounds down, too.
+    let mlp_width = mlp_ratio.as_f64().map_or(0.0, |ratio| width as f64 * ratio) as usize;
+    if mlp_width == 0 {
+        return Err(section.refusal("mlp_ratio", &mlp_ratio, "a positive number"));
+    }
+    section.require(&BLOCK_VARIANTS)?;
+    section.require(&[("block_type", json!("default"))])?;
+    Ok(TransformerConfig { width, layers, heads, mlp_width, activation })
 }
 
 fn preprocess_config(mut section: Section) -> Result<PreprocessConfig, ModelError> {
@@ -225,137 +254,4 @@ fn preprocess_config(mut section: Section) -> Result<PreprocessConfig, ModelErro
     section.require(&[("mode", json!("RGB")), ("fill_color", json!(0))])?;
     section.finish()?;
     Ok(config)
-}
-
-/// One object of the file. Reading a key removes it, so that [`Section::finish`] finds the unknown ones.
-struct Section {
-    path: &'static str,
-    keys: Map<String, Value>,
-}
-
-impl Section {
-    fn new(path: &'static str, value: Option<Value>) -> Result<Section, ModelError> {
-        match value {
-            Some(Value::Object(keys)) => Ok(Section { path, keys }),
-            other => Err(ModelError::Config {
-                key: path.to_owned(),
-                value: other.unwrap_or(Value::Null).to_string(),
-                supported: "an object".to_owned(),
-            }),
-        }
-    }
-
-    /// `null` is the same as leaving the key out.
-    fn take(&mut self, key: &str) -> Option<Value> {
-        self.keys.remove(key).filter(|value| !value.is_null())
-    }
-
-    fn ignore(&mut self, keys: &[&str]) {
-        for key in keys {
-            self.keys.remove(*key);
-        }
-    }
-
-    /// Keys that may be present with the one value that the graphs implement, or none.
-    fn require(&mut self, keys: &[(&str, Value)]) -> Result<(), ModelError> {
-        for (key, supported) in keys {
-            if let Some(value) = self.take(key)
-                && value != *supported
-            {
-                return Err(self.refusal(key, &value, &supported.to_string()));
-            }
-        }
-        Ok(())
-    }
-
-    fn flag(&mut self, key: &str) -> Result<bool, ModelError> {
-        match self.take(key) {
-            None => Ok(false),
-            Some(Value::Bool(flag)) => Ok(flag),
-            Some(other) => Err(self.refusal(key, &other, "true or false")),
-        }
-    }
-
-    fn size(&mut self, key: &str, default: Option<usize>) -> Result<usize, ModelError> {
-        let value = self.take(key).or(default.map(|size| json!(size))).unwrap_or(Value::Null);
-        positive(&value).ok_or_else(|| self.refusal(key, &value, "a positive integer"))
-    }
-
-    /// A number for a square, or `[height, width]`.
-    fn height_and_width(&mut self, key: &str, default: usize) -> Result<(usize, usize), ModelError> {
-        let value = self.take(key).unwrap_or(json!(default));
-        let sides = match value.as_array().map(Vec::as_slice) {
-            Some([height, width]) => positive(height).zip(positive(width)),
-            Some(_) => None,
-            None => positive(&value).map(|side| (side, side)),
-        };
-        sides.ok_or_else(|| self.refusal(key, &value, "a positive integer or [height, width]"))
-    }
-
-    /// Three numbers, or one for all three.
-    fn rgb(&mut self, key: &str, default: [f32; 3]) -> Result<[f32; 3], ModelError> {
-        let Some(value) = self.take(key) else { return Ok(default) };
-        let channel = |value: &Value| value.as_f64().map(|number| number as f32);
-        let channels = match value.as_array() {
-            Some(values) => values.iter().map(channel).collect::<Option<Vec<f32>>>(),
-            None => channel(&value).map(|number| vec![number; 3]),
-        };
-        channels
-            .and_then(|channels| channels.try_into().ok())
-            .ok_or_else(|| self.refusal(key, &value, "a number or three"))
-    }
-
-    /// The first choice is the default.
-    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Result<T, ModelError> {
-        let value = self.take(key).unwrap_or(json!(choices[0].0));
-        choices.iter().find(|(name, _)| value == *name).map(|(_, choice)| *choice).ok_or_else(|| {
-            self.refusal(key, &value, &choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "))
-        })
-    }
-
-    fn transformer(
-        &mut self,
-        default_width: usize,
-        activation: Activation,
-        heads: impl FnOnce(&mut Section, usize) -> Result<usize, ModelError>,
-    ) -> Result<TransformerConfig, ModelError> {
-        let width = self.size("width", Some(default_width))?;
-        let layers = self.size("layers", Some(12))?;
-        let heads = heads(self, width)?;
-        if heads == 0 || !width.is_multiple_of(heads) {
-            return Err(self.refusal("width", &json!(width), &format!("a multiple of the {heads} heads")));
-        }
-        let mlp_ratio = self.take("mlp_ratio").unwrap_or(json!(4.0));
-        let mlp_width = mlp_ratio.as_f64().map_or(0.0, |ratio| width as f64 * ratio) as usize;
-        if mlp_width == 0 {
-            return Err(self.refusal("mlp_ratio", &mlp_ratio, "a positive number"));
-        }
-        self.require(&BLOCK_VARIANTS)?;
-        self.require(&[("block_type", json!("default"))])?;
-        Ok(TransformerConfig { width, layers, heads, mlp_width, activation })
-    }
-
-    fn finish(self) -> Result<(), ModelError> {
-        match self.keys.iter().find(|(_, value)| !value.is_null()) {
-            Some((key, value)) => Err(self.refusal(key, value, "nothing: clipd does not know this key")),
-            None => Ok(()),
-        }
-    }
-
-    fn refusal(&self, key: &str, value: &Value, supported: &str) -> ModelError {
-        ModelError::Config {
-            key: format!("{}.{key}", self.path),
-            value: value.to_string(),
-            supported: supported.to_owned(),
-        }
-    }
-}
-
-/// Sizes above `u32::MAX` are as wrong as negative ones.
-fn positive(value: &Value) -> Option<usize> {
-    value
-        .as_u64()
-        .and_then(|size| u32::try_from(size).ok())
-        .filter(|&size| size > 0)
-        .map(|size| size as usize)
 }

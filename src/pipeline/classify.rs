@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use futures_util::future::join_all;
-
 use super::error::{Error, InputError};
 use super::{Deadline, ImageSource, Pipeline, Timing, timing, unit};
 use crate::batcher::Row;
@@ -64,13 +62,7 @@ impl Pipeline {
         deadline: Deadline,
     ) -> Result<(Vec<Result<Vec<f32>, InputError>>, Timing), Error> {
         let start = self.clock.now();
-        let prepared = join_all(
-            images
-                .into_iter()
-                .enumerate()
-                .map(|(index, source)| self.preprocessor.image(format!("images[{index}]"), source)),
-        )
-        .await;
+        let prepared = self.preprocessor.images(images, |index| format!("images[{index}]")).await;
         let preprocess = self.clock.now().since(start);
         let mut rows = Vec::with_capacity(prepared.len());
         let slots: Vec<Result<(), InputError>> =

@@ -1,7 +1,5 @@
 //! Embed: images and texts to vectors.
 
-use futures_util::future::join_all;
-
 use super::error::{Error, InputError};
 use super::{Deadline, ImageSource, Pipeline, Timing, timing, unit};
 use crate::batcher::{Embedded, Row};
@@ -106,20 +104,21 @@ impl Pipeline {
         }
     }
 
-    /// Images one by one, all texts together, side by side.
+    /// Images and texts side by side; each result goes into the place of its input.
     async fn prepare(
         &self,
         inputs: Vec<Input>,
         truncate: Truncate,
     ) -> Result<Vec<Result<Prepared, InputError>>, Error> {
         let mut slots: Vec<Option<Result<Prepared, InputError>>> = Vec::new();
-        let (mut images, mut texts, mut text_slots) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut images, mut image_slots, mut texts, mut text_slots) = (vec![], vec![], vec![], vec![]);
         for (index, input) in inputs.into_iter().enumerate() {
             slots.push(None);
             match input {
-                Input::Image(source) => images.push(async move {
-                    (index, self.preprocessor.image(format!("inputs[{index}].image"), source).await)
-                }),
+                Input::Image(source) => {
+                    images.push(source);
+                    image_slots.push(index);
+                }
                 Input::Text(text) => {
                     texts.push(text);
                     text_slots.push(index);
@@ -131,8 +130,10 @@ impl Pipeline {
                 }
             }
         }
-        let (images, texts) = tokio::join!(join_all(images), self.preprocessor.texts(texts));
-        for (index, image) in images {
+        let path = |image: usize| format!("inputs[{}].image", image_slots[image]);
+        let (images, texts) =
+            tokio::join!(self.preprocessor.images(images, path), self.preprocessor.texts(texts));
+        for (index, image) in image_slots.into_iter().zip(images) {
             slots[index] = Some(image.map(|row| Prepared { row: Row::Image(row), text: None }));
         }
         for (index, tokens) in text_slots.into_iter().zip(texts?) {

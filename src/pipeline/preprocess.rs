@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt};
 use metrics::{Gauge, Histogram};
 use tokio::sync::Semaphore;
 
@@ -16,10 +17,11 @@ use crate::modality::Modality;
 use crate::telemetry::metrics::{Metrics, RecordDuration};
 
 pub(super) struct Preprocessor {
-    images: ImagePreprocessor,
-    texts: TextTokenizer,
-    /// One permit per thread. The line for a permit is bounded by the edge's limit on calls in flight.
-    threads: Arc<Semaphore>,
+    images: Arc<ImagePreprocessor>,
+    texts: Arc<TextTokenizer>,
+    threads: usize,
+    /// One per thread. The line for a permit is bounded by the edge's limit on calls in flight.
+    permits: Arc<Semaphore>,
     clock: Clock,
     queue: Gauge,
     /// Indexed by `Modality::index`.
@@ -35,21 +37,29 @@ impl Preprocessor {
         metrics: &Metrics,
     ) -> Preprocessor {
         Preprocessor {
-            images,
-            texts,
-            threads: Arc::new(Semaphore::new(threads.get())),
+            images: Arc::new(images),
+            texts: Arc::new(texts),
+            threads: threads.get(),
+            permits: Arc::new(Semaphore::new(threads.get())),
             clock,
             queue: metrics.preprocess_queue(),
             duration: Modality::ALL.map(|modality| metrics.preprocess_duration(modality)),
         }
     }
 
-    /// `path` is that of the image message in the request, such as `images[2]`.
-    pub(super) async fn image(
-        self: &Arc<Self>,
-        path: String,
-        source: ImageSource,
-    ) -> Result<ImageRow, InputError> {
+    /// One result per image, in order. `path` names an image in the request by its position, such as
+    /// `images[2]`. A request has no more images in line than there are threads, so that one with many
+    /// images does not hold up those with few.
+    pub(super) async fn images(
+        &self,
+        images: Vec<ImageSource>,
+        path: impl Fn(usize) -> String,
+    ) -> Vec<Result<ImageRow, InputError>> {
+        let images = images.into_iter().enumerate().map(|(index, source)| self.image(path(index), source));
+        stream::iter(images).buffered(self.threads).collect().await
+    }
+
+    async fn image(&self, path: String, source: ImageSource) -> Result<ImageRow, InputError> {
         let leaf = match &source {
             ImageSource::Encoded(_) => "encoded",
             ImageSource::Rgb { .. } => "rgb.pixels",
@@ -57,17 +67,12 @@ impl Preprocessor {
                 return Err(InputError::new(path, "one of encoded and rgb must be set"));
             }
         };
-        let this = self.clone();
+        let images = self.images.clone();
         let row = self
-            .blocking(move || {
-                let start = this.clock.now();
-                let row = match &source {
-                    ImageSource::Encoded(bytes) => this.images.encoded(bytes),
-                    ImageSource::Rgb { width, height, pixels } => this.images.rgb(*width, *height, pixels),
-                    ImageSource::Missing => unreachable!("returned above"),
-                };
-                this.duration[Modality::Image.index()].record_duration(this.clock.now().since(start));
-                row
+            .timed(Modality::Image, move || match &source {
+                ImageSource::Encoded(bytes) => images.encoded(bytes),
+                ImageSource::Rgb { width, height, pixels } => images.rgb(*width, *height, pixels),
+                ImageSource::Missing => unreachable!("returned above"),
             })
             .await;
         match row {
@@ -79,19 +84,26 @@ impl Preprocessor {
     }
 
     /// One result per text, in order.
-    pub(super) async fn texts(
-        self: &Arc<Self>,
-        texts: Vec<String>,
-    ) -> Result<Vec<Result<Tokens, TextError>>, Error> {
+    pub(super) async fn texts(&self, texts: Vec<String>) -> Result<Vec<Result<Tokens, TextError>>, Error> {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        let this = self.clone();
+        let tokenizer = self.texts.clone();
+        self.timed(Modality::Text, move || texts.iter().map(|text| tokenizer.encode(text)).collect()).await
+    }
+
+    /// As `blocking`, and records how long `work` took.
+    async fn timed<T: Send + 'static>(
+        &self,
+        modality: Modality,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (clock, duration) = (self.clock, self.duration[modality.index()].clone());
         self.blocking(move || {
-            let start = this.clock.now();
-            let tokens = texts.iter().map(|text| this.texts.encode(text)).collect();
-            this.duration[Modality::Text.index()].record_duration(this.clock.now().since(start));
-            tokens
+            let start = clock.now();
+            let done = work();
+            duration.record_duration(clock.now().since(start));
+            done
         })
         .await
     }
@@ -104,7 +116,7 @@ impl Preprocessor {
     ) -> Result<T, Error> {
         let _queued = Queued::new(&self.queue);
         let permit = self
-            .threads
+            .permits
             .clone()
             .acquire_owned()
             .await

@@ -1,5 +1,7 @@
 //! Logs: one line per event on standard error, as text or JSON.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -19,6 +21,7 @@ pub fn install(format: Format, filter: EnvFilter) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         // Complaints about a closed standard error would go to standard error, and panic.
         .log_internal_errors(false);

@@ -58,13 +58,13 @@ async fn accuracy(vendor: &str) -> Accuracy {
 #[tokio::test(flavor = "multi_thread")]
 async fn noto_which_it_was_trained_on() {
     let accuracy = accuracy("noto").await;
-    assert!(accuracy.top_1 >= 95.0, "{}", accuracy.top_1);
+    assert!(accuracy.top_1 >= 97.2, "{}", accuracy.top_1);
     assert!(accuracy.top_5 >= 98.0, "{}", accuracy.top_5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openmoji_which_it_has_never_seen() {
     let accuracy = accuracy("openmoji").await;
-    assert!(accuracy.top_1 >= 30.0, "{}", accuracy.top_1);
-    assert!(accuracy.top_5 >= 50.0, "{}", accuracy.top_5);
+    assert!(accuracy.top_1 >= 37.2, "{}", accuracy.top_1);
+    assert!(accuracy.top_5 >= 65.5, "{}", accuracy.top_5);
 }

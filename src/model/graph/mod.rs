@@ -13,6 +13,8 @@
 mod builder;
 pub(super) mod image;
 mod onnx;
+#[cfg(test)]
+mod tests;
 pub(super) mod text;
 mod transformer;
 
