@@ -87,7 +87,7 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
 
 /// Resolves `auto`, and says what was chosen and why.
 fn choose_engine(config: &Config) -> Result<(Device, Precision), EngineError> {
-    let fast_bf16 = onnx::available_devices()?.contains(&Device::OpenVino) && onnx::bf16_supported();
+    let fast_bf16 = onnx::available_devices()?.contains(&Device::OpenVino) && onnx::bf16_preferred();
     let (device, why) = match config.device {
         DeviceChoice::Cpu => (Device::Cpu, "asked for"),
         DeviceChoice::OpenVino => (Device::OpenVino, "asked for"),
@@ -97,13 +97,13 @@ fn choose_engine(config: &Config) -> Result<(Device, Precision), EngineError> {
         DeviceChoice::Auto if config.precision == PrecisionChoice::Bf16 => {
             (Device::OpenVino, "auto: only OpenVINO runs bf16")
         }
-        DeviceChoice::Auto if fast_bf16 => (Device::OpenVino, "auto: the CPU has bf16 instructions"),
-        DeviceChoice::Auto => (Device::Cpu, "auto: no bf16 instructions, or no OpenVINO provider"),
+        DeviceChoice::Auto if fast_bf16 => (Device::OpenVino, "auto: the CPU has AMX bf16"),
+        DeviceChoice::Auto => (Device::Cpu, "auto: no AMX bf16, or no OpenVINO provider"),
     };
     let precision = match config.precision {
         PrecisionChoice::Fp32 => Precision::Fp32,
         PrecisionChoice::Bf16 => Precision::Bf16,
-        PrecisionChoice::Auto if device == Device::OpenVino && onnx::bf16_supported() => Precision::Bf16,
+        PrecisionChoice::Auto if device == Device::OpenVino && onnx::bf16_preferred() => Precision::Bf16,
         PrecisionChoice::Auto => Precision::Fp32,
     };
     tracing::info!(

@@ -16,13 +16,13 @@ pub(super) struct Writer<'w, 'c> {
 }
 
 /// Which tokens leave a block, and what they may look at.
-pub(super) struct Attention<'v> {
+struct Attention<'v> {
     /// `[batch, queries, width]`: the tokens that leave.
-    pub(super) queries: &'v Value,
+    queries: &'v Value,
     /// `[batch, tokens, width]`: the tokens that are looked at.
-    pub(super) context: &'v Value,
+    context: &'v Value,
     /// Added to the attention logits, broadcast to `[batch, heads, queries, tokens]`.
-    pub(super) mask: Option<&'v Value>,
+    mask: Option<&'v Value>,
 }
 
 impl Writer<'_, '_> {

@@ -1,0 +1,23 @@
+"""Prints how similar a picture and a text are: example.py ADDRESS IMAGE TEXT"""
+
+import sys
+
+import grpc
+from clip.v1 import clip_pb2 as pb
+from clip.v1.clip_pb2_grpc import ClipServiceStub
+
+address, path, text = sys.argv[1:]
+with open(path, "rb") as file:
+    image = pb.Image(encoded=file.read())
+
+with grpc.insecure_channel(address) as channel:
+    request = pb.EmbedRequest(inputs=[pb.Input(image=image), pb.Input(text=text)])
+    results = ClipServiceStub(channel).Embed(request, timeout=10).results
+
+for result in results:
+    if result.HasField("error"):
+        sys.exit(f"{result.error.field}: {result.error.message}")
+
+# Embeddings have unit length, so their dot product is the cosine.
+a, b = (result.embedding.values for result in results)
+print(f"{sum(x * y for x, y in zip(a, b)):.3f}")
