@@ -30,7 +30,8 @@ use crate::clip::row::{ImageRow, TokenRow};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::{Description, Engine, EngineError};
 use crate::modality::Modality;
-use crate::scheduler::{Class, Job, JobId, Rejection, Settings, WorkerCounts};
+use crate::scheduler::workers::WorkerCounts;
+use crate::scheduler::{Class, Job, JobId, Rejection, Settings};
 use crate::telemetry::metrics::Metrics;
 use outcome::Outcomes;
 

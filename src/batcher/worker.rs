@@ -15,8 +15,8 @@ use crate::clip::row::{ImageRow, TokenRow};
 use crate::clock::Timestamp;
 use crate::engine::{self, Description, Engine, EngineError};
 use crate::modality::Modality;
-use crate::scheduler::WorkerId;
 use crate::scheduler::cost::Measurement;
+use crate::scheduler::workers::WorkerId;
 use crate::telemetry::metrics::{Metrics, RecordDuration};
 
 /// A worker whose engine fails this often in a row is lost: its device is broken, not the batches.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView1};
 
-use super::embedding::normalize;
+use super::embedding::{dot, normalize};
 
 /// Labels, one unit row each, and how similarity becomes a logit.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub enum ClassifierError {
     BiasCount { labels: usize, actual: usize },
     #[error("scale and bias must be finite")]
     NotFinite,
+    #[error("the row of label {label:?} is not of length 1")]
+    NotUnit { label: String },
     #[error("the embeddings of label {label:?} cancel out or are not finite")]
     NoDirection { label: String },
 }
@@ -92,15 +94,15 @@ impl Classifier {
             // The sum has the direction of the mean.
             rows.extend(unit_row(label, &sum)?);
         }
-        Self::from_rows(labels, embed_dim, rows, logits)
+        Self::from_unit_rows(labels, embed_dim, rows, logits)
     }
 
-    /// Takes `rows` of shape [labels, embed_dim], each of any non-zero length. Only directions
-    /// are kept: a linear head whose rows differ in length is another function.
-    pub fn from_rows(
+    /// Takes rows of shape [labels, embed_dim] as they are, for example a trained linear head.
+    /// Each must have length 1 (to 0.001): of others the similarity would be no cosine.
+    pub fn from_unit_rows(
         labels: Arc<[String]>,
         embed_dim: NonZeroUsize,
-        mut rows: Vec<f32>,
+        rows: Vec<f32>,
         logits: Logits,
     ) -> Result<Self, ClassifierError> {
         if labels.is_empty() {
@@ -108,8 +110,10 @@ impl Classifier {
         }
         check_len(&labels, labels.len() * embed_dim.get(), rows.len())?;
         logits.check(labels.len())?;
-        for (label, row) in labels.iter().zip(rows.chunks_exact_mut(embed_dim.get())) {
-            normalize(row).map_err(|_| ClassifierError::NoDirection { label: label.clone() })?;
+        for (label, row) in labels.iter().zip(rows.chunks_exact(embed_dim.get())) {
+            if !is_unit(row) {
+                return Err(ClassifierError::NotUnit { label: label.clone() });
+            }
         }
         let matrix = Array2::from_shape_vec((labels.len(), embed_dim.get()), rows)
             .expect("the length was checked against the shape");
@@ -118,11 +122,6 @@ impl Classifier {
 
     pub fn labels(&self) -> &Arc<[String]> {
         &self.labels
-    }
-
-    /// Bytes held by the matrix, for caches that count them.
-    pub fn matrix_bytes(&self) -> usize {
-        size_of_val(self.matrix.as_slice().unwrap_or_default())
     }
 
     /// The `top_k` best labels (all without it), best first; equal scores in label order.
@@ -186,6 +185,11 @@ impl Logits {
             Err(ClassifierError::NotFinite)
         }
     }
+}
+
+/// Also false for rows that hold a NaN.
+fn is_unit(row: &[f32]) -> bool {
+    (dot(row, row).sqrt() - 1.0).abs() <= 1e-3
 }
 
 fn unit_row(label: &str, embedding: &[f32]) -> Result<Vec<f32>, ClassifierError> {

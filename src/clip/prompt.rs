@@ -11,23 +11,23 @@ pub struct PromptTemplate(Box<str>);
 
 /// The template would give the same prompt for every label.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the prompt template {template:?} has no {{}} for the label")]
-pub struct NoPlaceholder {
-    pub template: String,
-}
+#[error("has no {{}} for the label")]
+pub struct NoPlaceholder;
 
 impl PromptTemplate {
     pub fn parse(template: &str) -> Result<Self, NoPlaceholder> {
-        if template.contains(PLACEHOLDER) {
-            Ok(Self(template.into()))
-        } else {
-            Err(NoPlaceholder { template: template.to_owned() })
-        }
+        if template.contains(PLACEHOLDER) { Ok(Self(template.into())) } else { Err(NoPlaceholder) }
     }
 
     /// The prompt for `label`. A `{}` inside the label stays as it is.
     pub fn render(&self, label: &str) -> String {
         self.0.replace(PLACEHOLDER, label)
+    }
+
+    /// Bytes of the prompt for a label of `label_bytes`, without making it.
+    pub fn rendered_bytes(&self, label_bytes: usize) -> usize {
+        let placeholders = self.0.matches(PLACEHOLDER).count();
+        self.0.len() - placeholders * PLACEHOLDER.len() + placeholders * label_bytes
     }
 }
 

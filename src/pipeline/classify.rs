@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::error::{Error, InputError};
+use super::labels::LabelSet;
 use super::{Deadline, ImageSource, Pipeline, Timing, timing, unit};
 use crate::batcher::Row;
 use crate::clip::classifier::{Classifier, Prediction};
@@ -45,7 +46,7 @@ impl Pipeline {
             self.check_room(Modality::Image, request.images.len())?;
             let labels: Arc<[String]> = request.labels.into();
             let (classifier, images) = tokio::try_join!(
-                self.labels.classifier(labels.clone(), templates),
+                self.labels.classifier(LabelSet { labels: labels.clone(), templates }),
                 self.embed_images(request.images, deadline)
             )?;
             let (embeddings, timing) = images;
@@ -106,8 +107,9 @@ impl Pipeline {
             .iter()
             .enumerate()
             .map(|(index, template)| {
-                PromptTemplate::parse(template)
-                    .map_err(|error| Error::Invalid(InputError::new(format!("templates[{index}]"), error)))
+                let field = format!("templates[{index}]");
+                check_limit(&format!("{field} bytes"), template.len(), self.limits.text_bytes)?;
+                PromptTemplate::parse(template).map_err(|error| Error::Invalid(InputError::new(field, error)))
             })
             .collect()
     }
@@ -133,7 +135,16 @@ impl Pipeline {
                 return Err(invalid(format!("is the same as labels[{first}]")));
             }
         }
-        Ok(())
+        self.check_prompt_bytes(labels, templates)
+    }
+
+    /// A template of many `{}` could make prompts far larger than anything that was sent.
+    fn check_prompt_bytes(&self, labels: &[String], templates: &[PromptTemplate]) -> Result<(), Error> {
+        let longest = labels.iter().map(String::len).max().unwrap_or(0);
+        templates.iter().enumerate().try_for_each(|(index, template)| {
+            let field = format!("templates[{index}] with its longest label: bytes");
+            check_limit(&field, template.rendered_bytes(longest), self.limits.text_bytes)
+        })
     }
 }
 

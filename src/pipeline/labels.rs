@@ -8,7 +8,6 @@
 //! that wait for it, and goes on when they have given up. 1,000 cold labels take seconds on a CPU; tied to
 //! the request that asked, they would expire with it and be repeated for ever.
 
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,10 +59,13 @@ struct Filler {
 impl LabelCache {
     pub(super) fn new(options: &Options, preprocessor: Arc<Preprocessor>, batcher: Handle) -> LabelCache {
         let half = options.label_cache_bytes / 2;
+        let embed_dim = options.embed_dim.get();
         LabelCache {
             classifiers: Cache::builder()
                 .max_capacity(half)
-                .weigher(|_, classifier: &Arc<Classifier>| weight(classifier.matrix_bytes()))
+                .weigher(move |_, classifier: &Arc<Classifier>| {
+                    weight(classifier_bytes(classifier, embed_dim))
+                })
                 .build(),
             prompts: Cache::builder()
                 .max_capacity(half)
@@ -87,27 +89,22 @@ impl LabelCache {
     }
 
     /// The classifier of a label set, made if it is not cached. Dropping the future does not stop the making.
-    pub(super) async fn classifier(
-        &self,
-        labels: Arc<[String]>,
-        templates: Vec<PromptTemplate>,
-    ) -> Result<Arc<Classifier>, Error> {
-        let key = classifier_key(&labels, &templates);
+    pub(super) async fn classifier(&self, set: LabelSet) -> Result<Arc<Classifier>, Error> {
+        let key = set.key();
         if let Some(classifier) = self.classifiers.get(&key).await {
-            self.filler.hits.increment((labels.len() * templates.len()) as u64);
+            self.filler.hits.increment(set.prompts() as u64);
             return Ok(classifier);
         }
-        let prompts = u32::try_from(labels.len() * templates.len()).unwrap_or(u32::MAX);
+        let permits = u32::try_from(set.prompts()).unwrap_or(u32::MAX);
         let permit = self
             .filling
             .clone()
-            .try_acquire_many_owned(prompts)
+            .try_acquire_many_owned(permits)
             .map_err(|_| Error::refused(RefusalReason::LabelFills, Duration::from_secs(1)))?;
         let this = self.clone();
         let fill = tokio::spawn(async move {
             let _permit = permit;
-            let fill = this.filler.fill(&this.prompts, labels, templates);
-            this.classifiers.try_get_with(key, fill).await
+            this.classifiers.try_get_with(key, this.filler.fill(&this.prompts, set)).await
         });
         match fill.await {
             Ok(result) => result.map_err(|error| (*error).clone()),
@@ -116,80 +113,105 @@ impl LabelCache {
     }
 }
 
+/// Labels and templates, checked. Prompts are numbered label by label, and within a label template by template.
+#[derive(Clone, Debug)]
+pub(super) struct LabelSet {
+    pub(super) labels: Arc<[String]>,
+    /// At least one.
+    pub(super) templates: Vec<PromptTemplate>,
+}
+
+impl LabelSet {
+    fn prompts(&self) -> usize {
+        self.labels.len() * self.templates.len()
+    }
+
+    /// Index of the label that prompt `number` is of.
+    fn label(&self, number: usize) -> usize {
+        number / self.templates.len()
+    }
+
+    fn prompt(&self, number: usize) -> Arc<str> {
+        let template = &self.templates[number % self.templates.len()];
+        Arc::from(template.render(&self.labels[self.label(number)]))
+    }
+
+    /// Lengths are hashed too, so that moving a boundary between labels changes the key.
+    fn key(&self) -> ClassifierKey {
+        let mut hash = Sha256::new();
+        hash.update((self.templates.len() as u64).to_le_bytes());
+        let templates: Vec<String> = self.templates.iter().map(ToString::to_string).collect();
+        for text in templates.iter().chain(&*self.labels) {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        }
+        hash.finalize().into()
+    }
+}
+
 impl Filler {
+    /// Prompts are made when they are needed and not kept: together they may be far larger than the labels.
     async fn fill(
         &self,
         cache: &Cache<Arc<str>, Arc<[f32]>>,
-        labels: Arc<[String]>,
-        templates: Vec<PromptTemplate>,
+        set: LabelSet,
     ) -> Result<Arc<Classifier>, Error> {
-        // Prompts of one label lie together: [labels, templates].
-        let prompts: Vec<Arc<str>> = labels
-            .iter()
-            .flat_map(|label| templates.iter().map(move |template| Arc::from(template.render(label))))
-            .collect();
-        let mut known: HashMap<Arc<str>, Arc<[f32]>> = HashMap::with_capacity(prompts.len());
-        let mut missing = Vec::new();
-        for (position, prompt) in prompts.iter().enumerate() {
-            match cache.get(prompt).await {
-                Some(embedding) => {
-                    known.insert(prompt.clone(), embedding);
-                }
-                None => missing.push((position / templates.len(), prompt.clone())),
-            }
+        let mut embeddings: Vec<Option<Arc<[f32]>>> = Vec::with_capacity(set.prompts());
+        for number in 0..set.prompts() {
+            embeddings.push(cache.get(&set.prompt(number)).await);
+            // A cache answers at once; other tasks of this thread want their turn.
+            tokio::task::coop::consume_budget().await;
         }
-        self.hits.increment((prompts.len() - missing.len()) as u64);
+        let missing: Vec<usize> =
+            (0..embeddings.len()).filter(|number| embeddings[*number].is_none()).collect();
+        self.hits.increment((embeddings.len() - missing.len()) as u64);
         self.misses.increment(missing.len() as u64);
 
-        let parts: Vec<Vec<_>> = missing.chunks(self.rows).map(<[_]>::to_vec).collect();
-        let mut embedded = stream::iter(parts).map(|part| self.embed(part)).buffered(PARTS_IN_FLIGHT);
-        while let Some(part) = embedded.try_next().await? {
-            for (prompt, embedding) in part {
-                cache.insert(prompt.clone(), embedding.clone()).await;
-                known.insert(prompt, embedding);
+        let parts: Vec<Vec<usize>> = missing.chunks(self.rows).map(<[_]>::to_vec).collect();
+        let mut embedded = stream::iter(parts)
+            .map(|part| async { self.embed(&set, &part).await.map(|rows| (part, rows)) })
+            .buffered(PARTS_IN_FLIGHT);
+        while let Some((part, rows)) = embedded.try_next().await? {
+            for (number, row) in part.into_iter().zip(rows) {
+                cache.insert(set.prompt(number), row.clone()).await;
+                embeddings[number] = Some(row);
             }
         }
+        drop(embedded);
         let (embed_dim, logits) = (self.embed_dim, self.logits.clone());
         self.preprocessor
             .blocking(move || {
                 let embeddings: Vec<f32> =
-                    prompts.iter().flat_map(|prompt| known[prompt].iter().copied()).collect();
-                let templates = NonZeroUsize::new(templates.len()).unwrap_or(NonZeroUsize::MIN);
-                Classifier::from_prompts(labels, templates, embed_dim, &embeddings, logits)
+                    embeddings.iter().flatten().flat_map(|row| row.iter().copied()).collect();
+                let templates = NonZeroUsize::new(set.templates.len()).unwrap_or(NonZeroUsize::MIN);
+                Classifier::from_prompts(set.labels, templates, embed_dim, &embeddings, logits)
             })
             .await?
             .map(Arc::new)
             .map_err(|error| Error::Internal(format!("making a classifier: {error}")))
     }
 
-    /// Embeds some prompts as bulk work; each comes with the index of its label.
-    async fn embed(&self, part: Vec<(usize, Arc<str>)>) -> Result<Vec<(Arc<str>, Arc<[f32]>)>, Error> {
-        let texts = part.iter().map(|(_, prompt)| prompt.to_string()).collect();
+    /// Embeds some prompts as bulk work.
+    async fn embed(&self, set: &LabelSet, part: &[usize]) -> Result<Vec<Arc<[f32]>>, Error> {
+        let texts = part.iter().map(|number| set.prompt(*number).to_string()).collect();
         let tokens = self.preprocessor.texts(texts).await?;
         let rows = tokens
             .into_iter()
-            .zip(&part)
-            .map(|(tokens, (label, _))| {
-                let invalid = |error| Error::Invalid(InputError::new(format!("labels[{label}]"), error));
-                Ok(Row::Text(tokens.map_err(invalid)?.row))
+            .zip(part)
+            .map(|(tokens, number)| {
+                let field = || format!("labels[{}]", set.label(*number));
+                let tokens = tokens.map_err(|error| Error::Invalid(InputError::new(field(), error)))?;
+                Ok(Row::Text(tokens.row))
             })
             .collect::<Result<Vec<Row>, Error>>()?;
         let start_by = self.clock.now().saturating_add(self.timeout);
         let embedded = run(&self.batcher, rows, Class::Bulk, start_by).await?;
-        Ok(part.into_iter().zip(embedded).map(|((_, prompt), row)| (prompt, Arc::from(row.values))).collect())
+        Ok(embedded.into_iter().map(|row| Arc::from(row.values)).collect())
     }
 }
 
-/// Lengths are hashed too, so that moving a boundary between labels changes the key.
-fn classifier_key(labels: &[String], templates: &[PromptTemplate]) -> ClassifierKey {
-    let mut hash = Sha256::new();
-    hash.update((templates.len() as u64).to_le_bytes());
-    let templates: Vec<String> = templates.iter().map(ToString::to_string).collect();
-    for text in templates.iter().chain(labels) {
-        hash.update((text.len() as u64).to_le_bytes());
-        hash.update(text.as_bytes());
-    }
-    hash.finalize().into()
+fn classifier_bytes(classifier: &Classifier, embed_dim: usize) -> usize {
+    classifier.labels().iter().map(|label| label.len() + embed_dim * size_of::<f32>()).sum()
 }
 
 /// A cache weighs entries in 32 bits; an entry of 4 GiB would exceed any sensible capacity anyway.

@@ -19,6 +19,7 @@ mod queue;
 mod share;
 #[cfg(test)]
 mod tests;
+pub mod workers;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -28,14 +29,11 @@ use crate::modality::Modality;
 use cost::CostModel;
 use queue::Queue;
 use share::Share;
+use workers::{WorkerCounts, WorkerId, Workers};
 
 /// Unique among the jobs of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);
-
-/// Index of a worker, from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WorkerId(pub usize);
 
 /// One row that waits for a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,23 +136,6 @@ pub enum Rejection {
     NoWorker,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Worker {
-    Starting,
-    Idle,
-    Busy,
-    Lost,
-}
-
-/// Number of workers by state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WorkerCounts {
-    pub starting: usize,
-    /// Warm: idle or busy.
-    pub ready: usize,
-    pub lost: usize,
-}
-
 #[derive(Debug)]
 pub struct Scheduler {
     settings: Settings,
@@ -162,8 +143,7 @@ pub struct Scheduler {
     /// Indexed by `Modality::index`.
     queues: [Queue; 2],
     share: Share,
-    /// The only record of worker state.
-    workers: Vec<Worker>,
+    workers: Workers,
     draining: bool,
 }
 
@@ -175,7 +155,7 @@ impl Scheduler {
             cost: CostModel::default(),
             queues: [Queue::default(), Queue::default()],
             share: Share::default(),
-            workers: vec![Worker::Starting; workers.get()],
+            workers: Workers::starting(workers),
             draining: false,
         }
     }
@@ -209,12 +189,12 @@ impl Scheduler {
 
     /// The worker is warm, or has finished its batch.
     pub fn worker_idle(&mut self, worker: WorkerId) {
-        self.workers[worker.0] = Worker::Idle;
+        self.workers.set_idle(worker);
     }
 
     /// The worker will never run a batch again.
     pub fn worker_lost(&mut self, worker: WorkerId) {
-        self.workers[worker.0] = Worker::Lost;
+        self.workers.set_lost(worker);
     }
 
     /// Admits nothing more; what is queued runs without waiting for company.
@@ -224,16 +204,11 @@ impl Scheduler {
 
     /// Nothing is queued and no worker is busy.
     pub fn is_quiet(&self) -> bool {
-        self.queues.iter().all(Queue::is_empty) && !self.workers.contains(&Worker::Busy)
+        self.queues.iter().all(Queue::is_empty) && !self.workers.any_busy()
     }
 
     pub fn worker_counts(&self) -> WorkerCounts {
-        let count = |states: &[Worker]| self.workers.iter().filter(|worker| states.contains(worker)).count();
-        WorkerCounts {
-            starting: count(&[Worker::Starting]),
-            ready: count(&[Worker::Idle, Worker::Busy]),
-            lost: count(&[Worker::Lost]),
-        }
+        self.workers.counts()
     }
 
     /// Waiting rows.
@@ -243,7 +218,7 @@ impl Scheduler {
 
     /// The next thing to do at `now`, or `None` until the next event or wake-up.
     pub fn poll(&mut self, now: Timestamp) -> Option<Action> {
-        let all_lost = self.worker_counts().lost == self.workers.len();
+        let all_lost = self.workers.all_lost();
         for queue in &mut self.queues {
             if let Some(job) = queue.pop_expired(now) {
                 return Some(Action::Drop(job, DropReason::Expired));
@@ -252,14 +227,14 @@ impl Scheduler {
                 return Some(Action::Drop(job.id, DropReason::NoWorker));
             }
         }
-        let worker = self.idle_worker()?;
+        let worker = self.workers.idle()?;
         let (modality, close_reason) = self.choose(now)?;
         Some(Action::Dispatch(self.close(worker, modality, close_reason)))
     }
 
     /// When `poll` may have something new to say though no event arrives.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        let idle = self.idle_worker().is_some();
+        let idle = self.workers.idle().is_some();
         Modality::ALL
             .into_iter()
             .flat_map(|modality| {
@@ -274,11 +249,10 @@ impl Scheduler {
         if self.draining {
             return Err(Rejection::Draining);
         }
-        let workers = self.worker_counts();
-        if workers.lost == self.workers.len() {
+        if self.workers.all_lost() {
             return Err(Rejection::NoWorker);
         }
-        if workers.ready == 0 {
+        if self.workers.counts().ready == 0 {
             return Err(Rejection::Starting);
         }
         for modality in Modality::ALL {
@@ -296,12 +270,8 @@ impl Scheduler {
         let size = self.settings.max_batch_size.get();
         let batch = self.cost.predict(modality, size, queue.longest());
         let batches = queue.len().div_ceil(size);
-        let rounds = batches.div_ceil(self.worker_counts().ready.max(1));
+        let rounds = batches.div_ceil(self.workers.counts().ready.max(1));
         batch.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
-    }
-
-    fn idle_worker(&self) -> Option<WorkerId> {
-        self.workers.iter().position(|worker| *worker == Worker::Idle).map(WorkerId)
     }
 
     /// The modality to serve now, if any may be closed: one whose slack is used up goes first,
@@ -357,7 +327,7 @@ impl Scheduler {
             std::iter::from_fn(|| queue.pop()).take(self.settings.max_batch_size.get()).collect();
         let longest = jobs.iter().map(|job| job.tokens).max().unwrap_or(0);
         self.share.charge(modality, self.cost.predict(modality, jobs.len(), longest));
-        self.workers[worker.0] = Worker::Busy;
+        self.workers.set_busy(worker);
         Batch { worker, modality, jobs: jobs.into_iter().map(|job| job.id).collect(), close_reason }
     }
 }

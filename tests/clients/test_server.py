@@ -94,7 +94,7 @@ def test_200_calls_at_a_time_are_all_answered(server):
 
 
 def test_a_watch_hears_that_the_server_leaves_and_ends(start):
-    server = start("--drain-delay=1s")
+    server = start("--drain-delay=2s")
     watch = server.health.Watch(HealthCheckRequest(service=CLIP_SERVICE), timeout=TIMEOUT)
     assert next(watch).status == HealthCheckResponse.SERVING
     server.terminate()
@@ -109,11 +109,11 @@ def test_a_watch_hears_that_the_server_leaves_and_ends(start):
 
 def test_calls_in_flight_at_the_end_are_answered(start):
     server = start()
-    inputs = [pb.Input(text=f"text number {n}") for n in range(256)]
+    inputs = [pb.Input(text=f"text number {n}") for n in range(128)]
     calls = [server.clip.Embed.future(pb.EmbedRequest(inputs=inputs), timeout=TIMEOUT) for _ in range(4)]
     wait_for(lambda: server.metrics()["clip_requests_in_flight"] == 4 or all(call.done() for call in calls))
     server.terminate()
-    assert [len(call.result().results) for call in calls] == [256] * 4
+    assert [len(call.result().results) for call in calls] == [128] * 4
     assert server.wait() == 0
 
 

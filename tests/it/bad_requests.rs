@@ -111,6 +111,11 @@ async fn a_bad_request_is_refused_whole_and_the_message_names_the_field() {
         ("an empty label", classify(1, &["a", " "], &[]), "labels[1]: must not be empty"),
         ("a long label", classify(1, &["a", &long], &[]), "labels[1]: 101 bytes"),
         ("a duplicate", classify(1, &["a", "b", "a"], &[]), "labels[2]: is the same as labels[0]"),
+        (
+            "a template that repeats",
+            classify(1, &["0123456789"], &["{}{}{}{}{}{}{}{}{}{}{}"]),
+            "templates[0] with its longest label: bytes: 110 are more",
+        ),
         ("no placeholder", classify(1, &["a"], &["{}", "a photo"]), "templates[1]: "),
         ("too many templates", classify(1, &["a"], &["{}", "{}.", "{}!"]), "templates: 3 are more"),
         ("too many prompts", classify(1, &["a", "b", "c"], &["{}", "{}."]), "labels x templates: 6 are more"),
