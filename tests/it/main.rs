@@ -13,6 +13,7 @@ mod golden;
 mod health;
 mod metrics;
 mod overload;
+mod readme;
 mod shutdown;
 mod support;
 mod tidy;

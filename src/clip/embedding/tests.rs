@@ -1,3 +1,5 @@
+use std::f32::consts::FRAC_1_SQRT_2;
+
 use super::*;
 
 /// `expected` is `None` where there is no direction.
@@ -24,7 +26,7 @@ fn check(vector: &[f32], expected: Option<&[f32]>) {
 fn normalize_gives_a_unit_vector_or_refuses() {
     check(&[3.0, 4.0], Some(&[0.6, 0.8]));
     check(&[-2.0], Some(&[-1.0]));
-    check(&[f32::MAX, f32::MAX], Some(&[0.707_106_8, 0.707_106_8]));
+    check(&[f32::MAX, f32::MAX], Some(&[FRAC_1_SQRT_2, FRAC_1_SQRT_2]));
     check(&[1e-40, 0.0], Some(&[1.0, 0.0]));
     check(&[0.0, 0.0], None);
     check(&[], None);

@@ -97,14 +97,14 @@ impl ImagePreprocessor {
         Ok(fit::fit(&picture, &placement, &self.spec))
     }
 
-    fn open<'a>(&self, bytes: &'a [u8]) -> Result<Opened<'a>, ImageError> {
+    fn open<'a>(&self, bytes: &'a [u8]) -> Result<Box<dyn Opened + 'a>, ImageError> {
         if bytes.is_empty() {
             return Err(ImageError::Empty);
         }
         if bytes.len() > self.limits.max_bytes {
             return Err(ImageError::TooManyBytes { actual: bytes.len(), limit: self.limits.max_bytes });
         }
-        let opened = Opened::new(bytes)?;
+        let opened = decode::open(bytes)?;
         let header = opened.header();
         self.place(header.width, header.height)?;
         Ok(opened)

@@ -25,7 +25,7 @@ const ONE_HALF: i32 = 1 << (FRACTION_BITS - 1);
 /// holds the weights to 128 MiB. Only needle-shaped PNGs in the longest and squash modes exceed it.
 const MAX_COST: u64 = 1 << 25;
 
-/// `Pillow` accumulates the position of the nearest pixel, rounding error included. So far out no
+/// Pillow accumulates the position of the nearest pixel, rounding error included. So far out no
 /// crop of a picture that Pillow could resize begins.
 const MAX_ACCUMULATED: u64 = 1 << 24;
 

@@ -8,11 +8,12 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
-use crate::clip::image::ImageFormat;
+use super::Opened;
 use crate::clip::image::error::ImageError;
 use crate::clip::image::picture::{Mode, Picture};
+use crate::clip::image::{ImageFormat, ImageHeader};
 
-pub(in crate::clip::image) struct Jpeg<'a> {
+pub(super) struct Jpeg<'a> {
     decoder: JpegDecoder<ZCursor<&'a [u8]>>,
     mode: Mode,
     width: u32,
@@ -39,12 +40,14 @@ impl<'a> Jpeg<'a> {
         decoder.set_options(options.jpeg_set_out_colorspace(output));
         Ok(Self { decoder, mode, width: info.width.into(), height: info.height.into() })
     }
+}
 
-    pub(super) fn size(&self) -> (u32, u32) {
-        (self.width, self.height)
+impl Opened for Jpeg<'_> {
+    fn header(&self) -> ImageHeader {
+        ImageHeader { format: ImageFormat::Jpeg, width: self.width, height: self.height }
     }
 
-    pub(super) fn decode(mut self) -> Result<Picture<'static>, ImageError> {
+    fn decode(mut self: Box<Self>) -> Result<Picture<'static>, ImageError> {
         let samples = self.decoder.decode().map_err(refused)?;
         let expected = self.width as usize * self.height as usize * self.mode.channels();
         if samples.len() != expected {

@@ -14,37 +14,18 @@ use super::picture::Picture;
 use super::{ImageFormat, ImageHeader};
 
 /// A picture whose header was read.
-pub(super) enum Opened<'a> {
-    Jpeg(jpeg::Jpeg<'a>),
-    Png(png::Png<'a>),
-    WebP(webp::WebP<'a>),
+pub(super) trait Opened {
+    fn header(&self) -> ImageHeader;
+
+    fn decode(self: Box<Self>) -> Result<Picture<'static>, ImageError>;
 }
 
-impl<'a> Opened<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, ImageError> {
-        match format(bytes).ok_or(ImageError::UnknownFormat)? {
-            ImageFormat::Jpeg => jpeg::Jpeg::open(bytes).map(Opened::Jpeg),
-            ImageFormat::Png => png::Png::open(bytes).map(Opened::Png),
-            ImageFormat::WebP => webp::WebP::open(bytes).map(Opened::WebP),
-        }
-    }
-
-    pub(super) fn header(&self) -> ImageHeader {
-        let (format, (width, height)) = match self {
-            Opened::Jpeg(jpeg) => (ImageFormat::Jpeg, jpeg.size()),
-            Opened::Png(png) => (ImageFormat::Png, png.size()),
-            Opened::WebP(webp) => (ImageFormat::WebP, webp.size()),
-        };
-        ImageHeader { format, width, height }
-    }
-
-    pub(super) fn decode(self) -> Result<Picture<'static>, ImageError> {
-        match self {
-            Opened::Jpeg(jpeg) => jpeg.decode(),
-            Opened::Png(png) => png.decode(),
-            Opened::WebP(webp) => webp.decode(),
-        }
-    }
+pub(super) fn open<'a>(bytes: &'a [u8]) -> Result<Box<dyn Opened + 'a>, ImageError> {
+    Ok(match format(bytes).ok_or(ImageError::UnknownFormat)? {
+        ImageFormat::Jpeg => Box::new(jpeg::Jpeg::open(bytes)?),
+        ImageFormat::Png => Box::new(png::Png::open(bytes)?),
+        ImageFormat::WebP => Box::new(webp::WebP::open(bytes)?),
+    })
 }
 
 /// The format by its first bytes; names and media types lie.

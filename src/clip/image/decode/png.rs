@@ -6,14 +6,15 @@ use std::io::Cursor;
 
 use png::{BitDepth, ColorType, Decoder, DecodingError, Info, Limits, Transformations};
 
-use crate::clip::image::ImageFormat;
+use super::Opened;
 use crate::clip::image::error::ImageError;
 use crate::clip::image::picture::{Mode, Palette, Picture};
+use crate::clip::image::{ImageFormat, ImageHeader};
 
 /// Most that chunks other than the pixels may take.
 const MAX_CHUNK_BYTES: usize = 1 << 20;
 
-pub(in crate::clip::image) struct Png<'a> {
+pub(super) struct Png<'a> {
     decoder: Decoder<Cursor<&'a [u8]>>,
     width: u32,
     height: u32,
@@ -30,12 +31,14 @@ impl<'a> Png<'a> {
         let (width, height) = (info.width, info.height);
         Ok(Self { decoder, width, height })
     }
+}
 
-    pub(super) fn size(&self) -> (u32, u32) {
-        (self.width, self.height)
+impl Opened for Png<'_> {
+    fn header(&self) -> ImageHeader {
+        ImageHeader { format: ImageFormat::Png, width: self.width, height: self.height }
     }
 
-    pub(super) fn decode(mut self) -> Result<Picture<'static>, ImageError> {
+    fn decode(mut self: Box<Self>) -> Result<Picture<'static>, ImageError> {
         // 8 bytes: the widest pixel, RGBA with 16 bits. The decoder counts one row against it.
         let bytes = MAX_CHUNK_BYTES + self.width as usize * 8;
         self.decoder.set_limits(Limits { bytes });

@@ -5,16 +5,17 @@ use std::io::Cursor;
 
 use image_webp::{DecodingError, WebPDecoder};
 
-use crate::clip::image::ImageFormat;
+use super::Opened;
 use crate::clip::image::error::ImageError;
 use crate::clip::image::picture::{Mode, Picture};
+use crate::clip::image::{ImageFormat, ImageHeader};
 
 /// `RIFF`, the length, `WEBP`.
 const CONTAINER_HEADER: usize = 12;
 /// Position, size, duration and flags before the chunks of an animation's frame.
 const FRAME_HEADER: usize = 16;
 
-pub(in crate::clip::image) struct WebP<'a> {
+pub(super) struct WebP<'a> {
     decoder: WebPDecoder<Cursor<&'a [u8]>>,
 }
 
@@ -28,13 +29,16 @@ impl<'a> WebP<'a> {
         }
         Ok(Self { decoder })
     }
+}
 
-    pub(super) fn size(&self) -> (u32, u32) {
-        self.decoder.dimensions()
+impl Opened for WebP<'_> {
+    fn header(&self) -> ImageHeader {
+        let (width, height) = self.decoder.dimensions();
+        ImageHeader { format: ImageFormat::WebP, width, height }
     }
 
-    pub(super) fn decode(mut self) -> Result<Picture<'static>, ImageError> {
-        let (width, height) = self.size();
+    fn decode(mut self: Box<Self>) -> Result<Picture<'static>, ImageError> {
+        let (width, height) = self.decoder.dimensions();
         let mode = if self.decoder.has_alpha() { Mode::Rgba } else { Mode::Rgb };
         let mut samples = vec![0; width as usize * height as usize * mode.channels()];
         self.decoder.read_image(&mut samples).map_err(refused)?;

@@ -9,7 +9,7 @@ fn check(text: &str, expected: &str) {
 fn cleaning_is_open_clips() {
     for (text, expected) in [
         ("  A\tphoto\r\nof   a DOG ", "a photo of a dog"),
-        ("a\u{A0}b\u{3000}c\u{2028}d\u{85}e", "a b c d… e"),
+        ("a\u{A0}b\u{3000}c\u{2028}d\u{85}e", "a b c d…e"),
         ("file\u{1C}group", "filegroup"),
         ("\u{FEFF}bom\u{7F} \u{FFFC}", "bom"),
         ("“it’s” ʼn", "\"it's\" 'n"),

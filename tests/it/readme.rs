@@ -1,0 +1,40 @@
+//! README.md names what the program has: every flag with its default, every metric.
+
+use clap::CommandFactory;
+use clipd::config::flags::Cli;
+use clipd::telemetry::metrics::Metrics;
+
+fn readme() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap()
+}
+
+#[test]
+fn every_flag_is_listed_with_its_default() {
+    let (readme, cli) = (readme(), Cli::command());
+    let serve = cli.find_subcommand("serve").unwrap();
+    for argument in serve.get_arguments().chain(cli.get_arguments()) {
+        let Some(name) = argument.get_long().filter(|name| !["help", "version"].contains(name)) else {
+            continue;
+        };
+        let row = format!("| `--{name}` | ");
+        let rest = readme.split(&row).nth(1).unwrap_or_else(|| panic!("--{name} is not in the table"));
+        if let [default] = argument.get_default_values() {
+            let default = format!("`{}` |", default.to_str().unwrap());
+            assert!(rest.starts_with(&default), "--{name}: the default is {default}");
+        }
+    }
+}
+
+#[test]
+fn every_metric_is_listed() {
+    let (readme, exposition) = (readme(), Metrics::new().render());
+    let names: Vec<&str> = exposition
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE clip_"))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert!(!names.is_empty());
+    for name in names {
+        assert!(readme.contains(&format!("`clip_{name}`")), "clip_{name}");
+    }
+}
