@@ -15,6 +15,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use metrics::{Counter, Gauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep_until};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
@@ -96,9 +97,8 @@ where
         }
         let deadline = deadline(arrival, self.door.timeout, request.headers());
         request.extensions_mut().insert(deadline);
-        let bytes = call.bytes.clone();
-        let door = self.door.clone();
-        let response = self.inner.call(request.map(|body| Body::new(MeteredBody { body, door, bytes })));
+        let metered = |body| MeteredBody::new(body, self.door.clone(), call.bytes.clone(), deadline);
+        let response = self.inner.call(request.map(|body| Body::new(metered(body))));
         Box::pin(async move {
             let response = response.await?;
             call.observe(response.headers());
@@ -146,14 +146,23 @@ impl Drop for Call {
     }
 }
 
-/// A request body that takes permits for the bytes it delivers, and fails when there are none.
+/// A request body that takes permits for the bytes it delivers, and fails when there are none, or when it
+/// has not arrived by the deadline: a client that stalls must not keep its place for ever.
 struct MeteredBody {
     body: Body,
     door: Arc<Door>,
     bytes: HeldBytes,
+    /// `None`: the deadline is beyond what the platform's clock can say.
+    too_late: Option<Pin<Box<Sleep>>>,
 }
 
 impl MeteredBody {
+    fn new(body: Body, door: Arc<Door>, bytes: HeldBytes, deadline: Deadline) -> MeteredBody {
+        let instant = door.clock.instant(deadline.reply_by);
+        let too_late = instant.map(|instant| Box::pin(sleep_until(instant.into())));
+        MeteredBody { body, door, bytes, too_late }
+    }
+
     fn take(&self, bytes: usize) -> Result<(), Status> {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let Ok(permit) = self.door.bytes.clone().try_acquire_many_owned(permits) else {
@@ -177,6 +186,12 @@ impl HttpBody for MeteredBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(too_late) = &mut self.too_late
+            && too_late.as_mut().poll(context).is_ready()
+        {
+            let late = Status::deadline_exceeded("the request did not arrive before the deadline");
+            return Poll::Ready(Some(Err(late)));
+        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Ok(frame)) = &frame
             && let Some(bytes) = frame.data_ref()

@@ -10,6 +10,7 @@ mod listener;
 mod service;
 mod status;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,7 +101,7 @@ pub async fn serve(
     if let Some(age) = options.max_connection_age {
         // Without max_connection_age_grace: tonic 0.14 with a grace drops the connection, without it
         // it says GOAWAY and lets the calls end.
-        server = server.max_connection_age(age);
+        server = server.max_connection_age(jittered(age));
     }
     server
         .add_service(Admission::new(clip, &options, clock, &metrics))
@@ -111,4 +112,11 @@ pub async fn serve(
         .await?;
     health.await?;
     Ok(())
+}
+
+/// Within 10 % of `age`, differently in each process, so that the connections of a fleet that started together
+/// do not all move at once.
+fn jittered(age: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish();
+    age.mul_f64(0.9 + 0.2 * (random as f64 / u64::MAX as f64))
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clipd::grpc::proto;
 use tonic::{Code, Status};
 
 use crate::support::scrape::Scrape;
@@ -195,4 +196,19 @@ async fn calls_that_arrive_during_a_batch_run_together() {
     let scrape = Scrape::of(server.running.metrics_address).await;
     assert_eq!(scrape.value("clip_batch_rows_count{modality=\"image\"}"), 2.0, "one alone, six together");
     assert_eq!(scrape.value("clip_batch_rows_sum{modality=\"image\"}"), 7.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stalls_in_its_request_loses_its_place_at_the_deadline() {
+    let (server, _gate) = Server::gated(&["--timeout=100ms", "--max-concurrent-requests=1"]).await;
+    let mut client = tonic::client::Grpc::new(channel(&server.running).await);
+    client.ready().await.unwrap();
+    // Headers, and then nothing: as a client-streaming call, whose first message never comes.
+    let request = tonic::Request::new(tokio_stream::pending::<proto::EmbedRequest>());
+    let path = "/clip.v1.ClipService/Embed".parse().unwrap();
+    let codec = tonic_prost::ProstCodec::<proto::EmbedRequest, proto::EmbedResponse>::default();
+    let status = client.client_streaming(request, path, codec).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(status.message().contains("did not arrive"), "{status}");
+    server.client.clone().embed(one_image(1)).await.unwrap();
 }

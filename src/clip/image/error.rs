@@ -10,6 +10,8 @@ pub enum ImageError {
     TooManyBytes { actual: usize, limit: usize },
     #[error("the image format is not recognised; supported are JPEG, PNG and WebP")]
     UnknownFormat,
+    #[error("images of type {name} are not supported; supported are JPEG, PNG and WebP")]
+    UnsupportedFormat { name: &'static str },
     #[error("this kind of {format} is not supported: {reason}")]
     UnsupportedVariant { format: ImageFormat, reason: String },
     #[error("the image has no pixels: its width or height is zero")]

@@ -57,8 +57,9 @@ fn the_header_decides_before_anything_is_decoded() {
     check_refused(
         b"GIF89a\x01\0\x01\0",
         limits,
-        "the image format is not recognised; supported are JPEG, PNG and WebP",
+        "images of type image/gif are not supported; supported are JPEG, PNG and WebP",
     );
+    check_refused(b"<svg>", limits, "the image format is not recognised; supported are JPEG, PNG and WebP");
     check_refused(
         &png_header(40_000, 50_000, 8, 2),
         limits,
@@ -95,6 +96,26 @@ fn a_frame_larger_than_its_canvas_is_refused() {
         UNLIMITED,
         "the WebP cannot be decoded: a frame has not the size it is announced with",
     );
+}
+
+/// Frames within frames within frames: following them all would exhaust the stack.
+#[test]
+fn nested_animation_frames_are_refused() {
+    let levels = 100_000;
+    let frames = (0..levels).rev().flat_map(|inside: u32| {
+        let mut frame = b"ANMF".to_vec();
+        frame.extend((16 + 24 * inside).to_le_bytes());
+        frame.extend([0; 16]);
+        frame
+    });
+    let mut webp = b"RIFF\0\0\0\0WEBPVP8X\x0A\0\0\0\x02".to_vec();
+    webp.extend([0; 9]);
+    webp.extend(b"ANIM\x06\0\0\0\0\0\0\0\0\0");
+    webp.extend(frames);
+    let len = webp.len() as u32 - 8;
+    webp[4..8].copy_from_slice(&len.to_le_bytes());
+    let refused = preprocessor(ResizeMode::Shortest, UNLIMITED).encoded(&webp);
+    assert!(matches!(refused, Err(ImageError::Undecodable { .. })), "{refused:?}");
 }
 
 #[test]

@@ -46,17 +46,21 @@ impl Opened for WebP<'_> {
     }
 }
 
-/// Whether every lossy frame among the chunks has the given size, and those of an animation's
-/// frames the size of their frame.
+/// Whether every lossy frame of a file has the size that it is announced with: the canvas's, or that of its
+/// frame of the animation.
 fn frames_fit(chunks: &[u8], size: (u32, u32)) -> bool {
     riff_chunks(chunks).all(|(name, payload)| match name {
-        b"VP8 " => lossy_size(payload) == Some(size),
         b"ANMF" => match (frame_size(payload), payload.get(FRAME_HEADER..)) {
-            (Some(size), Some(chunks)) => frames_fit(chunks, size),
+            // No deeper: a frame holds no frames, and a file may claim thousands of levels.
+            (Some(size), Some(chunks)) => riff_chunks(chunks).all(|chunk| lossy_fits(chunk, size)),
             _ => false,
         },
-        _ => true,
+        _ => lossy_fits((name, payload), size),
     })
+}
+
+fn lossy_fits((name, payload): (&[u8; 4], &[u8]), size: (u32, u32)) -> bool {
+    name != b"VP8 " || lossy_size(payload) == Some(size)
 }
 
 /// Names and payloads: each chunk is a name, a 32-bit length, and that many bytes, made even.
