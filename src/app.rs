@@ -17,8 +17,9 @@ use crate::clip::spec::ClipSpec;
 use crate::clip::text::TextTokenizer;
 use crate::clock::Clock;
 use crate::config::{Config, DeviceChoice, ModelSource, PrecisionChoice};
-use crate::engine::onnx::{Device, OnnxModel, Precision};
-use crate::engine::{Description, Engine, EngineError, onnx};
+use crate::engine::device::{Device, Precision, available_devices, bf16_preferred};
+use crate::engine::onnx::OnnxModel;
+use crate::engine::{Description, Engine, EngineError};
 use crate::grpc::{self, ModelCard};
 use crate::http::metrics::MetricsServer;
 use crate::model::{Model, ModelError};
@@ -87,7 +88,7 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
 
 /// Resolves `auto`, and says what was chosen and why.
 fn choose_engine(config: &Config) -> Result<(Device, Precision), EngineError> {
-    let fast_bf16 = onnx::available_devices()?.contains(&Device::OpenVino) && onnx::bf16_preferred();
+    let fast_bf16 = available_devices()?.contains(&Device::OpenVino) && bf16_preferred();
     let (device, why) = match config.device {
         DeviceChoice::Cpu => (Device::Cpu, "asked for"),
         DeviceChoice::OpenVino => (Device::OpenVino, "asked for"),
@@ -103,7 +104,7 @@ fn choose_engine(config: &Config) -> Result<(Device, Precision), EngineError> {
     let precision = match config.precision {
         PrecisionChoice::Fp32 => Precision::Fp32,
         PrecisionChoice::Bf16 => Precision::Bf16,
-        PrecisionChoice::Auto if device == Device::OpenVino && onnx::bf16_preferred() => Precision::Bf16,
+        PrecisionChoice::Auto if device == Device::OpenVino && bf16_preferred() => Precision::Bf16,
         PrecisionChoice::Auto => Precision::Fp32,
     };
     tracing::info!(

@@ -2,13 +2,14 @@
 //!
 //! 0: done. 64: the command line is wrong (sysexits' EX_USAGE). 1: it failed.
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clipd::app;
 use clipd::config::Config;
 use clipd::config::flags::{Cli, Command, LoggingFlags};
-use clipd::shutdown;
+use clipd::shutdown::Signals;
 use clipd::telemetry::logging;
 
 const USAGE: u8 = 64;
@@ -64,27 +65,39 @@ fn run(config: &Config) -> ExitCode {
     }
 }
 
-fn serve(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
-    let served = app::load(config)?;
+fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
-        let running = app::start(config, served)?;
-        let lost = tokio::select! {
-            signal = shutdown::signalled() => {
-                tracing::info!(signal = signal?, "shutting down");
-                None
-            }
-            error = announce(&running) => Some(error),
-        };
-        running.shutdown().await?;
-        match lost {
-            None => Ok(()),
-            Some(error) => Err(error.into()),
-        }
-    });
+    let result = runtime.block_on(serve_until_signalled(config));
     // What did not end within the grace period must not hold up the exit.
     runtime.shutdown_background();
     result
+}
+
+async fn serve_until_signalled(config: &Config) -> Result<(), Box<dyn Error>> {
+    // Before the model is loaded, which takes seconds: process 1 of a container ignores a signal that
+    // nobody listens for.
+    let mut signals = Signals::listen()?;
+    let loading = tokio::task::spawn_blocking({
+        let config = config.clone();
+        move || app::load(&config)
+    });
+    let served = tokio::select! {
+        served = loading => served??,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped while loading");
+            return Ok(());
+        }
+    };
+    let running = app::start(config, served)?;
+    let lost = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, "shutting down");
+            None
+        }
+        error = announce(&running) => Some(error),
+    };
+    running.shutdown().await?;
+    lost.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Logs when the server is ready; returns when no worker is left.

@@ -3,6 +3,7 @@
 //! It knows nothing of requests, queues or time: a batch goes in, embeddings come out.
 //! [`onnx`] is the engine that serves; [`synthetic`] stands in for it in tests and load models.
 
+pub mod device;
 pub mod onnx;
 mod runtime;
 mod session;

@@ -1,95 +1,23 @@
 //! The engine that serves: a model's encoders on ONNX Runtime.
 //!
-//! It does not choose a device; the caller does, with what [`available_devices`] and [`bf16_preferred`]
-//! say. An [`OnnxModel`] holds the weights and is shared by all workers; each worker opens an
+//! It does not choose a device; the caller does, with what [`super::device`]
+//! says. An [`OnnxModel`] holds the weights and is shared by all workers; each worker opens an
 //! [`OnnxEngine`] of its own, on its own thread.
 
 use std::num::NonZeroUsize;
 
 use ndarray::Array2;
-use ort::ep::{self, ExecutionProvider};
 use ort::session::builder::PrepackedWeights;
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
 
+use super::device::{Device, Precision, check_available};
 use super::runtime::runtime;
 use super::session::{Encoder, Provider};
 use super::{Batch, Description, Engine, EngineError};
 use crate::clip::row::{ImageRow, TokenRow};
 use crate::clip::spec::ClipSpec;
 use crate::model::graph::{Graph, IMAGE_INPUT, OUTPUT, TEXT_INPUT};
-
-/// What computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// ONNX Runtime's own kernels. Workers share one copy of the weights.
-    Cpu,
-    /// Intel's OpenVINO on the same CPU. Each worker has its own copy of the weights.
-    OpenVino,
-}
-
-impl Device {
-    /// As in flags, logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Device::Cpu => "cpu",
-            Device::OpenVino => "openvino",
-        }
-    }
-}
-
-/// What it computes with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// The reference: the cosine between an embedding and open_clip's is 1 within 1e-6.
-    Fp32,
-    /// The cosine to the reference is about 0.99995. On [`Device::OpenVino`] only; faster where
-    /// [`bf16_preferred`] says so.
-    Bf16,
-}
-
-impl Precision {
-    /// As in flags, logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Precision::Fp32 => "fp32",
-            Precision::Bf16 => "bf16",
-        }
-    }
-}
-
-/// The devices that the ONNX Runtime found here was built for; the CPU is always one.
-///
-/// # Errors
-/// [`EngineError::Library`] if there is no ONNX Runtime.
-pub fn available_devices() -> Result<Vec<Device>, EngineError> {
-    runtime()?;
-    let mut devices = vec![Device::Cpu];
-    if ep::OpenVINO::is_available()? {
-        devices.push(Device::OpenVino);
-    }
-    Ok(devices)
-}
-
-/// Whether this CPU has bf16 instructions, without which [`Precision::Bf16`] cannot be had.
-pub fn bf16_supported() -> bool {
-    cpu_has("avx512_bf16") || cpu_has("amx_bf16")
-}
-
-/// Whether bf16 is faster than fp32 here. That takes AMX, with which it is four to five times as fast:
-/// with AVX-512's bf16 instructions alone, OpenVINO needs 1.7 times the CPU time of fp32 for an image.
-pub fn bf16_preferred() -> bool {
-    cpu_has("amx_bf16")
-}
-
-/// The standard library's detection does not know AMX yet. The file exists on Linux only, like the
-/// builds of ONNX Runtime with OpenVINO that [`Device::OpenVino`] needs.
-fn cpu_has(flag: &str) -> bool {
-    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    cpus.lines()
-        .find(|line| line.starts_with("flags"))
-        .is_some_and(|flags| flags.split(' ').any(|word| word == flag))
-}
 
 /// A model's encoders in memory, not yet on a device.
 pub struct OnnxModel {
@@ -149,25 +77,6 @@ impl OnnxModel {
                 precision: precision.as_str().to_owned(),
             },
         })
-    }
-}
-
-fn check_available(device: Device, precision: Precision) -> Result<(), EngineError> {
-    if !available_devices()?.contains(&device) {
-        return Err(EngineError::Device(format!(
-            "device {}: this ONNX Runtime was built without the provider; use the library of the Python \
-             package onnxruntime-openvino, or device cpu",
-            device.as_str()
-        )));
-    }
-    match (device, precision) {
-        (Device::Cpu, Precision::Bf16) => Err(EngineError::Device(
-            "precision bf16 needs device openvino; device cpu computes in fp32".to_owned(),
-        )),
-        (Device::OpenVino, Precision::Bf16) if !bf16_supported() => Err(EngineError::Device(
-            "precision bf16: this CPU has neither AVX-512's nor AMX's bf16 instructions".to_owned(),
-        )),
-        _ => Ok(()),
     }
 }
 

@@ -9,7 +9,7 @@ use ort::session::builder::{PrepackedWeights, SessionBuilder};
 use ort::value::{DynValue, Tensor};
 
 use super::EngineError;
-use super::onnx::Precision;
+use super::device::Precision;
 use super::runtime::{Runtime, runtime};
 use crate::model::graph::Graph;
 

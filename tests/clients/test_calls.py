@@ -72,7 +72,7 @@ def test_mixed_inputs_are_answered_in_order_with_unit_vectors(clip, pictures):
     together = embed(clip, *contents)
     size = clip.GetModel(pb.GetModelRequest(), timeout=TIMEOUT).embedding_size
     assert len(together) == len(contents)
-    for content, result in zip(contents, together):
+    for content, result in zip(contents, together, strict=True):
         values = result.embedding.values
         assert len(values) == size
         assert length(values) == pytest.approx(1, abs=1e-5)
@@ -151,7 +151,7 @@ def test_a_bad_input_is_an_error_in_its_own_place(clip, pictures):
         "inputs[5].image",
         "",
     ]
-    for result, field in zip(results, fields):
+    for result, field in zip(results, fields, strict=True):
         assert result.HasField("error" if field else "embedding")
         if field:
             assert result.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]

@@ -90,7 +90,7 @@ def test_200_calls_at_a_time_are_all_answered(server):
     for n, [answer] in enumerate(answers):
         [own] = expected[n % 8]
         # The dot product of unit vectors; other company in the batch may change the last bits.
-        assert sum(x * y for x, y in zip(answer.embedding.values, own.embedding.values)) > 0.999
+        assert sum(x * y for x, y in zip(answer.embedding.values, own.embedding.values, strict=True)) > 0.999
 
 
 def test_a_watch_hears_that_the_server_leaves_and_ends(start):

@@ -6,7 +6,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clipd::clip::row::{ImageRow, TokenRow};
-use clipd::engine::onnx::{Device, OnnxModel, Precision, available_devices, bf16_supported};
+use clipd::engine::device::{Device, Precision, available_devices, bf16_supported};
+use clipd::engine::onnx::OnnxModel;
 use clipd::engine::{Batch, Engine, EngineError};
 use clipd::model::Model;
 use ndarray::{Array2, ArrayView1};
