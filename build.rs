@@ -7,14 +7,25 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::{env, fs};
 
 use prost::Message;
 
 const PROTO: &str = "clip/v1/clip.proto";
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Returned from main it would be printed as one line with escapes.
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     compile_protocol()?;
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=ORT_DYLIB_PATH");
@@ -121,7 +132,7 @@ fn python(command: &mut Command) -> Result<(), Box<dyn Error>> {
         command.output().map_err(|error| help(&format!("python3 could not be started ({error})")))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        return Err(help(&format!("`{command:?}` failed:\n{stderr}")).into());
+        return Err(help(&format!("python3 could not fetch it:\n{}", stderr.trim_end())).into());
     }
     Ok(())
 }
@@ -135,7 +146,7 @@ fn target_dir() -> Result<PathBuf, Box<dyn Error>> {
 
 fn help(problem: &str) -> String {
     format!(
-        "clipd needs ONNX Runtime's shared library, and {problem}.\n\
+        "clipd needs ONNX Runtime's shared library, and {problem}\n\n\
          Either install python3 with pip (Debian: apt-get install python3-pip) and build again,\n\
          or set ORT_DYLIB_PATH to a libonnxruntime.so of version 1.24 or newer when building and when running."
     )
