@@ -228,6 +228,7 @@ fn wire_limits(config: &Config) -> grpc::proto::Limits {
         message_bytes: config.grpc.max_message_bytes as u64,
         queue_rows: wire(config.scheduling.max_queue_size),
         batch_rows: wire(config.scheduling.max_batch_size.get()),
+        stream_inputs: wire(config.grpc.max_stream_inputs),
         timeout: prost_types::Duration::try_from(config.grpc.timeout).ok(),
     }
 }

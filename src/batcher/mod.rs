@@ -18,7 +18,7 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -52,8 +52,8 @@ pub struct Options {
     pub metrics: Metrics,
 }
 
-/// One row to embed.
-#[derive(Debug)]
+/// One row to embed. Cheap to clone.
+#[derive(Clone, Debug)]
 pub enum Row {
     Image(ImageRow),
     Text(TokenRow),
@@ -121,9 +121,15 @@ struct Shared {
     clock: Clock,
     next_id: AtomicU64,
     /// Waiting rows, indexed by `Modality::index`; written by the scheduler thread.
-    queued: [AtomicUsize; 2],
+    queued: watch::Sender<[usize; 2]>,
     max_queue_size: usize,
     outcomes: Outcomes,
+}
+
+impl Shared {
+    fn fits(&self, queued: &[usize; 2], modality: Modality, rows: usize) -> bool {
+        queued[modality.index()] + rows <= self.max_queue_size
+    }
 }
 
 /// Resolves to the one outcome of a job. Dropping it cancels the job.
@@ -170,7 +176,7 @@ impl Batcher {
         let shared = Arc::new(Shared {
             clock: options.clock,
             next_id: AtomicU64::new(0),
-            queued: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            queued: watch::Sender::new([0; 2]),
             max_queue_size: options.settings.max_queue_size,
             outcomes: Outcomes::new(&options.metrics),
         });
@@ -240,8 +246,14 @@ impl Handle {
     /// Whether `rows` more would fit the queue of `modality` now. A hint, so that work that would be
     /// refused is not preprocessed; `submit` decides.
     pub fn has_room(&self, modality: Modality, rows: usize) -> bool {
-        let queued = self.shared.queued[modality.index()].load(Ordering::Relaxed);
-        rows == 0 || queued + rows <= self.shared.max_queue_size
+        rows == 0 || self.shared.fits(&self.shared.queued.borrow(), modality, rows)
+    }
+
+    /// Waits until one row more would fit the queue of `modality`; again a hint.
+    pub async fn room(&self, modality: Modality) {
+        let mut queued = self.shared.queued.subscribe();
+        // It cannot fail: the sender is ours.
+        let _ = queued.wait_for(|queued| self.shared.fits(queued, modality, 1)).await;
     }
 
     fn prepare(

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender, select};
 use metrics::Gauge;
@@ -182,11 +181,11 @@ impl Shell {
     }
 
     fn publish_queue(&self) {
-        for modality in Modality::ALL {
-            let queued = self.scheduler.queued(modality);
-            self.shared.queued[modality.index()].store(queued, Ordering::Relaxed);
-            self.queue_rows[modality.index()].set(queued as f64);
+        let queued = Modality::ALL.map(|modality| self.scheduler.queued(modality));
+        for (gauge, rows) in self.queue_rows.iter().zip(queued) {
+            gauge.set(rows as f64);
         }
+        self.shared.queued.send_if_modified(|published| std::mem::replace(published, queued) != queued);
     }
 
     /// Publishes the scheduler's record of worker states, and what else the event brought.

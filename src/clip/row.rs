@@ -1,10 +1,12 @@
-//! What the encoders take: one row per input, of one modality.
+//! What the encoders take: one row per input, of one modality. Cheap to clone.
+
+use std::sync::Arc;
 
 /// One picture, ready for the image encoder: RGB bytes, row by row, `height * width * 3` long.
 /// Normalisation happens inside the graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageRow(pub Box<[u8]>);
+pub struct ImageRow(pub Arc<[u8]>);
 
 /// One text, ready for the text encoder: token ids from start to end token, not padded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenRow(pub Box<[u32]>);
+pub struct TokenRow(pub Arc<[u32]>);

@@ -115,7 +115,7 @@ pub struct ServeFlags {
         help_heading = "Limits of a request"
     )]
     pub max_message_bytes: String,
-    /// Longest time a call may take; the default for calls without a deadline
+    /// Longest time a call, or an input of a stream, may take; the default for those without a timeout
     #[arg(long, env = "CLIPD_TIMEOUT", default_value = "30s", help_heading = "Limits of a request")]
     pub timeout: String,
 
@@ -135,6 +135,17 @@ pub struct ServeFlags {
         help_heading = "Limits of the server"
     )]
     pub max_request_bytes_in_flight: String,
+    /// Streams served at a time; more is RESOURCE_EXHAUSTED
+    #[arg(long, env = "CLIPD_MAX_STREAMS", default_value = "64", help_heading = "Limits of the server")]
+    pub max_streams: String,
+    /// Inputs of one stream without an answer; the next ones wait in the client
+    #[arg(
+        long,
+        env = "CLIPD_MAX_STREAM_INPUTS",
+        default_value = "64",
+        help_heading = "Limits of the server"
+    )]
+    pub max_stream_inputs: String,
     /// Memory for cached label embeddings
     #[arg(
         long,
@@ -170,6 +181,10 @@ pub struct ServeFlags {
     /// Age at which a connection is asked to go away, so that clients find new servers; 0s: never
     #[arg(long, env = "CLIPD_MAX_CONNECTION_AGE", default_value = "30m", help_heading = "Connections")]
     pub max_connection_age: String,
+
+    /// Age at which a stream is ended, so that clients find new servers; 0s: never
+    #[arg(long, env = "CLIPD_MAX_STREAM_AGE", default_value = "30m", help_heading = "Connections")]
+    pub max_stream_age: String,
 
     /// Time between "not ready" and "no new calls" after SIGTERM or SIGINT
     #[arg(long, env = "CLIPD_DRAIN_DELAY", default_value = "0s", help_heading = "Shutdown")]

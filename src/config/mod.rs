@@ -143,6 +143,9 @@ impl Config {
                 max_request_bytes_in_flight: problems
                     .bytes("--max-request-bytes-in-flight", &flags.max_request_bytes_in_flight),
                 timeout: problems.duration("--timeout", &flags.timeout),
+                max_streams: problems.count("--max-streams", &flags.max_streams).get(),
+                max_stream_inputs: problems.count("--max-stream-inputs", &flags.max_stream_inputs).get(),
+                max_stream_age: problems.lifetime("--max-stream-age", &flags.max_stream_age),
                 max_connections: problems.count("--max-connections", &flags.max_connections).get(),
                 max_concurrent_streams: problems
                     .bounded("--max-concurrent-streams", &flags.max_concurrent_streams),
@@ -151,10 +154,7 @@ impl Config {
                     .bounded("--connection-window-bytes", &flags.connection_window_bytes),
                 keepalive_interval: problems.duration("--keepalive-interval", &flags.keepalive_interval),
                 keepalive_timeout: problems.duration("--keepalive-timeout", &flags.keepalive_timeout),
-                max_connection_age: Some(
-                    problems.duration("--max-connection-age", &flags.max_connection_age),
-                )
-                .filter(|age| !age.is_zero()),
+                max_connection_age: problems.lifetime("--max-connection-age", &flags.max_connection_age),
             },
             drain_delay: problems.duration("--drain-delay", &flags.drain_delay),
             shutdown_grace: problems.duration("--shutdown-grace", &flags.shutdown_grace),

@@ -66,6 +66,11 @@ impl Problems {
         .unwrap_or(Duration::from_secs(1))
     }
 
+    /// A duration of which zero means for ever.
+    pub(super) fn lifetime(&mut self, flag: &str, text: &str) -> Option<Duration> {
+        Some(self.duration(flag, text)).filter(|lifetime| !lifetime.is_zero())
+    }
+
     pub(super) fn choice<T: Copy>(&mut self, flag: &str, text: &str, choices: &[(&str, T)]) -> T {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         self.parse(flag, text, &format!("one of {}", names.join(", ")), |text| {

@@ -26,15 +26,26 @@ use crate::clock::{Clock, Timestamp};
 use crate::pipeline::Deadline;
 use crate::telemetry::metrics::{Metrics, RecordDuration};
 
-/// Longest time kept back for the reply. The answer must leave before the client's own timer fires, and
-/// before tonic's, which starts at the headers and answers CANCELLED.
-const REPLY_MARGIN: Duration = Duration::from_millis(20);
-
 /// Hint for calls refused at the door: they cost nothing, so an early second try is cheap.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Method names that may become metric labels.
-const METHODS: [&str; 3] = ["Embed", "Classify", "GetModel"];
+const METHODS: [(&str, Kind); 5] = [
+    ("Embed", Kind::Unary),
+    ("Classify", Kind::Unary),
+    ("GetModel", Kind::Unary),
+    ("StreamEmbed", Kind::Stream),
+    ("StreamClassify", Kind::Stream),
+];
+
+/// How a call is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// By the deadline, and by the bytes of its one message, which are refused when there are too many.
+    Unary,
+    /// By the number of streams; its messages wait for each other (see [`super::streams`]).
+    Stream,
+}
 
 #[derive(Clone)]
 pub(super) struct Admission<S> {
@@ -44,25 +55,36 @@ pub(super) struct Admission<S> {
 
 struct Door {
     calls: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     timeout: Duration,
     clock: Clock,
     metrics: Metrics,
     in_flight: Gauge,
     refused_calls: Counter,
+    refused_streams: Counter,
     refused_bytes: Counter,
 }
 
 impl<S> Admission<S> {
-    pub(super) fn new(inner: S, options: &Options, clock: Clock, metrics: &Metrics) -> Admission<S> {
+    /// `bytes` has a permit for each byte of request messages that may be held at a time.
+    pub(super) fn new(
+        inner: S,
+        options: &Options,
+        bytes: Arc<Semaphore>,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Admission<S> {
         let door = Door {
             calls: Arc::new(Semaphore::new(options.max_concurrent_requests)),
-            bytes: Arc::new(Semaphore::new(options.max_request_bytes_in_flight)),
+            streams: Arc::new(Semaphore::new(options.max_streams)),
+            bytes,
             timeout: options.timeout,
             clock,
             metrics: metrics.clone(),
             in_flight: metrics.requests_in_flight(),
             refused_calls: metrics.rejections("concurrent_requests"),
+            refused_streams: metrics.rejections("streams"),
             refused_bytes: metrics.rejections("bytes_in_flight"),
         };
         Admission { inner, door: Arc::new(door) }
@@ -88,22 +110,53 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let arrival = self.door.clock.now();
-        let mut call = Call::new(self.door.clone(), method(request.uri().path()), arrival);
+        let (method, kind) = method(request.uri().path());
+        let mut call = Call::new(self.door.clone(), method, kind, arrival);
         if call.place.is_none() {
-            self.door.refused_calls.increment(1);
-            let response = status::overloaded("overloaded: concurrent_requests", RETRY_AFTER).into_http();
+            let response = self.door.refuse(kind).into_http();
             call.observe(response.headers());
             return Box::pin(std::future::ready(Ok(response)));
         }
-        let deadline = deadline(arrival, self.door.timeout, request.headers());
-        request.extensions_mut().insert(deadline);
-        let metered = |body| MeteredBody::new(body, self.door.clone(), call.bytes.clone(), deadline);
-        let response = self.inner.call(request.map(|body| Body::new(metered(body))));
+        let asked = asked_timeout(request.headers());
+        let request = match kind {
+            Kind::Unary => {
+                let limit = self.door.timeout;
+                let deadline = Deadline::new(arrival, asked.map_or(limit, |asked| asked.min(limit)));
+                request.extensions_mut().insert(deadline);
+                let (door, bytes) = (self.door.clone(), call.bytes.clone());
+                request.map(|body| Body::new(MeteredBody::new(body, door, bytes, deadline)))
+            }
+            Kind::Stream => {
+                let ends_by = asked.map(|asked| arrival.saturating_add(asked));
+                request.extensions_mut().insert(StreamEnd(ends_by));
+                request
+            }
+        };
+        let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await?;
             call.observe(response.headers());
             Ok(response.map(|body| Body::new(CountedBody { body, call })))
         })
+    }
+}
+
+/// The client's deadline for a whole stream, if it has one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StreamEnd(pub(super) Option<Timestamp>);
+
+impl Door {
+    fn refuse(&self, kind: Kind) -> Status {
+        match kind {
+            Kind::Unary => {
+                self.refused_calls.increment(1);
+                status::overloaded("overloaded: concurrent_requests", RETRY_AFTER)
+            }
+            Kind::Stream => {
+                self.refused_streams.increment(1);
+                status::overloaded("overloaded: streams", RETRY_AFTER)
+            }
+        }
     }
 }
 
@@ -123,9 +176,13 @@ struct Call {
 type HeldBytes = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
 
 impl Call {
-    fn new(door: Arc<Door>, method: &'static str, arrival: Timestamp) -> Call {
+    fn new(door: Arc<Door>, method: &'static str, kind: Kind, arrival: Timestamp) -> Call {
         door.in_flight.increment(1.0);
-        let place = door.calls.clone().try_acquire_owned().ok();
+        let places = match kind {
+            Kind::Unary => &door.calls,
+            Kind::Stream => &door.streams,
+        };
+        let place = places.clone().try_acquire_owned().ok();
         Call { door, method, arrival, place, bytes: HeldBytes::default(), code: Code::Cancelled }
     }
 
@@ -243,23 +300,13 @@ impl HttpBody for CountedBody {
 }
 
 /// The last segment of the path, if it is one of ours.
-fn method(path: &str) -> &'static str {
+fn method(path: &str) -> (&'static str, Kind) {
     let name = path.rsplit('/').next().unwrap_or_default();
-    METHODS.into_iter().find(|known| *known == name).unwrap_or("unknown")
+    METHODS.into_iter().find(|(known, _)| *known == name).unwrap_or(("unknown", Kind::Unary))
 }
 
-fn deadline(arrival: Timestamp, limit: Duration, headers: &HeaderMap) -> Deadline {
-    let asked = headers
-        .get("grpc-timeout")
-        .and_then(|value| value.to_str().ok())
-        .and_then(parse_timeout)
-        .unwrap_or(limit);
-    let timeout = asked.min(limit);
-    let margin = (timeout / 4).min(REPLY_MARGIN);
-    Deadline {
-        start_by: arrival.saturating_add(timeout - margin),
-        reply_by: arrival.saturating_add(timeout - margin / 2),
-    }
+fn asked_timeout(headers: &HeaderMap) -> Option<Duration> {
+    parse_timeout(headers.get("grpc-timeout")?.to_str().ok()?)
 }
 
 /// `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Timeout"). Nonsense is no timeout.
@@ -306,17 +353,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_leaves_before_the_clients_timer() {
-        let mut headers = HeaderMap::new();
-        headers.insert("grpc-timeout", "100m".parse().unwrap());
-        let deadline = deadline(Timestamp::from_nanos(0), Duration::from_secs(30), &headers);
-        assert_eq!(deadline.start_by, Timestamp::from_nanos(80_000_000));
-        assert_eq!(deadline.reply_by, Timestamp::from_nanos(90_000_000));
-    }
-
-    #[test]
     fn unknown_methods_share_a_label() {
-        assert_eq!(method("/clip.v1.ClipService/Embed"), "Embed");
-        assert_eq!(method("/clip.v1.ClipService/evil-label"), "unknown");
+        assert_eq!(method("/clip.v1.ClipService/Embed"), ("Embed", Kind::Unary));
+        assert_eq!(method("/clip.v1.ClipService/StreamEmbed"), ("StreamEmbed", Kind::Stream));
+        assert_eq!(method("/clip.v1.ClipService/evil-label"), ("unknown", Kind::Unary));
     }
 }

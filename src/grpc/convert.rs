@@ -6,25 +6,41 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::proto;
+use super::status;
 use crate::clip::classifier::Prediction;
 use crate::pipeline::classify::{ClassifyRequest, ClassifyResponse};
 use crate::pipeline::embed::{EmbedRequest, EmbedResponse, Embedding, Input, Normalization, Truncate};
 use crate::pipeline::error::{Error, InputError};
 use crate::pipeline::{ImageSource, Timing};
 
+/// What a stream of images asks for.
+pub(super) struct ClassifyOptions {
+    pub(super) labels: Vec<String>,
+    pub(super) templates: Vec<String>,
+    /// `None`: all labels.
+    pub(super) top_k: Option<NonZeroUsize>,
+}
+
 pub(super) fn embed_request(request: proto::EmbedRequest) -> Result<EmbedRequest, Error> {
-    let normalization = match proto::Normalization::try_from(request.normalization) {
-        Ok(proto::Normalization::Unspecified | proto::Normalization::L2) => Normalization::L2,
-        Ok(proto::Normalization::None) => Normalization::None,
-        Err(error) => return Err(unknown("normalization", error.0)),
-    };
-    let truncate = match proto::Truncate::try_from(request.truncate) {
-        Ok(proto::Truncate::Unspecified | proto::Truncate::End) => Truncate::End,
-        Ok(proto::Truncate::Error) => Truncate::Error,
-        Err(error) => return Err(unknown("truncate", error.0)),
-    };
     let inputs = request.inputs.into_iter().map(input).collect();
+    let (normalization, truncate) = (normalization(request.normalization)?, truncate(request.truncate)?);
     Ok(EmbedRequest { inputs, normalization, truncate })
+}
+
+fn normalization(value: i32) -> Result<Normalization, Error> {
+    match proto::Normalization::try_from(value) {
+        Ok(proto::Normalization::Unspecified | proto::Normalization::L2) => Ok(Normalization::L2),
+        Ok(proto::Normalization::None) => Ok(Normalization::None),
+        Err(error) => Err(unknown("normalization", error.0)),
+    }
+}
+
+fn truncate(value: i32) -> Result<Truncate, Error> {
+    match proto::Truncate::try_from(value) {
+        Ok(proto::Truncate::Unspecified | proto::Truncate::End) => Ok(Truncate::End),
+        Ok(proto::Truncate::Error) => Ok(Truncate::Error),
+        Err(error) => Err(unknown("truncate", error.0)),
+    }
 }
 
 fn unknown(field: &str, value: i32) -> Error {
@@ -52,21 +68,25 @@ fn image_source(image: proto::Image) -> ImageSource {
 pub(super) fn embed_response(response: EmbedResponse) -> proto::EmbedResponse {
     proto::EmbedResponse {
         results: response.results.into_iter().map(embed_result).collect(),
-        timing: Some(timing(response.timing)),
+        timing: Some(wire_timing(response.timing)),
     }
 }
 
 fn embed_result(result: Result<Embedding, InputError>) -> proto::EmbedResult {
     use proto::embed_result::Result as Wire;
     let result = match result {
-        Ok(Embedding { values, text }) => Wire::Embedding(proto::Embedding {
-            values,
-            tokens: text.map_or(0, |text| text.tokens),
-            truncated: text.is_some_and(|text| text.truncated),
-        }),
+        Ok(embedding) => Wire::Embedding(wire_embedding(embedding)),
         Err(error) => Wire::Error(input_error(error)),
     };
     proto::EmbedResult { result: Some(result) }
+}
+
+fn wire_embedding(Embedding { values, text }: Embedding) -> proto::Embedding {
+    proto::Embedding {
+        values,
+        tokens: text.map_or(0, |text| text.tokens),
+        truncated: text.is_some_and(|text| text.truncated),
+    }
 }
 
 pub(super) fn classify_request(request: proto::ClassifyRequest) -> ClassifyRequest {
@@ -81,9 +101,7 @@ pub(super) fn classify_request(request: proto::ClassifyRequest) -> ClassifyReque
 pub(super) fn classify_response(response: ClassifyResponse) -> proto::ClassifyResponse {
     use proto::classify_result::Result as Wire;
     let result = |result: Result<Vec<Prediction>, InputError>| match result {
-        Ok(predictions) => Wire::Predictions(proto::Predictions {
-            predictions: predictions.iter().map(|each| prediction(each, &response.labels)).collect(),
-        }),
+        Ok(predictions) => Wire::Predictions(wire_predictions(&predictions, &response.labels)),
         Err(error) => Wire::Error(input_error(error)),
     };
     proto::ClassifyResponse {
@@ -92,8 +110,12 @@ pub(super) fn classify_response(response: ClassifyResponse) -> proto::ClassifyRe
             .into_iter()
             .map(|each| proto::ClassifyResult { result: Some(result(each)) })
             .collect(),
-        timing: Some(timing(response.timing)),
+        timing: Some(wire_timing(response.timing)),
     }
+}
+
+fn wire_predictions(predictions: &[Prediction], labels: &[String]) -> proto::Predictions {
+    proto::Predictions { predictions: predictions.iter().map(|each| prediction(each, labels)).collect() }
 }
 
 fn prediction(prediction: &Prediction, labels: &[String]) -> proto::Prediction {
@@ -105,11 +127,79 @@ fn prediction(prediction: &Prediction, labels: &[String]) -> proto::Prediction {
     }
 }
 
+pub(super) fn stream_input(
+    message: proto::StreamEmbedRequest,
+) -> Result<(Input, Normalization, Truncate), Error> {
+    let input = message.input.map_or(Input::Missing, input);
+    Ok((input, normalization(message.normalization)?, truncate(message.truncate)?))
+}
+
+pub(super) fn stream_embed_response(
+    tag: u64,
+    result: Result<(Embedding, Timing), Error>,
+) -> proto::StreamEmbedResponse {
+    use proto::stream_embed_response::Result as Wire;
+    let (result, timing) = match result {
+        Ok((embedding, timing)) => (Wire::Embedding(wire_embedding(embedding)), Some(wire_timing(timing))),
+        Err(error) => (Wire::Error(stream_error(error)), None),
+    };
+    proto::StreamEmbedResponse { tag, result: Some(result), timing }
+}
+
+/// The first message of a stream.
+pub(super) fn classify_options(message: proto::StreamClassifyRequest) -> Result<ClassifyOptions, Error> {
+    let Some(proto::stream_classify_request::Request::Options(options)) = message.request else {
+        return Err(Error::Invalid(InputError::new("options", "must be set in the first message")));
+    };
+    let proto::ClassifyOptions { labels, templates, top_k } = options;
+    Ok(ClassifyOptions { labels, templates, top_k: NonZeroUsize::new(top_k as usize) })
+}
+
+/// Any message but the first: tag, image, timeout.
+pub(super) fn tagged_image(
+    message: proto::StreamClassifyRequest,
+) -> Result<(u64, ImageSource, Option<Duration>), Error> {
+    let Some(proto::stream_classify_request::Request::Image(image)) = message.request else {
+        return Err(Error::Invalid(InputError::new("image", "must be set in every message but the first")));
+    };
+    let proto::TaggedImage { tag, image, timeout: wire } = image;
+    Ok((tag, image.map_or(ImageSource::Missing, image_source), timeout(wire)))
+}
+
+pub(super) fn stream_classify_response(
+    tag: u64,
+    result: Result<(Vec<Prediction>, Timing), Error>,
+    labels: &[String],
+) -> proto::StreamClassifyResponse {
+    use proto::stream_classify_response::Result as Wire;
+    let (result, timing) = match result {
+        Ok((predictions, timing)) => {
+            (Wire::Predictions(wire_predictions(&predictions, labels)), Some(wire_timing(timing)))
+        }
+        Err(error) => (Wire::Error(stream_error(error)), None),
+    };
+    proto::StreamClassifyResponse { tag, result: Some(result), timing }
+}
+
+/// Nonsense, such as a negative duration, is no timeout.
+pub(super) fn timeout(wire: Option<prost_types::Duration>) -> Option<Duration> {
+    Duration::try_from(wire?).ok()
+}
+
+/// In a stream, what would be the status of a call is the error of one input.
+fn stream_error(error: Error) -> proto::Error {
+    if let Error::Invalid(input) = error {
+        return input_error(input);
+    }
+    let status = status::from_error(error);
+    proto::Error { code: status.code() as i32, field: String::new(), message: status.message().to_owned() }
+}
+
 fn input_error(error: InputError) -> proto::Error {
     proto::Error { code: Code::InvalidArgument as i32, field: error.field, message: error.message }
 }
 
-fn timing(timing: Timing) -> proto::Timing {
+fn wire_timing(timing: Timing) -> proto::Timing {
     proto::Timing {
         preprocess: Some(duration(timing.preprocess)),
         queue: Some(duration(timing.queue)),

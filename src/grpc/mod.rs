@@ -1,7 +1,7 @@
 //! The gRPC edge: the only place that knows tonic and the generated types.
 //!
 //! A call passes [`admission`] (before its body is read), [`service`] with [`convert`], and leaves through
-//! [`status`]. Policy about batches, images or labels is not here; it is in `pipeline`.
+//! [`status`]; [`streams`] is the flow of the calls that stream. Policy about batches, images or labels is not here; it is in `pipeline`.
 
 mod admission;
 mod convert;
@@ -9,13 +9,14 @@ mod health;
 mod listener;
 mod service;
 mod status;
+mod streams;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::transport::Server;
 
 use crate::batcher::Workers;
@@ -26,6 +27,7 @@ use crate::telemetry::metrics::Metrics;
 use admission::Admission;
 use proto::clip_service_server::ClipServiceServer;
 pub use service::ModelCard;
+use streams::Terms;
 
 /// Message types, client and server generated from `proto/clip/v1/clip.proto`.
 pub mod proto {
@@ -44,8 +46,14 @@ pub struct Options {
     pub max_concurrent_requests: usize,
     /// Bytes of request messages held at a time.
     pub max_request_bytes_in_flight: usize,
-    /// Longest time a call may take; the default for calls without `grpc-timeout`.
+    /// Longest time a call, or an input of a stream, may take; the default for those without a timeout.
     pub timeout: Duration,
+    /// Streams served at a time.
+    pub max_streams: usize,
+    /// Inputs of one stream that may be without an answer.
+    pub max_stream_inputs: usize,
+    /// A stream is ended after this time, so that clients find new servers; `None`: never.
+    pub max_stream_age: Option<Duration>,
     pub max_connections: usize,
     /// Calls at a time per connection.
     pub max_concurrent_streams: u32,
@@ -82,8 +90,17 @@ pub async fn serve(
     let (health_reporter, health_service) = health::reporter().await;
     let health = tokio::spawn(health::follow(health_reporter, workers.clone(), phase.clone()));
 
-    let clip = ClipServiceServer::new(service::Clip::new(pipeline, model, workers))
-        .max_decoding_message_size(options.max_message_bytes);
+    let bytes = Arc::new(Semaphore::new(options.max_request_bytes_in_flight));
+    let terms = Terms {
+        window: options.max_stream_inputs,
+        bytes: bytes.clone(),
+        ends_by: None,
+        max_age: options.max_stream_age.map(jittered),
+        phase: phase.clone(),
+        clock,
+    };
+    let clip = service::Clip { pipeline, model, workers, timeout: options.timeout, terms };
+    let clip = ClipServiceServer::new(clip).max_decoding_message_size(options.max_message_bytes);
     let descriptors = [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
     let reflection = || {
         descriptors.iter().fold(tonic_reflection::server::Builder::configure(), |builder, set| {
@@ -104,7 +121,7 @@ pub async fn serve(
         server = server.max_connection_age(jittered(age));
     }
     server
-        .add_service(Admission::new(clip, &options, clock, &metrics))
+        .add_service(Admission::new(clip, &options, bytes, clock, &metrics))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

@@ -1,15 +1,20 @@
 //! `clip.v1.ClipService`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use super::admission::StreamEnd;
 use super::convert;
 use super::proto;
 use super::proto::clip_service_server::ClipService;
 use super::status;
+use super::streams::{self, AsyncProcess, Responses, Terms};
 use crate::batcher::Workers;
+use crate::clock::{Clock, Timestamp};
+use crate::pipeline::classify::StreamClassifier;
 use crate::pipeline::error::Error;
 use crate::pipeline::{Deadline, Pipeline};
 
@@ -23,15 +28,13 @@ pub struct ModelCard {
 }
 
 pub(super) struct Clip {
-    pipeline: Arc<Pipeline>,
-    model: ModelCard,
-    workers: watch::Receiver<Workers>,
-}
-
-impl Clip {
-    pub(super) fn new(pipeline: Arc<Pipeline>, model: ModelCard, workers: watch::Receiver<Workers>) -> Clip {
-        Clip { pipeline, model, workers }
-    }
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) model: ModelCard,
+    pub(super) workers: watch::Receiver<Workers>,
+    /// Longest time for one input of a stream.
+    pub(super) timeout: Duration,
+    /// Of streams without a deadline of their own.
+    pub(super) terms: Terms,
 }
 
 #[tonic::async_trait]
@@ -40,7 +43,7 @@ impl ClipService for Clip {
         &self,
         request: Request<proto::EmbedRequest>,
     ) -> Result<Response<proto::EmbedResponse>, Status> {
-        let deadline = deadline(&request)?;
+        let deadline: Deadline = extension(&request)?;
         let request = convert::embed_request(request.into_inner()).map_err(status::from_error)?;
         let response = self.pipeline.embed(request, deadline).await.map_err(status::from_error)?;
         Ok(Response::new(convert::embed_response(response)))
@@ -50,10 +53,43 @@ impl ClipService for Clip {
         &self,
         request: Request<proto::ClassifyRequest>,
     ) -> Result<Response<proto::ClassifyResponse>, Status> {
-        let deadline = deadline(&request)?;
+        let deadline: Deadline = extension(&request)?;
         let request = convert::classify_request(request.into_inner());
         let response = self.pipeline.classify(request, deadline).await.map_err(status::from_error)?;
         Ok(Response::new(convert::classify_response(response)))
+    }
+
+    type StreamEmbedStream = Responses<proto::StreamEmbedResponse>;
+
+    async fn stream_embed(
+        &self,
+        request: Request<Streaming<proto::StreamEmbedRequest>>,
+    ) -> Result<Response<Self::StreamEmbedStream>, Status> {
+        let terms = self.terms(&request)?;
+        let embed = EmbedInputs { pipeline: self.pipeline.clone(), clock: self.clock(&terms) };
+        Ok(Response::new(streams::respond(request.into_inner(), terms, embed)))
+    }
+
+    type StreamClassifyStream = Responses<proto::StreamClassifyResponse>;
+
+    async fn stream_classify(
+        &self,
+        request: Request<Streaming<proto::StreamClassifyRequest>>,
+    ) -> Result<Response<Self::StreamClassifyStream>, Status> {
+        let terms = self.terms(&request)?;
+        let clock = self.clock(&terms);
+        let mut inbound = request.into_inner();
+        let Some(first) = inbound.message().await? else {
+            return Ok(Response::new(Box::pin(futures_util::stream::empty())));
+        };
+        let options = convert::classify_options(first).map_err(status::from_error)?;
+        let classifier = self
+            .pipeline
+            .stream_classifier(options.labels, &options.templates, options.top_k)
+            .await
+            .map_err(status::from_error)?;
+        let classify = ClassifyImages { pipeline: self.pipeline.clone(), classifier, clock };
+        Ok(Response::new(streams::respond(inbound, terms, classify)))
     }
 
     async fn get_model(
@@ -82,15 +118,87 @@ impl ClipService for Clip {
     }
 }
 
+impl Clip {
+    fn terms<T>(&self, request: &Request<T>) -> Result<Terms, Status> {
+        let StreamEnd(ends_by) = extension(request)?;
+        Ok(Terms { ends_by, ..self.terms.clone() })
+    }
+
+    fn clock(&self, terms: &Terms) -> InputClock {
+        InputClock { clock: terms.clock, timeout: self.timeout, ends_by: terms.ends_by }
+    }
+}
+
+/// Gives each input of a stream its deadline.
+#[derive(Clone, Copy)]
+struct InputClock {
+    clock: Clock,
+    timeout: Duration,
+    ends_by: Option<Timestamp>,
+}
+
+impl InputClock {
+    fn deadline(&self, asked: Option<Duration>) -> Deadline {
+        let now = self.clock.now();
+        let left = self.ends_by.map_or(self.timeout, |end| end.since(now).min(self.timeout));
+        Deadline::new(now, asked.map_or(left, |asked| asked.min(left)))
+    }
+}
+
+struct EmbedInputs {
+    pipeline: Arc<Pipeline>,
+    clock: InputClock,
+}
+
+impl AsyncProcess<proto::StreamEmbedRequest, proto::StreamEmbedResponse> for EmbedInputs {
+    fn start(
+        &self,
+        message: proto::StreamEmbedRequest,
+    ) -> Result<impl Future<Output = proto::StreamEmbedResponse> + Send + 'static, Status> {
+        let tag = message.tag;
+        let deadline = self.clock.deadline(convert::timeout(message.timeout));
+        let pipeline = self.pipeline.clone();
+        Ok(async move {
+            let result = async {
+                let (input, normalization, truncate) = convert::stream_input(message)?;
+                pipeline.embed_one(input, normalization, truncate, deadline).await
+            };
+            convert::stream_embed_response(tag, result.await)
+        })
+    }
+}
+
+struct ClassifyImages {
+    pipeline: Arc<Pipeline>,
+    classifier: StreamClassifier,
+    clock: InputClock,
+}
+
+impl AsyncProcess<proto::StreamClassifyRequest, proto::StreamClassifyResponse> for ClassifyImages {
+    fn start(
+        &self,
+        message: proto::StreamClassifyRequest,
+    ) -> Result<impl Future<Output = proto::StreamClassifyResponse> + Send + 'static, Status> {
+        let (tag, image, timeout) = convert::tagged_image(message).map_err(status::from_error)?;
+        let deadline = self.clock.deadline(timeout);
+        let (pipeline, classifier) = (self.pipeline.clone(), self.classifier.clone());
+        Ok(async move {
+            let result = pipeline.classify_one(classifier.clone(), image, deadline).await;
+            convert::stream_classify_response(tag, result, classifier.labels())
+        })
+    }
+}
+
 /// Sizes and limits are far below 2^32.
 fn wire(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn deadline<T>(request: &Request<T>) -> Result<Deadline, Status> {
+/// What admission attached to the call.
+fn extension<T, E: Copy + Send + Sync + 'static>(request: &Request<T>) -> Result<E, Status> {
     request
         .extensions()
-        .get::<Deadline>()
+        .get::<E>()
         .copied()
         .ok_or_else(|| status::from_error(Error::Internal("a call passed without admission".into())))
 }

@@ -31,6 +31,20 @@ pub struct ClassifyResponse {
     pub timing: Timing,
 }
 
+/// What a stream of images is compared with.
+#[derive(Clone)]
+pub struct StreamClassifier {
+    classifier: Arc<Classifier>,
+    top_k: Option<NonZeroUsize>,
+}
+
+impl StreamClassifier {
+    /// To which predictions point.
+    pub fn labels(&self) -> &[String] {
+        self.classifier.labels()
+    }
+}
+
 impl Pipeline {
     pub async fn classify(
         &self,
@@ -38,22 +52,69 @@ impl Pipeline {
         deadline: Deadline,
     ) -> Result<ClassifyResponse, Error> {
         self.check_inputs("images", request.images.len())?;
-        let templates = self.templates(&request.templates)?;
-        self.check_labels(&request.labels, &templates)?;
-        let per_image = request.top_k.map_or(request.labels.len(), |k| k.get().min(request.labels.len()));
-        check_limit("images x top_k", request.images.len() * per_image, self.limits.predictions)?;
+        let set = self.label_set(request.labels, &request.templates)?;
+        self.check_predictions(request.images.len(), &set, request.top_k)?;
         self.until(deadline, async {
             self.check_room(Modality::Image, request.images.len())?;
-            let labels: Arc<[String]> = request.labels.into();
-            let (classifier, images) = tokio::try_join!(
-                self.labels.classifier(LabelSet { labels: labels.clone(), templates }),
-                self.embed_images(request.images, deadline)
-            )?;
+            let labels = set.labels.clone();
+            let (classifier, images) =
+                tokio::try_join!(self.labels.classifier(set), self.embed_images(request.images, deadline))?;
             let (embeddings, timing) = images;
             let results = self.score(classifier, embeddings, request.top_k).await?;
             Ok(ClassifyResponse { results, labels, timing })
         })
         .await
+    }
+
+    /// Prepares a stream: embeds its labels, however long that takes.
+    pub async fn stream_classifier(
+        &self,
+        labels: Vec<String>,
+        templates: &[String],
+        top_k: Option<NonZeroUsize>,
+    ) -> Result<StreamClassifier, Error> {
+        let set = self.label_set(labels, templates)?;
+        self.check_predictions(1, &set, top_k)?;
+        Ok(StreamClassifier { classifier: self.labels.classifier(set).await?, top_k })
+    }
+
+    /// Classifies one image of a stream: waits for room instead of being refused, and has one error.
+    pub async fn classify_one(
+        &self,
+        stream: StreamClassifier,
+        image: ImageSource,
+        deadline: Deadline,
+    ) -> Result<(Vec<Prediction>, Timing), Error> {
+        self.until(deadline, async {
+            let start = self.clock.now();
+            let row = self.preprocessor.image("image.image".to_owned(), image).await;
+            let row = Row::Image(row.map_err(Error::Invalid)?);
+            let preprocess = self.clock.now().since(start);
+            let mut row = self.run_when_there_is_room(row, deadline).await?;
+            let timing = timing(preprocess, std::slice::from_ref(&row));
+            unit(&mut row.values)?;
+            let StreamClassifier { classifier, top_k } = stream;
+            let score = move || classifier.classify(&row.values, top_k);
+            Ok((self.preprocessor.blocking(score).await?, timing))
+        })
+        .await
+    }
+
+    fn label_set(&self, labels: Vec<String>, templates: &[String]) -> Result<LabelSet, Error> {
+        let templates = self.templates(templates)?;
+        self.check_labels(&labels, &templates)?;
+        Ok(LabelSet { labels: labels.into(), templates })
+    }
+
+    fn check_predictions(
+        &self,
+        images: usize,
+        set: &LabelSet,
+        top_k: Option<NonZeroUsize>,
+    ) -> Result<(), Error> {
+        let labels = set.labels.len();
+        let per_image = top_k.map_or(labels, |k| k.get().min(labels));
+        check_limit("images x top_k", images * per_image, self.limits.predictions)
     }
 
     /// Unit embeddings of the images, in order.

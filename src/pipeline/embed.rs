@@ -72,7 +72,8 @@ impl Pipeline {
                 self.check_room(modality, count(&request.inputs, modality))?;
             }
             let start = self.clock.now();
-            let prepared = self.prepare(request.inputs, request.truncate).await?;
+            let path = |index| format!("inputs[{index}]");
+            let prepared = self.prepare(request.inputs, path, request.truncate).await?;
             let preprocess = self.clock.now().since(start);
 
             let mut rows = Vec::with_capacity(prepared.len());
@@ -92,6 +93,32 @@ impl Pipeline {
         .await
     }
 
+    /// Embeds one input of a stream: waits for room instead of being refused, and has one error.
+    pub async fn embed_one(
+        &self,
+        input: Input,
+        normalization: Normalization,
+        truncate: Truncate,
+        deadline: Deadline,
+    ) -> Result<(Embedding, Timing), Error> {
+        self.until(deadline, async {
+            let start = self.clock.now();
+            let path = |_| "input".to_owned();
+            let prepared = self.prepare(vec![input], path, truncate).await?.pop();
+            let Prepared { row, text } = prepared
+                .unwrap_or_else(|| unreachable!("one input has one result"))
+                .map_err(Error::Invalid)?;
+            let preprocess = self.clock.now().since(start);
+            let mut row = self.run_when_there_is_room(row, deadline).await?;
+            if normalization == Normalization::L2 {
+                unit(&mut row.values)?;
+            }
+            let timing = timing(preprocess, std::slice::from_ref(&row));
+            Ok((Embedding { values: row.values, text }, timing))
+        })
+        .await
+    }
+
     pub(super) fn check_inputs(&self, field: &str, count: usize) -> Result<(), Error> {
         let limit = self.limits.inputs;
         match count {
@@ -104,10 +131,12 @@ impl Pipeline {
         }
     }
 
-    /// Images and texts side by side; each result goes into the place of its input.
+    /// Images and texts side by side; each result goes into the place of its input. `path` names an input by
+    /// its index.
     async fn prepare(
         &self,
         inputs: Vec<Input>,
+        path: impl Fn(usize) -> String,
         truncate: Truncate,
     ) -> Result<Vec<Result<Prepared, InputError>>, Error> {
         let mut slots: Vec<Option<Result<Prepared, InputError>>> = Vec::new();
@@ -124,20 +153,19 @@ impl Pipeline {
                     text_slots.push(index);
                 }
                 Input::Missing => {
-                    let error =
-                        InputError::new(format!("inputs[{index}]"), "one of image and text must be set");
+                    let error = InputError::new(path(index), "one of image and text must be set");
                     slots[index] = Some(Err(error));
                 }
             }
         }
-        let path = |image: usize| format!("inputs[{}].image", image_slots[image]);
+        let image_path = |image: usize| format!("{}.image", path(image_slots[image]));
         let (images, texts) =
-            tokio::join!(self.preprocessor.images(images, path), self.preprocessor.texts(texts));
+            tokio::join!(self.preprocessor.images(images, image_path), self.preprocessor.texts(texts));
         for (index, image) in image_slots.into_iter().zip(images) {
             slots[index] = Some(image.map(|row| Prepared { row: Row::Image(row), text: None }));
         }
         for (index, tokens) in text_slots.into_iter().zip(texts?) {
-            slots[index] = Some(prepared_text(index, tokens, truncate));
+            slots[index] = Some(prepared_text(&path(index), tokens, truncate));
         }
         Ok(slots.into_iter().flatten().collect())
     }
@@ -155,11 +183,11 @@ fn count(inputs: &[Input], modality: Modality) -> usize {
 }
 
 fn prepared_text(
-    index: usize,
+    path: &str,
     tokens: Result<Tokens, TextError>,
     truncate: Truncate,
 ) -> Result<Prepared, InputError> {
-    let field = || format!("inputs[{index}].text");
+    let field = || format!("{path}.text");
     let Tokens { row, tokens, truncated } = tokens.map_err(|error| InputError::new(field(), error))?;
     if truncated && truncate == Truncate::Error {
         let message = format!("{tokens} tokens are more than the context length of {}", row.0.len());

@@ -85,6 +85,24 @@ pub struct Deadline {
     pub reply_by: Timestamp,
 }
 
+/// Longest time kept back for the reply. The answer must leave before the client's own timer fires, and
+/// before tonic's, which starts at the headers and answers CANCELLED.
+const REPLY_MARGIN: Duration = Duration::from_millis(20);
+
+/// Pause before a row that found no room after all looks again.
+const ROOM_PAUSE: Duration = Duration::from_millis(1);
+
+impl Deadline {
+    /// Of a request that arrived at `arrival` and may take `timeout`.
+    pub fn new(arrival: Timestamp, timeout: Duration) -> Deadline {
+        let margin = (timeout / 4).min(REPLY_MARGIN);
+        Deadline {
+            start_by: arrival.saturating_add(timeout - margin),
+            reply_by: arrival.saturating_add(timeout - margin / 2),
+        }
+    }
+}
+
 /// Where the time of a request went; for several inputs, the slowest one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
@@ -159,6 +177,19 @@ impl Pipeline {
     /// Submits rows that somebody waits for; returns their results in order.
     async fn run(&self, rows: Vec<Row>, deadline: Deadline) -> Result<Vec<Embedded>, Error> {
         run(&self.batcher, rows, Class::Interactive, deadline.start_by).await
+    }
+
+    /// Submits one row, and waits for room in the queue as long as the deadline allows.
+    async fn run_when_there_is_room(&self, row: Row, deadline: Deadline) -> Result<Embedded, Error> {
+        loop {
+            self.batcher.room(row.modality()).await;
+            match run(&self.batcher, vec![row.clone()], Class::Interactive, deadline.start_by).await {
+                // Another one was faster.
+                Err(Error::Refused { .. }) => tokio::time::sleep(ROOM_PAUSE).await,
+                Ok(mut rows) => return rows.pop().ok_or_else(|| Error::Internal("a row was lost".into())),
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

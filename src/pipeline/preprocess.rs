@@ -59,7 +59,8 @@ impl Preprocessor {
         stream::iter(images).buffered(self.threads).collect().await
     }
 
-    async fn image(&self, path: String, source: ImageSource) -> Result<ImageRow, InputError> {
+    /// `path` names the image in the request.
+    pub(super) async fn image(&self, path: String, source: ImageSource) -> Result<ImageRow, InputError> {
         let leaf = match &source {
             ImageSource::Encoded(_) => "encoded",
             ImageSource::Rgb { .. } => "rgb.pixels",

@@ -15,6 +15,7 @@ mod metrics;
 mod overload;
 mod readme;
 mod shutdown;
+mod streams;
 mod support;
 mod tidy;
 mod zero_shot;

@@ -73,5 +73,5 @@ fn place(kept: &[u8], mode: &Mode, placement: &Placement, spec: &ImageSpec) -> I
             *pixel = mode.rgb(kept);
         }
     }
-    ImageRow(input.into_boxed_slice())
+    ImageRow(input.into())
 }

@@ -110,11 +110,7 @@ impl TextTokenizer {
         let room = self.context_length - 2;
         let kept = &ids[..ids.len().min(room)];
         let row = [&[self.start], kept, &[self.end]].concat();
-        Ok(Tokens {
-            row: TokenRow(row.into_boxed_slice()),
-            tokens: ids.len() as u32 + 2,
-            truncated: ids.len() > room,
-        })
+        Ok(Tokens { row: TokenRow(row.into()), tokens: ids.len() as u32 + 2, truncated: ids.len() > room })
     }
 }
 

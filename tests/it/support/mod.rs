@@ -71,7 +71,7 @@ pub(crate) async fn channel(running: &Running) -> Channel {
     Channel::from_shared(format!("http://{}", running.grpc_address)).unwrap().connect().await.unwrap()
 }
 
-async fn connect(running: &Running) -> Client {
+pub(crate) async fn connect(running: &Running) -> Client {
     ClipServiceClient::new(channel(running).await).max_decoding_message_size(64 << 20)
 }
 
