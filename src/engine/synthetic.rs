@@ -28,13 +28,13 @@ impl SyntheticEngine {
 impl Engine for SyntheticEngine {
     fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, EngineError> {
         self.gate.pass(batch.rows())?;
-        let rows: Vec<Vec<u8>> = match batch {
-            Batch::Images(rows) => rows.iter().map(|row| row.0.to_vec()).collect(),
+        let seeds: Vec<u64> = match batch {
+            Batch::Images(rows) => rows.iter().map(|row| hash(row.0.iter().copied())).collect(),
             Batch::Texts(rows) => {
-                rows.iter().map(|row| row.0.iter().flat_map(|id| id.to_le_bytes()).collect()).collect()
+                rows.iter().map(|row| hash(row.0.iter().flat_map(|id| id.to_le_bytes()))).collect()
             }
         };
-        Ok(Array2::from_shape_fn((rows.len(), self.embed_dim), |(row, column)| element(&rows[row], column)))
+        Ok(Array2::from_shape_fn((seeds.len(), self.embed_dim), |(row, column)| element(seeds[row], column)))
     }
 
     fn description(&self) -> &Description {
@@ -42,12 +42,14 @@ impl Engine for SyntheticEngine {
     }
 }
 
-/// FNV-1a over the row and the column, to a number between -1 and 1.
-fn element(row: &[u8], column: usize) -> f32 {
-    let hash =
-        row.iter().copied().chain(column.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
+/// FNV-1a.
+fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// A number between -1 and 1.
+fn element(seed: u64, column: usize) -> f32 {
+    let hash = hash(seed.to_le_bytes().into_iter().chain(column.to_le_bytes()));
     (hash >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
 }
 
