@@ -4,6 +4,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::batcher::{self, Batcher, OpenEngine, Workers};
-use crate::clip::classifier::{Bias, Logits};
+use crate::clip::classifier::{Coefficient, Logits};
 use crate::clip::image::ImagePreprocessor;
 use crate::clip::spec::ClipSpec;
 use crate::clip::text::TextTokenizer;
@@ -22,7 +23,9 @@ use crate::engine::onnx::OnnxModel;
 use crate::engine::{Description, Engine, EngineError};
 use crate::grpc::{self, ModelCard};
 use crate::http::metrics::MetricsServer;
+use crate::model::classifiers::{ClassifierFileError, Head, read_classifiers};
 use crate::model::{Model, ModelError};
+use crate::pipeline::classifiers::{self, Source};
 use crate::pipeline::{self, Pipeline};
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
@@ -46,6 +49,8 @@ pub enum StartError {
     Engine(#[from] EngineError),
     #[error("tokenizer.json: {0}")]
     Tokenizer(#[from] crate::clip::text::TokenizerError),
+    #[error(transparent)]
+    Classifier(#[from] ClassifierFileError),
     #[error("cannot listen on {address} ({flag}): {error}")]
     Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
     #[error("cannot start a thread: {0}")]
@@ -158,7 +163,12 @@ pub fn start(config: &Config, served: Served) -> Result<Running, StartError> {
     let batcher = Batcher::start(options, served.engines).map_err(StartError::Thread)?;
     let workers = batcher.workers();
     let options = pipeline_options(config, &served.spec, clock, &metrics);
-    let pipeline = Arc::new(Pipeline::new(options, images, texts, batcher.handle()));
+    let mut pipeline = Pipeline::new(options, images, texts, batcher.handle());
+    if let Some(directory) = &config.classifiers {
+        add_classifiers(&mut pipeline, directory)?;
+    }
+    let pipeline = Arc::new(pipeline);
+    embed_when_ready(pipeline.clone(), workers.clone());
 
     let (phase, phases) = watch::channel(Phase::Serving);
     let services = grpc::Services {
@@ -191,6 +201,31 @@ pub fn start(config: &Config, served: Served) -> Result<Running, StartError> {
     })
 }
 
+fn add_classifiers(pipeline: &mut Pipeline, directory: &Path) -> Result<(), StartError> {
+    for (name, file) in read_classifiers(directory)? {
+        let source = match file.head {
+            Some(Head { weights, biases }) => Source::Head { weights, biases },
+            None => Source::Prompts { templates: file.templates },
+        };
+        let path = directory.join(&name);
+        let description = classifiers::Description { name, labels: file.labels, source, top_k: file.top_k };
+        pipeline
+            .add_classifier(description)
+            .map_err(|error| StartError::Classifier(ClassifierFileError::new(&path, error)))?;
+    }
+    Ok(())
+}
+
+/// Embeds the named classifiers in the background; readiness does not wait for them.
+fn embed_when_ready(pipeline: Arc<Pipeline>, mut workers: watch::Receiver<Workers>) {
+    tokio::spawn(async move {
+        // An error means that the batcher has ended, and the server with it.
+        if workers.wait_for(|workers| workers.counts.ready > 0).await.is_ok() {
+            pipeline.embed_named_classifiers().await;
+        }
+    });
+}
+
 fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
@@ -207,7 +242,10 @@ fn pipeline_options(config: &Config, spec: &ClipSpec, clock: Clock, metrics: &Me
             .map_or(NonZeroUsize::MIN, |quarter| quarter.min(config.scheduling.max_batch_size)),
         fill_timeout: config.grpc.timeout,
         embed_dim: NonZeroUsize::new(spec.embed_dim).unwrap_or(NonZeroUsize::MIN),
-        logits: Logits { scale: spec.logit_scale, bias: Bias::Shared(spec.logit_bias) },
+        logits: Logits {
+            scale: Coefficient::Shared(spec.logit_scale),
+            bias: Coefficient::Shared(spec.logit_bias),
+        },
         clock,
         metrics: metrics.clone(),
     }

@@ -27,14 +27,13 @@ pub struct Classifier {
 /// From similarity to logit: `scale * similarity + bias`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logits {
-    pub scale: f32,
-    pub bias: Bias,
+    pub scale: Coefficient,
+    pub bias: Coefficient,
 }
 
-/// Added to the logits.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Bias {
-    /// The same for every label; it cancels in the softmax.
+pub enum Coefficient {
+    /// The same for every label. Such a bias cancels in the softmax.
     Shared(f32),
     /// One for each label, in label order.
     PerLabel(Arc<[f32]>),
@@ -58,8 +57,8 @@ pub enum ClassifierError {
     NoLabels,
     #[error("{labels} labels need {expected} numbers, got {actual}")]
     Shape { labels: usize, expected: usize, actual: usize },
-    #[error("{labels} labels need as many biases, got {actual}")]
-    BiasCount { labels: usize, actual: usize },
+    #[error("{labels} labels need as many scales and biases, got {actual}")]
+    CoefficientCount { labels: usize, actual: usize },
     #[error("scale and bias must be finite")]
     NotFinite,
     #[error("the row of label {label:?} is not of length 1")]
@@ -97,9 +96,48 @@ impl Classifier {
         Self::from_unit_rows(labels, embed_dim, rows, logits)
     }
 
-    /// Takes rows of shape [labels, embed_dim] as they are, for example a trained linear head.
+    /// A trained linear head: `weights` of shape [labels, embed_dim] and one bias per label, whose logits for a
+    /// unit embedding x are `weights x + biases`. That is the cosine to a label's row times the row's length;
+    /// a label whose row is zero has similarity 0 and its bias as logit.
+    pub fn from_head(
+        labels: Arc<[String]>,
+        embed_dim: NonZeroUsize,
+        mut weights: Vec<f32>,
+        biases: Vec<f32>,
+    ) -> Result<Self, ClassifierError> {
+        check_len(&labels, labels.len() * embed_dim.get(), weights.len())?;
+        let mut lengths = Vec::with_capacity(labels.len());
+        for row in weights.chunks_exact_mut(embed_dim.get()) {
+            lengths.push(dot(row, row).sqrt());
+            // Only a row of zeros has no direction that is finite; it stays as it is.
+            let _ = normalize(row);
+        }
+        let logits = Logits {
+            scale: Coefficient::PerLabel(lengths.into()),
+            bias: Coefficient::PerLabel(biases.into()),
+        };
+        Self::new(labels, embed_dim, weights, logits)
+    }
+
+    /// Takes rows of shape [labels, embed_dim] as they are.
     /// Each must have length 1 (to 0.001): of others the similarity would be no cosine.
     pub fn from_unit_rows(
+        labels: Arc<[String]>,
+        embed_dim: NonZeroUsize,
+        rows: Vec<f32>,
+        logits: Logits,
+    ) -> Result<Self, ClassifierError> {
+        check_len(&labels, labels.len() * embed_dim.get(), rows.len())?;
+        for (label, row) in labels.iter().zip(rows.chunks_exact(embed_dim.get())) {
+            if !is_unit(row) {
+                return Err(ClassifierError::NotUnit { label: label.clone() });
+            }
+        }
+        Self::new(labels, embed_dim, rows, logits)
+    }
+
+    /// `rows` have the right length.
+    fn new(
         labels: Arc<[String]>,
         embed_dim: NonZeroUsize,
         rows: Vec<f32>,
@@ -108,13 +146,8 @@ impl Classifier {
         if labels.is_empty() {
             return Err(ClassifierError::NoLabels);
         }
-        check_len(&labels, labels.len() * embed_dim.get(), rows.len())?;
-        logits.check(labels.len())?;
-        for (label, row) in labels.iter().zip(rows.chunks_exact(embed_dim.get())) {
-            if !is_unit(row) {
-                return Err(ClassifierError::NotUnit { label: label.clone() });
-            }
-        }
+        logits.scale.check(labels.len())?;
+        logits.bias.check(labels.len())?;
         let matrix = Array2::from_shape_vec((labels.len(), embed_dim.get()), rows)
             .expect("the length was checked against the shape");
         Ok(Self { labels, matrix, logits })
@@ -163,27 +196,27 @@ fn best_first(logits: &[f32], top_k: Option<NonZeroUsize>) -> Vec<usize> {
 
 impl Logits {
     fn of(&self, index: usize, similarity: f32) -> f32 {
-        let bias = match &self.bias {
-            Bias::Shared(bias) => *bias,
-            Bias::PerLabel(biases) => biases[index],
-        };
-        self.scale * similarity + bias
+        self.scale.of(index) * similarity + self.bias.of(index)
+    }
+}
+
+impl Coefficient {
+    fn of(&self, index: usize) -> f32 {
+        match self {
+            Coefficient::Shared(value) => *value,
+            Coefficient::PerLabel(values) => values[index],
+        }
     }
 
     fn check(&self, labels: usize) -> Result<(), ClassifierError> {
-        let biases = match &self.bias {
-            Bias::Shared(bias) => std::slice::from_ref(bias),
-            Bias::PerLabel(biases) if biases.len() == labels => biases,
-            Bias::PerLabel(biases) => {
-                let actual = biases.len();
-                return Err(ClassifierError::BiasCount { labels, actual });
+        let values = match self {
+            Coefficient::Shared(value) => std::slice::from_ref(value),
+            Coefficient::PerLabel(values) if values.len() == labels => values,
+            Coefficient::PerLabel(values) => {
+                return Err(ClassifierError::CoefficientCount { labels, actual: values.len() });
             }
         };
-        if self.scale.is_finite() && biases.iter().all(|bias| bias.is_finite()) {
-            Ok(())
-        } else {
-            Err(ClassifierError::NotFinite)
-        }
+        if values.iter().all(|value| value.is_finite()) { Ok(()) } else { Err(ClassifierError::NotFinite) }
     }
 }
 

@@ -42,6 +42,10 @@ pub struct ServeFlags {
     /// [default: the small embedded emoji model]
     #[arg(long, env = "CLIPD_MODEL", help_heading = "Model and device")]
     pub model: Option<String>,
+    /// Directory with named classifiers: label sets and linear heads, as TOML or JSON
+    /// [default: none]
+    #[arg(long, env = "CLIPD_CLASSIFIERS", help_heading = "Model and device")]
+    pub classifiers: Option<String>,
     /// auto, cpu or openvino
     #[arg(long, env = "CLIPD_DEVICE", default_value = "auto", help_heading = "Model and device")]
     pub device: String,

@@ -25,6 +25,8 @@ pub struct Config {
     pub listen: SocketAddr,
     pub metrics_listen: SocketAddr,
     pub model: ModelSource,
+    /// Where named classifiers are.
+    pub classifiers: Option<PathBuf>,
     pub device: DeviceChoice,
     pub precision: PrecisionChoice,
     /// Worker threads, each with a session of its own.
@@ -90,6 +92,7 @@ impl Config {
                 None => ModelSource::Builtin,
                 Some(directory) => ModelSource::Directory(directory.into()),
             },
+            classifiers: flags.classifiers.as_ref().map(PathBuf::from),
             device: problems.choice(
                 "--device",
                 &flags.device,

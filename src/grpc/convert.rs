@@ -8,6 +8,7 @@ use tonic::Code;
 use super::proto;
 use super::status;
 use crate::clip::classifier::Prediction;
+use crate::pipeline::classifiers::Labels;
 use crate::pipeline::classify::{ClassifyRequest, ClassifyResponse};
 use crate::pipeline::embed::{EmbedRequest, EmbedResponse, Embedding, Input, Normalization, Truncate};
 use crate::pipeline::error::{Error, InputError};
@@ -15,9 +16,8 @@ use crate::pipeline::{ImageSource, Timing};
 
 /// What a stream of images asks for.
 pub(super) struct ClassifyOptions {
-    pub(super) labels: Vec<String>,
-    pub(super) templates: Vec<String>,
-    /// `None`: all labels.
+    pub(super) labels: Labels,
+    /// `None`: all labels, or as the named classifier has it.
     pub(super) top_k: Option<NonZeroUsize>,
 }
 
@@ -89,13 +89,22 @@ fn wire_embedding(Embedding { values, text }: Embedding) -> proto::Embedding {
     }
 }
 
-pub(super) fn classify_request(request: proto::ClassifyRequest) -> ClassifyRequest {
-    ClassifyRequest {
+pub(super) fn classify_request(request: proto::ClassifyRequest) -> Result<ClassifyRequest, Error> {
+    Ok(ClassifyRequest {
         images: request.images.into_iter().map(image_source).collect(),
-        labels: request.labels,
-        templates: request.templates,
+        labels: labels(request.classifier, request.labels, request.templates)?,
         top_k: NonZeroUsize::new(request.top_k as usize),
+    })
+}
+
+fn labels(classifier: String, labels: Vec<String>, templates: Vec<String>) -> Result<Labels, Error> {
+    if classifier.is_empty() {
+        return Ok(Labels::Listed { labels, templates });
     }
+    if labels.is_empty() && templates.is_empty() {
+        return Ok(Labels::Named(classifier));
+    }
+    Err(Error::Invalid(InputError::new("classifier", "excludes labels and templates")))
 }
 
 pub(super) fn classify_response(response: ClassifyResponse) -> proto::ClassifyResponse {
@@ -151,8 +160,9 @@ pub(super) fn classify_options(message: proto::StreamClassifyRequest) -> Result<
     let Some(proto::stream_classify_request::Request::Options(options)) = message.request else {
         return Err(Error::Invalid(InputError::new("options", "must be set in the first message")));
     };
-    let proto::ClassifyOptions { labels, templates, top_k } = options;
-    Ok(ClassifyOptions { labels, templates, top_k: NonZeroUsize::new(top_k as usize) })
+    let proto::ClassifyOptions { labels: listed, templates, top_k, classifier } = options;
+    let labels = labels(classifier, listed, templates)?;
+    Ok(ClassifyOptions { labels, top_k: NonZeroUsize::new(top_k as usize) })
 }
 
 /// Any message but the first: tag, image, timeout.

@@ -54,7 +54,7 @@ impl ClipService for Clip {
         request: Request<proto::ClassifyRequest>,
     ) -> Result<Response<proto::ClassifyResponse>, Status> {
         let deadline: Deadline = extension(&request)?;
-        let request = convert::classify_request(request.into_inner());
+        let request = convert::classify_request(request.into_inner()).map_err(status::from_error)?;
         let response = self.pipeline.classify(request, deadline).await.map_err(status::from_error)?;
         Ok(Response::new(convert::classify_response(response)))
     }
@@ -85,7 +85,7 @@ impl ClipService for Clip {
         let options = convert::classify_options(first).map_err(status::from_error)?;
         let classifier = self
             .pipeline
-            .stream_classifier(options.labels, &options.templates, options.top_k)
+            .stream_classifier(options.labels, options.top_k)
             .await
             .map_err(status::from_error)?;
         let classify = ClassifyImages { pipeline: self.pipeline.clone(), classifier, clock };
@@ -114,6 +114,7 @@ impl ClipService for Clip {
             precision: description.precision,
             limits: Some(limits),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
+            classifiers: self.pipeline.classifier_names().map(str::to_owned).collect(),
         }))
     }
 }

@@ -13,6 +13,7 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 pub(super) fn from_error(error: Error) -> Status {
     match error {
         Error::Invalid(input) => Status::invalid_argument(input.to_string()),
+        Error::NotFound { .. } => Status::not_found(error.to_string()),
         Error::Refused { retry_after, .. } => overloaded(&error.to_string(), retry_after),
         Error::Unavailable(_) => Status::unavailable(error.to_string()),
         Error::DeadlineExceeded => Status::deadline_exceeded(error.to_string()),

@@ -7,6 +7,7 @@
 
 mod builtin;
 mod checkpoint;
+pub mod classifiers;
 mod config;
 pub mod graph;
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub enum Error {
     /// The request is wrong; repeating it gives the same answer.
     #[error("{0}")]
     Invalid(InputError),
+    #[error("classifier: the server has none named {classifier:?}")]
+    NotFound { classifier: String },
     /// There is no room now.
     #[error("overloaded: {}", reason.as_str())]
     Refused {

@@ -6,6 +6,7 @@
 //! What is wrong with one input is that input's error; what is wrong with the request, or with the server,
 //! is the request's error.
 
+pub mod classifiers;
 pub mod classify;
 pub mod embed;
 pub mod error;
@@ -26,7 +27,8 @@ use crate::modality::Modality;
 use crate::scheduler::{Class, Rejection};
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
-use error::Error;
+use classifiers::Named;
+use error::{Error, InputError};
 use labels::LabelCache;
 use preprocess::Preprocessor;
 
@@ -117,6 +119,8 @@ pub struct Pipeline {
     preprocessor: Arc<Preprocessor>,
     batcher: Handle,
     labels: LabelCache,
+    named: Named,
+    embed_dim: NonZeroUsize,
     clock: Clock,
     metrics: Metrics,
 }
@@ -137,6 +141,8 @@ impl Pipeline {
             preprocessor,
             batcher,
             labels,
+            named: Named::new(),
+            embed_dim: options.embed_dim,
             clock: options.clock,
             metrics: options.metrics,
         }
@@ -220,4 +226,12 @@ fn timing(preprocess: Duration, rows: &[Embedded]) -> Timing {
 fn unit(values: &mut [f32]) -> Result<(), Error> {
     embedding::normalize(values)
         .map_err(|error| Error::Internal(format!("the model gave an embedding: {error}")))
+}
+
+fn check_limit(field: &str, count: usize, limit: usize) -> Result<(), Error> {
+    if count > limit {
+        let message = format!("{count} are more than the limit of {limit}");
+        return Err(Error::Invalid(InputError::new(field, message)));
+    }
+    Ok(())
 }

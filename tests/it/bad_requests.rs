@@ -96,7 +96,7 @@ async fn a_bad_request_is_refused_whole_and_the_message_names_the_field() {
         images: vec![picture(0); images],
         labels: strings(labels),
         templates: strings(templates),
-        top_k: 0,
+        ..ClassifyRequest::default()
     };
     let long = "x".repeat(101);
     let table: Vec<(&str, ClassifyRequest, &str)> = vec![

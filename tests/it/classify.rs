@@ -12,7 +12,7 @@ fn request(images: &[&str]) -> ClassifyRequest {
         images: images.iter().map(|name| image(fixture(&format!("images/{name}.png")))).collect(),
         labels: WORDS.map(str::to_owned).to_vec(),
         templates: vec!["an emoji of {}".to_owned()],
-        top_k: 0,
+        ..ClassifyRequest::default()
     }
 }
 

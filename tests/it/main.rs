@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and show what it measured")]
 
 mod bad_requests;
+mod classifiers;
 mod classify;
 mod command_line;
 mod embed;

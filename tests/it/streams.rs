@@ -245,6 +245,7 @@ fn options(labels: &[&str]) -> StreamClassifyRequest {
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         templates: vec!["an emoji of {}".to_owned()],
         top_k: 1,
+        ..ClassifyOptions::default()
     };
     StreamClassifyRequest { request: Some(ClassifyMessage::Options(options)) }
 }
@@ -277,6 +278,7 @@ async fn a_stream_of_images_is_classified_like_single_ones() {
         labels: words.map(str::to_owned).to_vec(),
         templates: vec!["an emoji of {}".to_owned()],
         top_k: 1,
+        ..ClassifyRequest::default()
     };
     let single = server.client.classify(single).await.unwrap().into_inner();
     for (tag, result) in single.results.iter().enumerate() {

@@ -41,6 +41,7 @@ async fn accuracy(vendor: &str) -> Accuracy {
             labels: labels.clone(),
             templates: TEMPLATES.map(str::to_owned).to_vec(),
             top_k: 5,
+            ..ClassifyRequest::default()
         };
         let response = server.client.classify(with_timeout(request, std::time::Duration::from_secs(300)));
         for ((_, truth), result) in part.iter().zip(response.await.unwrap().into_inner().results) {

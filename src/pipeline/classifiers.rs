@@ -1,0 +1,206 @@
+//! What images are compared with: labels of the request, or a classifier that the server has by name.
+//!
+//! Checks label sets, and keeps the named classifiers: label sets, embedded when they are first needed or in
+//! the background, and trained linear heads, which need no embedding.
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use super::error::{Error, InputError};
+use super::labels::LabelSet;
+use super::{Pipeline, check_limit};
+use crate::clip::classifier::Classifier;
+use crate::clip::prompt::PromptTemplate;
+
+/// Which labels a request asks for.
+#[derive(Clone, Debug)]
+pub enum Labels {
+    Listed {
+        labels: Vec<String>,
+        /// Empty: the default template.
+        templates: Vec<String>,
+    },
+    /// A classifier of the server.
+    Named(String),
+}
+
+/// A classifier of the server, as its operator describes it.
+#[derive(Clone, Debug)]
+pub struct Description {
+    pub name: String,
+    pub labels: Vec<String>,
+    pub source: Source,
+    /// For requests that do not say; `None`: all labels.
+    pub top_k: Option<NonZeroUsize>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Source {
+    Prompts {
+        /// Empty: the default template.
+        templates: Vec<String>,
+    },
+    /// `weights` of shape [labels, embed_dim] and one bias per label.
+    Head { weights: Vec<f32>, biases: Vec<f32> },
+}
+
+/// By name.
+pub(super) type Named = BTreeMap<String, NamedClassifier>;
+
+pub(super) struct NamedClassifier {
+    top_k: Option<NonZeroUsize>,
+    /// `None`: a linear head.
+    set: Option<LabelSet>,
+    classifier: OnceCell<Arc<Classifier>>,
+}
+
+/// Checked labels whose embeddings may still be missing.
+pub(super) enum Chosen<'a> {
+    Listed(LabelSet),
+    Named(&'a NamedClassifier),
+}
+
+impl Pipeline {
+    /// Adds a classifier of the server. An error names the field of the description.
+    pub fn add_classifier(&mut self, description: Description) -> Result<(), Error> {
+        let Description { name, labels, source, top_k } = description;
+        let named = match source {
+            Source::Prompts { templates } => {
+                let set = self.label_set(labels, &templates)?;
+                NamedClassifier { top_k, set: Some(set), classifier: OnceCell::new() }
+            }
+            Source::Head { weights, biases } => {
+                self.check_labels(&labels, &[])?;
+                let classifier = Classifier::from_head(labels.into(), self.embed_dim, weights, biases)
+                    .map_err(|error| Error::Invalid(InputError::new("head", error)))?;
+                NamedClassifier {
+                    top_k,
+                    set: None,
+                    classifier: OnceCell::new_with(Some(Arc::new(classifier))),
+                }
+            }
+        };
+        self.named.insert(name, named);
+        Ok(())
+    }
+
+    pub fn classifier_names(&self) -> impl Iterator<Item = &str> {
+        self.named.keys().map(String::as_str)
+    }
+
+    /// Embeds the labels of every named classifier, one after the other, so that requests need not wait.
+    /// One that fails is left to the first request that needs it.
+    pub async fn embed_named_classifiers(&self) {
+        for (name, named) in &self.named {
+            match self.named_classifier(named).await {
+                Ok(classifier) => {
+                    tracing::info!(name, labels = classifier.labels().len(), "classifier ready");
+                }
+                Err(error) => tracing::warn!(name, %error, "classifier not embedded yet"),
+            }
+        }
+    }
+
+    pub(super) fn choose(&self, labels: Labels) -> Result<Chosen<'_>, Error> {
+        match labels {
+            Labels::Listed { labels, templates } => Ok(Chosen::Listed(self.label_set(labels, &templates)?)),
+            Labels::Named(name) => {
+                let named = self.named.get(&name);
+                named.map(Chosen::Named).ok_or(Error::NotFound { classifier: name })
+            }
+        }
+    }
+
+    pub(super) async fn classifier(&self, chosen: Chosen<'_>) -> Result<Arc<Classifier>, Error> {
+        match chosen {
+            Chosen::Listed(set) => self.labels.classifier(set).await,
+            Chosen::Named(named) => self.named_classifier(named).await,
+        }
+    }
+
+    async fn named_classifier(&self, named: &NamedClassifier) -> Result<Arc<Classifier>, Error> {
+        let make = || async {
+            match &named.set {
+                Some(set) => self.labels.classifier(set.clone()).await,
+                None => unreachable!("a linear head is there from the beginning"),
+            }
+        };
+        named.classifier.get_or_try_init(make).await.cloned()
+    }
+
+    fn label_set(&self, labels: Vec<String>, templates: &[String]) -> Result<LabelSet, Error> {
+        let templates = self.templates(templates)?;
+        self.check_labels(&labels, &templates)?;
+        Ok(LabelSet { labels: labels.into(), templates })
+    }
+
+    fn templates(&self, templates: &[String]) -> Result<Vec<PromptTemplate>, Error> {
+        check_limit("templates", templates.len(), self.limits.templates)?;
+        if templates.is_empty() {
+            return Ok(vec![PromptTemplate::default()]);
+        }
+        templates
+            .iter()
+            .enumerate()
+            .map(|(index, template)| {
+                let field = format!("templates[{index}]");
+                check_limit(&format!("{field} bytes"), template.len(), self.limits.text_bytes)?;
+                PromptTemplate::parse(template).map_err(|error| Error::Invalid(InputError::new(field, error)))
+            })
+            .collect()
+    }
+
+    fn check_labels(&self, labels: &[String], templates: &[PromptTemplate]) -> Result<(), Error> {
+        if labels.is_empty() {
+            return Err(Error::Invalid(InputError::new("labels", "must not be empty")));
+        }
+        check_limit("labels", labels.len(), self.limits.labels)?;
+        check_limit("labels x templates", labels.len().saturating_mul(templates.len()), self.limits.prompts)?;
+        let mut seen = HashMap::with_capacity(labels.len());
+        for (index, label) in labels.iter().enumerate() {
+            let invalid =
+                |message: String| Error::Invalid(InputError::new(format!("labels[{index}]"), message));
+            if label.trim().is_empty() {
+                return Err(invalid("must not be empty".into()));
+            }
+            if label.len() > self.limits.text_bytes {
+                let (bytes, limit) = (label.len(), self.limits.text_bytes);
+                return Err(invalid(format!("{bytes} bytes are more than the limit of {limit}")));
+            }
+            if let Some(first) = seen.insert(label, index) {
+                return Err(invalid(format!("is the same as labels[{first}]")));
+            }
+        }
+        self.check_prompt_bytes(labels, templates)
+    }
+
+    /// A template of many `{}` could make prompts far larger than anything that was sent.
+    fn check_prompt_bytes(&self, labels: &[String], templates: &[PromptTemplate]) -> Result<(), Error> {
+        let longest = labels.iter().map(String::len).max().unwrap_or(0);
+        templates.iter().enumerate().try_for_each(|(index, template)| {
+            let field = format!("templates[{index}] with its longest label: bytes");
+            check_limit(&field, template.rendered_bytes(longest), self.limits.text_bytes)
+        })
+    }
+}
+
+impl Chosen<'_> {
+    pub(super) fn label_count(&self) -> usize {
+        match self {
+            Chosen::Listed(set) => set.labels.len(),
+            Chosen::Named(NamedClassifier { set: Some(set), .. }) => set.labels.len(),
+            Chosen::Named(named) => named.classifier.get().map_or(0, |head| head.labels().len()),
+        }
+    }
+
+    /// What the request asks for, or else the named classifier's own.
+    pub(super) fn top_k(&self, asked: Option<NonZeroUsize>) -> Option<NonZeroUsize> {
+        match self {
+            Chosen::Listed(_) => asked,
+            Chosen::Named(named) => asked.or(named.top_k),
+        }
+    }
+}
