@@ -17,6 +17,7 @@ from server import CLIP_SERVICE
 
 # Seconds; far above what any call here takes.
 TIMEOUT = 60
+METHODS = ["Embed", "Classify", "StreamEmbed", "StreamClassify", "GetModel"]
 
 
 def text(content):
@@ -49,7 +50,7 @@ def test_reflection_describes_the_service(server):
     assert CLIP_SERVICE in services
     assert "grpc.health.v1.Health" in services
     service = DescriptorPool(database).FindServiceByName(CLIP_SERVICE)
-    assert [method.name for method in service.methods] == ["Embed", "Classify", "GetModel"]
+    assert [method.name for method in service.methods] == METHODS
     assert service.methods_by_name["Embed"].input_type.fields_by_name["inputs"].message_type.name == "Input"
 
 
