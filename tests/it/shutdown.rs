@@ -1,20 +1,25 @@
 //! The end of a server under load: every accepted call is answered, nothing holds it up.
 
-use tonic::Code;
-use tonic_health::pb::HealthCheckRequest;
+use tonic::{Code, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::support::scrape::Scrape;
 use crate::support::*;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_accepted_call_is_answered_and_a_watch_does_not_hold_it_up() {
-    let (server, gate) = Server::gated(&["--max-batch-size=2"]).await;
+async fn watch_until_serving(server: &Server) -> Streaming<HealthCheckResponse> {
     let request = HealthCheckRequest { service: String::new() };
     let mut watch =
         HealthClient::new(channel(&server.running).await).watch(request).await.unwrap().into_inner();
-    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+    watch
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_accepted_call_is_answered_and_a_watch_does_not_hold_it_up() {
+    let (server, gate) = Server::gated(&["--max-batch-size=2"]).await;
+    let mut watch = watch_until_serving(&server).await;
 
     gate.close();
     let calls: Vec<_> = (0..7)
@@ -48,10 +53,7 @@ async fn every_accepted_call_is_answered_and_a_watch_does_not_hold_it_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_still_answers_while_it_leaves() {
     let (server, gate) = Server::gated(&["--drain-delay=200ms"]).await;
-    let request = HealthCheckRequest { service: String::new() };
-    let mut watch =
-        HealthClient::new(channel(&server.running).await).watch(request).await.unwrap().into_inner();
-    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    let mut watch = watch_until_serving(&server).await;
     gate.close();
     let mut client = server.client;
     let shutdown = tokio::spawn(server.running.shutdown());
