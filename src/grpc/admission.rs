@@ -197,9 +197,9 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let metrics = &self.door.metrics;
-        self.door.in_flight.decrement(1.0);
         metrics.requests(self.method, status::code_name(self.code)).increment(1);
         metrics.request_duration(self.method).record_duration(self.door.clock.now().since(self.arrival));
+        self.door.in_flight.decrement(1.0);
     }
 }
 

@@ -23,7 +23,7 @@ async fn every_documented_metric_is_there_and_the_counts_add_up() {
     server.client.classify(classify).await.unwrap();
     server.client.classify(ClassifyRequest::default()).await.unwrap_err();
 
-    let scrape = Scrape::of(server.running.metrics_address).await;
+    let scrape = Scrape::quiet(server.running.metrics_address).await;
     let check = |sample: &str, expected: f64| assert_eq!(scrape.value(sample), expected, "{sample}");
     check("clip_requests_total{method=\"Embed\",code=\"OK\"}", 1.0);
     check("clip_requests_total{method=\"Classify\",code=\"OK\"}", 1.0);

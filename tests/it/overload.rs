@@ -84,7 +84,7 @@ async fn calls_in_flight_are_limited_before_the_body_is_read() {
     gate.open_again();
     running.await.unwrap().unwrap();
     server.client.clone().embed(one_image(3)).await.unwrap();
-    let scrape = Scrape::of(server.running.metrics_address).await;
+    let scrape = Scrape::quiet(server.running.metrics_address).await;
     assert_eq!(scrape.value("clip_rejections_total{reason=\"concurrent_requests\"}"), 1.0);
     assert_eq!(scrape.value("clip_requests_total{method=\"Embed\",code=\"RESOURCE_EXHAUSTED\"}"), 1.0);
 }
@@ -118,7 +118,7 @@ async fn an_expired_call_is_answered_in_time_and_costs_no_compute() {
     gate.open_again();
     running.await.unwrap().unwrap();
     server.client.clone().embed(one_image(3)).await.unwrap();
-    let scrape = Scrape::of(server.running.metrics_address).await;
+    let scrape = Scrape::quiet(server.running.metrics_address).await;
     assert_eq!(scrape.jobs("expired"), 1.0);
     assert_eq!(scrape.jobs("completed"), 2.0);
     assert_eq!(scrape.value("clip_batch_rows_sum{modality=\"image\"}"), 2.0, "it never ran");
@@ -161,7 +161,7 @@ async fn a_client_that_leaves_frees_its_place() {
     gate.open_again();
     running.await.unwrap().unwrap();
     staying.await.unwrap().unwrap();
-    let scrape = Scrape::of(server.running.metrics_address).await;
+    let scrape = Scrape::quiet(server.running.metrics_address).await;
     assert_eq!(scrape.jobs("cancelled"), 2.0);
     assert_eq!(scrape.jobs("completed"), 2.0);
     assert_eq!(scrape.value("clip_requests_total{method=\"Embed\",code=\"CANCELLED\"}"), 2.0);

@@ -90,7 +90,7 @@ async fn ten_thousand_inputs_are_answered_once_each_and_memory_stays_flat() {
     println!("resident memory at the end / after a tenth: {grown:.3}");
     // Other tests run in this process too; what leaks 9,000 rows of 12 KiB would show all the same.
     assert!(grown < 1.5, "{grown}");
-    let scrape = Scrape::of(server.running.metrics_address).await;
+    let scrape = Scrape::quiet(server.running.metrics_address).await;
     assert_eq!(scrape.jobs("completed"), 9900.0);
     assert_eq!(scrape.jobs("rejected"), 0.0);
     assert_eq!(scrape.value("clip_requests_total{method=\"StreamEmbed\",code=\"OK\"}"), 1.0);

@@ -25,6 +25,14 @@ impl Scrape {
         Scrape { samples: parse(text), text: text.to_owned() }
     }
 
+    /// As `of`, once no call is in flight: a call is counted a moment after its client has the answer.
+    pub(crate) async fn quiet(address: SocketAddr) -> Scrape {
+        while Scrape::of(address).await.value("clip_requests_in_flight") > 0.0 {
+            tokio::task::yield_now().await;
+        }
+        Scrape::of(address).await
+    }
+
     /// The value of a sample; 0 if it has not been written yet.
     pub(crate) fn value(&self, sample: &str) -> f64 {
         self.samples.get(sample).copied().unwrap_or(0.0)
