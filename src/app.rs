@@ -17,6 +17,7 @@ use crate::clip::image::ImagePreprocessor;
 use crate::clip::spec::ClipSpec;
 use crate::clip::text::TextTokenizer;
 use crate::clock::Clock;
+use crate::config::report::MemoryLimits;
 use crate::config::{Config, DeviceChoice, ModelSource, PrecisionChoice};
 use crate::engine::device::{Device, Precision, available_devices, bf16_preferred};
 use crate::engine::onnx::OnnxModel;
@@ -142,7 +143,8 @@ pub struct Running {
 pub fn start(config: &Config, served: Served) -> Result<Running, StartError> {
     let clock = Clock::start();
     let metrics = Metrics::new();
-    log_memory_limits(config, &served.spec);
+    let memory = MemoryLimits::new(config, &served.spec);
+    tracing::info!("most memory that the limits allow beside the model: {memory}");
     let images = ImagePreprocessor::new(served.spec.image.clone(), config.image_limits);
     let texts = TextTokenizer::new(&served.tokenizer_json, &served.spec.text, config.limits.text_bytes)?;
 
@@ -269,23 +271,6 @@ fn wire_limits(config: &Config) -> grpc::proto::Limits {
         stream_inputs: wire(config.grpc.max_stream_inputs),
         timeout: prost_types::Duration::try_from(config.grpc.timeout).ok(),
     }
-}
-
-/// What the limits allow at worst, beside the model itself.
-fn log_memory_limits(config: &Config, spec: &ClipSpec) {
-    const MIB: u64 = 1 << 20;
-    // A decoded picture is at most RGBA with 16 bits, and is held once more while it is converted.
-    let decoding = config.preprocess_threads.get() as u64 * config.image_limits.max_pixels * 16;
-    let queue = config.scheduling.max_queue_size * (spec.image.row_bytes() + spec.text.context_length * 4);
-    let connections = config.grpc.max_connections as u64 * u64::from(config.grpc.connection_window_bytes);
-    tracing::info!(
-        requests_mib = config.grpc.max_request_bytes_in_flight as u64 / MIB,
-        decoding_mib = decoding / MIB,
-        queue_mib = queue as u64 / MIB,
-        label_cache_mib = config.label_cache_bytes / MIB,
-        connection_windows_mib = connections / MIB,
-        "most memory that the limits allow beside the model",
-    );
 }
 
 impl Running {

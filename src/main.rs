@@ -3,20 +3,25 @@
 //! 0: done. 64: the command line is wrong (sysexits' EX_USAGE). 1: it failed.
 
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use clipd::app;
 use clipd::config::Config;
 use clipd::config::flags::{Cli, Command, LoggingFlags};
+use clipd::config::report::{self, MemoryLimits};
 use clipd::shutdown::Signals;
 use clipd::telemetry::logging;
 
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (cli, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version come as errors too, with exit code 0.
             let code = if error.use_stderr() { USAGE } else { 0 };
@@ -27,8 +32,11 @@ fn main() -> ExitCode {
     let mut problems = install_logging(&cli.logging).err().unwrap_or_default();
     let Command::Serve(flags) = cli.command;
     let config = Config::from_flags(&flags).map_err(|more| problems.extend(more));
-    match config {
-        Ok(config) if problems.is_empty() => run(&config),
+    match (config, matches.subcommand_matches("serve")) {
+        (Ok(config), Some(serve)) if problems.is_empty() && flags.check_config => {
+            exit(check_config(&config, serve))
+        }
+        (Ok(config), _) if problems.is_empty() => exit(run_server(&config)),
         _ => {
             for problem in problems {
                 eprintln!("error: {problem}");
@@ -36,6 +44,27 @@ fn main() -> ExitCode {
             ExitCode::from(USAGE)
         }
     }
+}
+
+fn exit(result: Result<(), Box<dyn Error>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What `serve` would run with, if it can.
+fn check_config(config: &Config, serve: &ArgMatches) -> Result<(), Box<dyn Error>> {
+    let served = app::load(config)?;
+    let mut out = std::io::stdout().lock();
+    for line in report::flags(serve, config) {
+        writeln!(out, "{line}")?;
+    }
+    writeln!(out, "memory beside the model, at most: {}", MemoryLimits::new(config, &served.spec))?;
+    Ok(())
 }
 
 fn install_logging(flags: &LoggingFlags) -> Result<(), Vec<String>> {
@@ -55,17 +84,7 @@ fn install_logging(flags: &LoggingFlags) -> Result<(), Vec<String>> {
     }
 }
 
-fn run(config: &Config) -> ExitCode {
-    match serve(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
+fn run_server(config: &Config) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve_until_signalled(config));
     // What did not end within the grace period must not hold up the exit.

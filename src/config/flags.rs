@@ -31,6 +31,11 @@ pub struct LoggingFlags {
 /// Durations are written like 250ms or 5s; sizes are bytes.
 #[derive(Clone, Debug, Args)]
 pub struct ServeFlags {
+    /// Print every flag with its value and where it came from, and the memory that the limits allow; load the
+    /// model; do not serve
+    #[arg(long)]
+    pub check_config: bool,
+
     /// Address of the gRPC server
     #[arg(long, env = "CLIPD_LISTEN", default_value = "0.0.0.0:50051", help_heading = "Addresses")]
     pub listen: String,

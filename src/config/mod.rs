@@ -5,6 +5,7 @@
 
 pub mod flags;
 mod problems;
+pub mod report;
 #[cfg(test)]
 mod tests;
 

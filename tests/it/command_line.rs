@@ -48,6 +48,26 @@ fn a_bad_model_directory_says_what_is_missing() {
 }
 
 #[test]
+fn check_config_prints_what_would_run_and_serves_nothing() {
+    let output = clipd()
+        .args(["serve", "--check-config", "--device=cpu", "--max-inputs=7"])
+        .env("CLIPD_TIMEOUT", "5s")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "--max-inputs 7 (command line)",
+        "--timeout 5s (environment)",
+        "--max-batch-size 16 (default)",
+        "--model the embedded model (default)",
+    ] {
+        assert!(stdout.lines().any(|each| each == line), "{line}: {stdout}");
+    }
+    assert!(stdout.contains("memory beside the model, at most: requests 256 MiB"), "{stdout}");
+}
+
+#[test]
 fn a_port_in_use_names_the_flag() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

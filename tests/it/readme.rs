@@ -13,7 +13,9 @@ fn every_flag_is_listed_with_its_default() {
     let (readme, cli) = (readme(), Cli::command());
     let serve = cli.find_subcommand("serve").unwrap();
     for argument in serve.get_arguments().chain(cli.get_arguments()) {
-        let Some(name) = argument.get_long().filter(|name| !["help", "version"].contains(name)) else {
+        let Some(name) =
+            argument.get_long().filter(|name| !["help", "version", "check-config"].contains(name))
+        else {
             continue;
         };
         let row = format!("| `--{name}` | ");
