@@ -129,7 +129,7 @@ where
                 },
                 status = &mut self.stop, if self.end.is_none() => self.end = Some(Err(status)),
                 // Nothing runs and nothing more is read.
-                else => return self.end.take()?.err().map(Err),
+                else => return self.end.replace(Ok(()))?.err().map(Err),
             }
         }
     }
