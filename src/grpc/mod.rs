@@ -10,6 +10,7 @@ mod listener;
 mod service;
 mod status;
 mod streams;
+mod timeout;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpListener;
