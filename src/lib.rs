@@ -28,6 +28,7 @@
 //!
 //! - [`app`] puts everything together and nothing uses it but `main`;
 //! - [`grpc`] and [`http`] are edges: wire types and their libraries stop there;
+//! - [`cli`] is a client of a running server, and uses nothing but the generated client of [`grpc`];
 //! - [`pipeline`] knows no transport; [`clip`] and [`scheduler`] know no threads, files, clocks or logs;
 //! - ONNX Runtime is known to [`engine`] alone, checkpoints and ONNX graphs to [`model`] alone;
 //! - the operating system's time is read in [`clock`] alone; metric names are in [`telemetry`] alone.
@@ -35,6 +36,7 @@
 //! Every queue, cache and loop has a limit. Bad input is an error that names its field and costs no other input.
 
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod shutdown;
 

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use clipd::app;
+use clipd::cli::{classify, embed};
 use clipd::config::Config;
 use clipd::config::flags::{Cli, Command, LoggingFlags};
 use clipd::config::report::{self, MemoryLimits};
@@ -30,20 +31,27 @@ fn main() -> ExitCode {
         }
     };
     let mut problems = install_logging(&cli.logging).err().unwrap_or_default();
-    let Command::Serve(flags) = cli.command;
+    let flags = match cli.command {
+        Command::Classify(flags) if problems.is_empty() => return classify(&flags),
+        Command::Embed(flags) if problems.is_empty() => return embed(&flags),
+        Command::Classify(_) | Command::Embed(_) => return usage(&problems),
+        Command::Serve(flags) => flags,
+    };
     let config = Config::from_flags(&flags).map_err(|more| problems.extend(more));
     match (config, matches.subcommand_matches("serve")) {
         (Ok(config), Some(serve)) if problems.is_empty() && flags.check_config => {
             exit(check_config(&config, serve))
         }
         (Ok(config), _) if problems.is_empty() => exit(run_server(&config)),
-        _ => {
-            for problem in problems {
-                eprintln!("error: {problem}");
-            }
-            ExitCode::from(USAGE)
-        }
+        _ => usage(&problems),
     }
+}
+
+fn usage(problems: &[String]) -> ExitCode {
+    for problem in problems {
+        eprintln!("error: {problem}");
+    }
+    ExitCode::from(USAGE)
 }
 
 fn exit(result: Result<(), Box<dyn Error>>) -> ExitCode {

@@ -2,6 +2,8 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::flags::{ClassifyFlags, EmbedFlags};
+
 /// Serves CLIP over gRPC: embeddings and zero-shot classification.
 #[derive(Debug, Parser)]
 #[command(name = "clipd", version, arg_required_else_help = true)]
@@ -16,6 +18,10 @@ pub struct Cli {
 pub enum Command {
     /// Run the server.
     Serve(Box<ServeFlags>),
+    /// Score pictures against labels, with a running server
+    Classify(ClassifyFlags),
+    /// Embed pictures and texts, with a running server
+    Embed(EmbedFlags),
 }
 
 #[derive(Debug, Args)]

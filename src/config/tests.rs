@@ -5,7 +5,7 @@ use super::*;
 
 fn config(arguments: &[&str]) -> Result<Config, Vec<String>> {
     let command = Cli::try_parse_from(["clipd", "serve"].iter().chain(arguments)).unwrap().command;
-    let Command::Serve(flags) = command;
+    let Command::Serve(flags) = command else { panic!("the subcommand is serve") };
     Config::from_flags(&flags)
 }
 

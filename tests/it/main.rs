@@ -8,6 +8,7 @@
 mod bad_requests;
 mod classifiers;
 mod classify;
+mod cli;
 mod command_line;
 mod embed;
 mod golden;

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of the others. Anything not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     (
         "app",
         &[
@@ -23,7 +23,9 @@ const MAY_USE: [(&str, &[&str]); 14] = [
         ],
     ),
     // Plain structs owned by the modules they configure.
-    ("config", &["clip", "grpc", "pipeline", "scheduler"]),
+    ("config", &["cli", "clip", "grpc", "pipeline", "scheduler"]),
+    // The generated client alone.
+    ("cli", &["grpc"]),
     // `clip` for the types of answers, `batcher` and `shutdown` for what health reports.
     ("grpc", &["batcher", "clip", "clock", "pipeline", "shutdown", "telemetry"]),
     ("http", &["telemetry"]),
@@ -41,7 +43,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
 
 /// A library and the one module that may know it.
 const HOMES: [(&str, &[&str]); 11] = [
-    ("tonic", &["grpc"]),
+    ("tonic", &["cli", "grpc"]),
     ("tonic_health", &["grpc"]),
     ("tonic_reflection", &["grpc"]),
     ("axum", &["http"]),
@@ -50,7 +52,7 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("prost", &["grpc", "model"]),
     ("tokenizers", &["clip"]),
     ("metrics_exporter_prometheus", &["telemetry"]),
-    ("clap", &["config", "main"]),
+    ("clap", &["cli", "config", "main"]),
     ("crossbeam_channel", &["batcher"]),
 ];
 

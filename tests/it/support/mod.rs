@@ -25,7 +25,9 @@ pub(crate) fn config(flags: &[&str]) -> Config {
     let device: &[&str] =
         if flags.iter().any(|flag| flag.starts_with("--device")) { &[] } else { &["--device=cpu"] };
     let arguments = base.iter().chain(device).chain(flags);
-    let Command::Serve(flags) = Cli::try_parse_from(arguments).unwrap().command;
+    let Command::Serve(flags) = Cli::try_parse_from(arguments).unwrap().command else {
+        panic!("the subcommand is serve");
+    };
     Config::from_flags(&flags).unwrap()
 }
 
