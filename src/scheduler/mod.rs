@@ -168,11 +168,11 @@ impl Scheduler {
     /// Admits all of `jobs`, or none.
     pub fn submit(&mut self, now: Timestamp, jobs: &[Job]) -> Result<(), Rejection> {
         self.admissible(jobs)?;
+        if self.is_quiet() {
+            self.share.level();
+        }
         for job in jobs {
             let queue = &mut self.queues[job.modality.index()];
-            if queue.is_empty() {
-                self.share.activate(job.modality);
-            }
             let target = match job.class {
                 Class::Interactive => self.settings.interactive_target,
                 Class::Bulk => self.settings.bulk_target,
@@ -229,6 +229,11 @@ impl Scheduler {
         }
         let worker = self.workers.idle()?;
         let (modality, close_reason) = self.choose(now)?;
+        for other in Modality::ALL {
+            if self.close_reason(other, now).is_none() {
+                self.share.catch_up(other, modality);
+            }
+        }
         Some(Action::Dispatch(self.close(worker, modality, close_reason)))
     }
 

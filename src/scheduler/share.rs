@@ -11,28 +11,29 @@ use crate::modality::Modality;
 /// Times are virtual: device time handed out, not time of day.
 #[derive(Debug, Default)]
 pub(super) struct Share {
-    /// Start tag of the batch dispatched last.
-    now: Duration,
     /// Start tag of each modality's next batch, indexed by `Modality::index`.
     next: [Duration; 2],
 }
 
 impl Share {
-    /// A queue that was empty has a job again: being idle earned it no credit.
-    pub(super) fn activate(&mut self, modality: Modality) {
-        let next = &mut self.next[modality.index()];
-        *next = self.now.max(*next);
-    }
-
     /// The modality with the smaller start tag goes first.
     pub(super) fn start(&self, modality: Modality) -> Duration {
         self.next[modality.index()]
     }
 
+    /// `waiting` has nothing to dispatch while `served` has: that earns it no credit.
+    pub(super) fn catch_up(&mut self, waiting: Modality, served: Modality) {
+        self.next[waiting.index()] = self.start(waiting).max(self.start(served));
+    }
+
     /// A batch that is predicted to run for `cost` was dispatched.
     pub(super) fn charge(&mut self, modality: Modality, cost: Duration) {
-        let next = &mut self.next[modality.index()];
-        self.now = *next;
-        *next += cost;
+        self.next[modality.index()] += cost;
+    }
+
+    /// Nothing waits or runs: what is owed is forgotten.
+    pub(super) fn level(&mut self) {
+        let latest = self.next[0].max(self.next[1]);
+        self.next = [latest; 2];
     }
 }

@@ -1,3 +1,5 @@
+mod share;
+
 use super::cost::Measurement;
 use super::*;
 
@@ -227,71 +229,6 @@ fn admission_is_all_or_none_and_per_modality() {
     scheduler.submit(at(0), &[text(8, 10), image(9), image(10)]).unwrap();
     assert_eq!(scheduler.queued(Modality::Image), 5);
     assert_eq!(scheduler.queued(Modality::Text), 1);
-}
-
-#[test]
-fn modalities_share_device_time_not_batches() {
-    let mut scheduler = scheduler(settings(), 1);
-    let jobs: Vec<Job> = (0..100).map(|id| if id < 20 { image(id) } else { text(id, 10) }).collect();
-    scheduler.submit(at(0), &jobs).unwrap();
-    let mut sequence = String::new();
-    for step in 0..11 {
-        let Some(Action::Dispatch(batch)) = scheduler.poll(at(step)) else { panic!("work is waiting") };
-        sequence.push(if batch.modality == Modality::Image { 'I' } else { 't' });
-        scheduler.worker_idle(WorkerId(0));
-    }
-    // A full batch of images costs 40 ms, one of texts 4 ms: ten for one.
-    assert_eq!(sequence, "Itttttttttt");
-}
-
-#[test]
-fn a_text_does_not_wait_behind_the_backlog_of_images() {
-    let mut scheduler = scheduler(settings(), 1);
-    scheduler.submit(at(0), &(0..40).map(image).collect::<Vec<_>>()).unwrap();
-    check(&mut scheduler, at(0), &["0:image[0,1,2,3]full"]);
-    scheduler.worker_idle(WorkerId(0));
-    check(&mut scheduler, at(40), &["0:image[4,5,6,7]full"]);
-    scheduler.submit(at(50), &[text(100, 10)]).unwrap();
-    scheduler.worker_idle(WorkerId(0));
-    check(&mut scheduler, at(80), &["0:text[100]idle"]);
-}
-
-#[test]
-fn a_modality_that_was_idle_has_earned_no_credit() {
-    let mut scheduler = scheduler(settings(), 1);
-    // Images alone for a second of device time, then a flood of texts.
-    scheduler.submit(at(0), &(0..100).map(image).collect::<Vec<_>>()).unwrap();
-    for step in 0..20 {
-        assert!(matches!(scheduler.poll(at(step)), Some(Action::Dispatch(_))));
-        scheduler.worker_idle(WorkerId(0));
-    }
-    scheduler.submit(at(20), &(100..200).map(|id| text(id, 10)).collect::<Vec<_>>()).unwrap();
-    let mut texts = 0;
-    while let Some(Action::Dispatch(batch)) = scheduler.poll(at(21)) {
-        if batch.modality == Modality::Image {
-            break;
-        }
-        texts += 1;
-        scheduler.worker_idle(WorkerId(0));
-    }
-    assert!(texts <= 11, "{texts} batches of text before an image: more than one image batch is worth");
-}
-
-#[test]
-fn a_deadline_without_slack_overrides_the_share() {
-    let mut scheduler = scheduler(settings(), 1);
-    scheduler.submit(at(0), &(1..=8).map(|id| text(id, 10)).collect::<Vec<_>>()).unwrap();
-    check(&mut scheduler, at(0), &["0:text[1,2,3,4]full"]);
-    scheduler.worker_idle(WorkerId(0));
-    // The image has spent more than its share already: two batches of 40 ms.
-    scheduler.submit(at(4), &(10..18).map(image).collect::<Vec<_>>()).unwrap();
-    for _ in 0..2 {
-        assert!(matches!(scheduler.poll(at(4)), Some(Action::Dispatch(_))));
-        scheduler.worker_idle(WorkerId(0));
-    }
-    scheduler.submit(at(5), &[Job { deadline: at(20), ..image(30) }]).unwrap();
-    let next = actions(&mut scheduler, at(10));
-    assert!(next[0].contains("30"), "due at 20, takes at least 10 ms: {next:?}");
 }
 
 #[test]

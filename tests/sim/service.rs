@@ -1,0 +1,91 @@
+//! How long the simulated workers really run, and what their warm-up reports.
+//!
+//! The truth is a straight line over the work of a batch, times noise. The report may be wrong by a factor
+//! per modality, so that promises which must not depend on a good cost model are tried with a bad one.
+
+use std::time::Duration;
+
+use clipd::modality::Modality;
+use clipd::scheduler::cost::Measurement;
+
+use crate::rng::Rng;
+
+/// CLIP's context length, the longest text row.
+pub(crate) const MAX_TOKENS: u32 = 77;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    /// Indexed by `Modality::index`.
+    curves: [Curve; 2],
+    /// A run takes the true mean times 1 - noise to 1 + noise.
+    noise: f64,
+    /// Reported run time over true mean, indexed by `Modality::index`.
+    skew: [f64; 2],
+    /// Runs last a multiple of this, so that several events fall on one instant. At least a nanosecond.
+    pub(crate) grain: Duration,
+}
+
+/// Seconds.
+#[derive(Clone, Copy, Debug)]
+struct Curve {
+    per_batch: f64,
+    /// Per image, or per padded token of a text batch.
+    per_work: f64,
+}
+
+impl Service {
+    pub(crate) fn draw(rng: &mut Rng, grain: Duration) -> Service {
+        let image = Curve { per_batch: rng.magnitude(1e-4, 1e-2), per_work: rng.magnitude(5e-5, 2.5e-2) };
+        let text = Curve { per_batch: rng.magnitude(1e-4, 5e-3), per_work: rng.magnitude(1e-6, 1e-4) };
+        let noise = if rng.chance(0.5) { rng.between(0.0, 0.5) } else { 0.0 };
+        let wrong = rng.chance(0.3);
+        let skew = [0, 1].map(|_| if wrong { rng.magnitude(0.25, 4.0) } else { 1.0 });
+        Service { curves: [image, text], noise, skew, grain }
+    }
+
+    pub(crate) fn run_time(&self, rng: &mut Rng, modality: Modality, rows: usize, longest: u32) -> Duration {
+        let factor = rng.between(1.0 - self.noise, 1.0 + self.noise);
+        round_up(self.mean(modality, rows, longest).mul_f64(factor), self.grain)
+    }
+
+    /// No run takes longer than this times its predicted cost, plus a grain.
+    pub(crate) fn worst_ratio(&self, modality: Modality) -> f64 {
+        (1.0 + self.noise) / self.skew[modality.index()]
+    }
+
+    /// No run of at most `rows` takes longer.
+    pub(crate) fn longest_run(&self, modality: Modality, rows: usize) -> Duration {
+        self.mean(modality, rows, MAX_TOKENS).mul_f64(1.0 + self.noise) + self.grain
+    }
+
+    /// The measurements of a warm-up: the corners of what a batch can be, in work.
+    pub(crate) fn warm_up(&self, max_batch_size: usize) -> Vec<Measurement> {
+        let corners = [(1, 1), (max_batch_size, MAX_TOKENS)];
+        let measure = |modality: Modality, (rows, tokens): (usize, u32)| {
+            let skew = self.skew[modality.index()];
+            let tokens = if modality == Modality::Image { 0 } else { tokens };
+            let elapsed = self.mean(modality, rows, tokens).mul_f64(skew);
+            Measurement { modality, rows, tokens, elapsed }
+        };
+        Modality::ALL
+            .into_iter()
+            .flat_map(|modality| corners.map(|corner| measure(modality, corner)))
+            .collect()
+    }
+
+    /// The true mean.
+    pub(crate) fn mean(&self, modality: Modality, rows: usize, longest: u32) -> Duration {
+        let Curve { per_batch, per_work } = self.curves[modality.index()];
+        let work = match modality {
+            Modality::Image => rows as f64,
+            Modality::Text => rows as f64 * f64::from(longest),
+        };
+        Duration::from_secs_f64(per_batch + per_work * work)
+    }
+}
+
+/// The next multiple of `grain`.
+pub(crate) fn round_up(duration: Duration, grain: Duration) -> Duration {
+    let grain = grain.as_nanos().max(1);
+    Duration::from_nanos_u128(duration.as_nanos().div_ceil(grain) * grain)
+}
