@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::batcher::{self, Batcher, OpenEngine, Workers};
+use crate::clip::PREPROCESSING_VERSION;
 use crate::clip::classifier::{Coefficient, Logits};
 use crate::clip::image::ImagePreprocessor;
 use crate::clip::spec::ClipSpec;
@@ -34,6 +35,7 @@ use crate::telemetry::metrics::Metrics;
 /// What a server serves, and what runs it.
 pub struct Served {
     pub name: String,
+    /// Of all that an embedding depends on; see [`fingerprint`].
     pub fingerprint: String,
     pub spec: ClipSpec,
     pub tokenizer_json: Vec<u8>,
@@ -85,11 +87,17 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
     };
     Ok(Served {
         name: model.name,
-        fingerprint: model.fingerprint,
+        fingerprint: fingerprint(&model.fingerprint, precision),
         spec: model.spec,
         tokenizer_json: model.tokenizer_json,
         engines: (0..config.workers.get()).map(|_| open()).collect(),
     })
+}
+
+/// What an embedding depends on, in ASCII: the model's files (64 of their 256 bits tell models apart), how
+/// inputs become rows, and the precision.
+pub fn fingerprint(model: &str, precision: Precision) -> String {
+    format!("{}-{PREPROCESSING_VERSION}-{}", &model[..16], precision.as_str())
 }
 
 /// Resolves `auto`, and says what was chosen and why.

@@ -6,6 +6,10 @@
 //! The reference is open_clip 3.3 on Pillow: whatever differs from it is said where it differs,
 //! and `tests/fixtures/parity` holds its output to compare with.
 
+/// Part of a model's fingerprint. To be raised with every change here after which some picture gives another
+/// row, or some text other tokens.
+pub const PREPROCESSING_VERSION: u32 = 1;
+
 pub mod classifier;
 pub mod embedding;
 pub mod image;

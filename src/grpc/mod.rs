@@ -100,7 +100,8 @@ pub async fn serve(
         phase: phase.clone(),
         clock,
     };
-    let clip = service::Clip { pipeline, model, workers, timeout: options.timeout, terms };
+    let fingerprint = model.fingerprint.parse()?;
+    let clip = service::Clip { pipeline, model, fingerprint, workers, timeout: options.timeout, terms };
     let clip = ClipServiceServer::new(clip).max_decoding_message_size(options.max_message_bytes);
     let descriptors = [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
     let reflection = || {

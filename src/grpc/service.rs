@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::admission::StreamEnd;
@@ -27,9 +28,14 @@ pub struct ModelCard {
     pub limits: proto::Limits,
 }
 
+/// Response metadata of every call that answers with what the model computed.
+const FINGERPRINT: &str = "clip-fingerprint";
+
 pub(super) struct Clip {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) model: ModelCard,
+    /// The model's, as it goes over the wire.
+    pub(super) fingerprint: AsciiMetadataValue,
     pub(super) workers: watch::Receiver<Workers>,
     /// Longest time for one input of a stream.
     pub(super) timeout: Duration,
@@ -46,7 +52,7 @@ impl ClipService for Clip {
         let deadline: Deadline = extension(&request)?;
         let request = convert::embed_request(request.into_inner()).map_err(status::from_error)?;
         let response = self.pipeline.embed(request, deadline).await.map_err(status::from_error)?;
-        Ok(Response::new(convert::embed_response(response)))
+        Ok(self.computed(convert::embed_response(response)))
     }
 
     async fn classify(
@@ -56,7 +62,7 @@ impl ClipService for Clip {
         let deadline: Deadline = extension(&request)?;
         let request = convert::classify_request(request.into_inner()).map_err(status::from_error)?;
         let response = self.pipeline.classify(request, deadline).await.map_err(status::from_error)?;
-        Ok(Response::new(convert::classify_response(response)))
+        Ok(self.computed(convert::classify_response(response)))
     }
 
     type StreamEmbedStream = Responses<proto::StreamEmbedResponse>;
@@ -67,7 +73,7 @@ impl ClipService for Clip {
     ) -> Result<Response<Self::StreamEmbedStream>, Status> {
         let terms = self.terms(&request)?;
         let embed = EmbedInputs { pipeline: self.pipeline.clone(), clock: self.clock(&terms) };
-        Ok(Response::new(streams::respond(request.into_inner(), terms, embed)))
+        Ok(self.computed(streams::respond(request.into_inner(), terms, embed)))
     }
 
     type StreamClassifyStream = Responses<proto::StreamClassifyResponse>;
@@ -89,7 +95,7 @@ impl ClipService for Clip {
             .await
             .map_err(status::from_error)?;
         let classify = ClassifyImages { pipeline: self.pipeline.clone(), classifier, clock };
-        Ok(Response::new(streams::respond(inbound, terms, classify)))
+        Ok(self.computed(streams::respond(inbound, terms, classify)))
     }
 
     async fn get_model(
@@ -120,6 +126,12 @@ impl ClipService for Clip {
 }
 
 impl Clip {
+    fn computed<T>(&self, message: T) -> Response<T> {
+        let mut response = Response::new(message);
+        response.metadata_mut().insert(FINGERPRINT, self.fingerprint.clone());
+        response
+    }
+
     fn terms<T>(&self, request: &Request<T>) -> Result<Terms, Status> {
         let StreamEnd(ends_by) = extension(request)?;
         Ok(Terms { ends_by, ..self.terms.clone() })

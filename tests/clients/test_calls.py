@@ -203,7 +203,9 @@ def test_a_deadline_ends_the_call_in_time(clip):
 def test_the_model_describes_itself(clip):
     model = clip.GetModel(pb.GetModelRequest(), timeout=TIMEOUT)
     assert model.name == "emoji-clip"
-    assert len(model.fingerprint) == 64
+    assert model.fingerprint.endswith(model.precision)
+    _, call = clip.Embed.with_call(pb.EmbedRequest(inputs=[pb.Input(text="a car")]), timeout=TIMEOUT)
+    assert ("clip-fingerprint", model.fingerprint) in call.initial_metadata()
     assert model.embedding_size > 0 and model.context_length > 0
     assert model.image_height > 0 and model.image_width > 0
     assert model.logit_scale > 1

@@ -11,6 +11,7 @@ use clipd::batcher::OpenEngine;
 use clipd::config::Config;
 use clipd::config::flags::{Cli, Command};
 use clipd::engine::Engine;
+use clipd::engine::device::Precision;
 use clipd::engine::synthetic::{Gate, SyntheticEngine};
 use clipd::grpc::proto;
 use clipd::grpc::proto::clip_service_client::ClipServiceClient;
@@ -82,7 +83,7 @@ pub(crate) fn synthetic(engines: Vec<OpenEngine>) -> Served {
     let model = Model::builtin().unwrap();
     Served {
         name: model.name,
-        fingerprint: model.fingerprint,
+        fingerprint: app::fingerprint(&model.fingerprint, Precision::Fp32),
         spec: model.spec,
         tokenizer_json: model.tokenizer_json,
         engines,
