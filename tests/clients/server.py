@@ -36,6 +36,7 @@ class Server:
                 env=environment,
             )
         try:
+            self.pid = self._process.pid
             listening = self._wait_for_line("listening")
             self.address = listening["grpc"]
             self._metrics = f"http://{listening['metrics']}/metrics"
