@@ -9,6 +9,7 @@ mod builtin;
 mod checkpoint;
 pub mod classifiers;
 mod config;
+pub mod export;
 pub mod graph;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@
 //! Embeddings are not normalised. Every size but `batch` and `length` is fixed.
 
 mod builder;
+mod file;
 pub(super) mod image;
 mod onnx;
 #[cfg(test)]

@@ -1,0 +1,66 @@
+//! Writes a model as files that other tools read: ONNX graphs with their weights beside them.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `image.onnx`, `text.onnx` | the graphs of [`super::graph`], inputs and outputs as said there |
+//! | `image.onnx.data`, `text.onnx.data` | their weights, as ONNX external data: fp32, little-endian |
+//! | `tokenizer.json` | as it was loaded |
+//! | `config.json` | what the graphs do not say: how to resize, and the logit scale |
+//!
+//! It never overwrites a file. Normalising pixels is part of the graph; resizing and tokenizing are not.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{Model, TOKENIZER_FILE};
+use crate::clip::spec::{Interpolation, ResizeMode};
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}: {source}", path.display())]
+pub struct ExportError {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+/// Writes `model` into `directory`, which is made if it is not there.
+pub fn export(model: &Model, directory: &Path) -> Result<(), ExportError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ExportError { path, source }
+    };
+    fs::create_dir_all(directory).map_err(at(directory))?;
+    for (graph, name) in [(&model.image, "image.onnx"), (&model.text, "text.onnx")] {
+        graph.write(directory, name).map_err(at(&directory.join(name)))?;
+    }
+    let config = serde_json::to_vec_pretty(&config(model)).expect("numbers and strings become JSON");
+    for (name, contents) in [(TOKENIZER_FILE, &model.tokenizer_json), ("config.json", &config)] {
+        let path = directory.join(name);
+        File::create_new(&path).and_then(|mut file| file.write_all(contents)).map_err(at(&path))?;
+    }
+    Ok(())
+}
+
+fn config(model: &Model) -> Value {
+    let spec = &model.spec;
+    json!({
+        "name": model.name,
+        "sha256": model.fingerprint,
+        "embed_dim": spec.embed_dim,
+        "logit_scale": spec.logit_scale,
+        "logit_bias": spec.logit_bias,
+        "context_length": spec.text.context_length,
+        "image_size": [spec.image.height, spec.image.width],
+        "interpolation": match spec.image.interpolation {
+            Interpolation::Bicubic => "bicubic",
+            Interpolation::Bilinear => "bilinear",
+        },
+        "resize_mode": match spec.image.resize_mode {
+            ResizeMode::Shortest => "shortest",
+            ResizeMode::Longest => "longest",
+            ResizeMode::Squash => "squash",
+        },
+    })
+}
