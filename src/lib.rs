@@ -21,7 +21,8 @@
 //!
 //! A **job** is one row (an image or a text) and has exactly one outcome: completed, expired, cancelled,
 //! rejected or failed. The [`scheduler`] decides which jobs run together as a **batch**: it is a pure state
-//! machine that sees ids, sizes and times, never a payload. The [`batcher`] is the shell that gives it time,
+//! machine that sees ids, sizes and times, never a payload; it learns what a batch takes, runs batches of the best
+//! size, and refuses what would be done too late. The [`batcher`] is the shell that gives it time,
 //! threads and channels.
 //!
 //! Who may use whom is a directed acyclic graph, enforced by a test:
@@ -53,6 +54,7 @@ pub mod model;
 
 pub mod clip;
 
+pub mod class;
 pub mod clock;
 pub mod modality;
 pub mod telemetry;

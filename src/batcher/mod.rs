@@ -26,12 +26,15 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::{oneshot, watch};
 
+use crate::class::Class;
 use crate::clip::row::{ImageRow, TokenRow};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::{Description, Engine, EngineError};
 use crate::modality::Modality;
+use crate::scheduler::cost::CostModel;
+use crate::scheduler::outlook::{Arrival, Outlook};
 use crate::scheduler::workers::WorkerCounts;
-use crate::scheduler::{Class, Job, JobId, Rejection, Settings};
+use crate::scheduler::{Job, JobId, Rejection, Scheduler, Settings};
 use crate::telemetry::metrics::Metrics;
 use outcome::Outcomes;
 
@@ -120,16 +123,12 @@ pub struct Handle {
 struct Shared {
     clock: Clock,
     next_id: AtomicU64,
-    /// Waiting rows, indexed by `Modality::index`; written by the scheduler thread.
-    queued: watch::Sender<[usize; 2]>,
-    max_queue_size: usize,
+    /// Written by the scheduler thread.
+    outlook: watch::Sender<Outlook>,
+    /// Written by the scheduler thread.
+    cost: watch::Sender<CostModel>,
     outcomes: Outcomes,
-}
-
-impl Shared {
-    fn fits(&self, queued: &[usize; 2], modality: Modality, rows: usize) -> bool {
-        queued[modality.index()] + rows <= self.max_queue_size
-    }
+    metrics: Metrics,
 }
 
 /// Resolves to the one outcome of a job. Dropping it cancels the job.
@@ -172,13 +171,15 @@ impl Batcher {
     pub fn start(options: Options, engines: Vec<OpenEngine>) -> std::io::Result<Batcher> {
         let count = NonZeroUsize::new(engines.len())
             .ok_or_else(|| std::io::Error::other("a batcher needs at least one worker"))?;
+        let scheduler = Scheduler::new(options.settings.clone(), count);
         let (commands, inbox) = crossbeam_channel::bounded(COMMANDS);
         let shared = Arc::new(Shared {
             clock: options.clock,
             next_id: AtomicU64::new(0),
-            queued: watch::Sender::new([0; 2]),
-            max_queue_size: options.settings.max_queue_size,
+            outlook: watch::Sender::new(scheduler.outlook()),
+            cost: watch::Sender::new(scheduler.cost().clone()),
             outcomes: Outcomes::new(&options.metrics),
+            metrics: options.metrics.clone(),
         });
         let (reports, report_inbox) = crossbeam_channel::bounded(count.get());
         let mut threads = Vec::new();
@@ -191,7 +192,7 @@ impl Batcher {
             threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run(open))?);
         }
         let (workers_sender, workers) = watch::channel(Workers::default());
-        let shell = shell::Shell::new(&options, shared.clone(), batches, workers_sender);
+        let shell = shell::Shell::new(scheduler, shared.clone(), batches, workers_sender);
         threads.push(
             std::thread::Builder::new()
                 .name("scheduler".into())
@@ -243,17 +244,22 @@ impl Handle {
         }
     }
 
-    /// Whether `rows` more would fit the queue of `modality` now. A hint, so that work that would be
-    /// refused is not preprocessed; `submit` decides.
-    pub fn has_room(&self, modality: Modality, rows: usize) -> bool {
-        rows == 0 || self.shared.fits(&self.shared.queued.borrow(), modality, rows)
+    /// Why `arrival` would be refused now. A hint, so that work that would be refused is not prepared;
+    /// `submit` decides.
+    pub fn refusal(&self, arrival: &Arrival) -> Option<Rejection> {
+        self.shared.outlook.borrow().refusal(self.shared.clock.now(), arrival)
+    }
+
+    /// What batches are predicted to take now.
+    pub fn cost(&self) -> CostModel {
+        self.shared.cost.borrow().clone()
     }
 
     /// Waits until one row more would fit the queue of `modality`; again a hint.
     pub async fn room(&self, modality: Modality) {
-        let mut queued = self.shared.queued.subscribe();
+        let mut outlook = self.shared.outlook.subscribe();
         // It cannot fail: the sender is ours.
-        let _ = queued.wait_for(|queued| self.shared.fits(queued, modality, 1)).await;
+        let _ = outlook.wait_for(|outlook| outlook.has_room(modality, 1)).await;
     }
 
     fn prepare(

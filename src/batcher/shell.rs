@@ -8,9 +8,9 @@ use metrics::Gauge;
 use tokio::sync::watch;
 
 use super::worker::{Assignment, Report};
-use super::{Command, JobError, Options, Payload, Shared, Submission, Workers};
+use super::{Command, JobError, Payload, Shared, Submission, Workers};
 use crate::modality::Modality;
-use crate::scheduler::cost::CostModel;
+use crate::scheduler::cost::{CostModel, Measurement};
 use crate::scheduler::{Action, Batch, DropReason, Job, JobId, Scheduler};
 use crate::telemetry::metrics::Metrics;
 
@@ -28,21 +28,21 @@ pub(super) struct Shell {
 
 impl Shell {
     pub(super) fn new(
-        options: &Options,
+        scheduler: Scheduler,
         shared: Arc<Shared>,
         batches: Vec<Sender<Assignment>>,
         workers: watch::Sender<Workers>,
     ) -> Shell {
-        let count = std::num::NonZeroUsize::new(batches.len()).unwrap_or(std::num::NonZeroUsize::MIN);
+        let metrics = shared.metrics.clone();
         let shell = Shell {
-            scheduler: Scheduler::new(options.settings.clone(), count),
+            scheduler,
             pending: HashMap::new(),
             batches: batches.into_iter().map(Some).collect(),
             shared,
             workers,
             draining: false,
-            metrics: options.metrics.clone(),
-            queue_rows: Modality::ALL.map(|modality| options.metrics.queue_rows(modality)),
+            queue_rows: Modality::ALL.map(|modality| metrics.queue_rows(modality)),
+            metrics,
         };
         shell.publish_workers(|_| ());
         shell
@@ -126,12 +126,19 @@ impl Shell {
         match report {
             Report::Ready { worker, description, measurements } => {
                 self.scheduler.set_cost(CostModel::new(&measurements));
+                self.publish_cost();
                 self.scheduler.worker_idle(worker);
                 self.publish_workers(|workers| {
                     workers.description.get_or_insert(description);
                 });
             }
-            Report::Idle { worker } => self.scheduler.worker_idle(worker),
+            Report::Idle { worker, batch } => {
+                if let Some(batch) = batch {
+                    self.scheduler.observe(&batch);
+                    self.publish_cost();
+                }
+                self.scheduler.worker_idle(worker);
+            }
             Report::Lost { worker, error } => {
                 tracing::error!(worker = worker.0, error, "worker lost");
                 self.scheduler.worker_lost(worker);
@@ -181,11 +188,23 @@ impl Shell {
     }
 
     fn publish_queue(&self) {
-        let queued = Modality::ALL.map(|modality| self.scheduler.queued(modality));
-        for (gauge, rows) in self.queue_rows.iter().zip(queued) {
-            gauge.set(rows as f64);
+        for (gauge, modality) in self.queue_rows.iter().zip(Modality::ALL) {
+            gauge.set(self.scheduler.queued(modality) as f64);
         }
-        self.shared.queued.send_if_modified(|published| std::mem::replace(published, queued) != queued);
+        self.publish_outlook();
+    }
+
+    fn publish_cost(&self) {
+        let cost = self.scheduler.cost();
+        for Measurement { modality, rows, tokens, elapsed } in cost.points() {
+            self.metrics.predicted_duration(modality, rows, tokens).set(elapsed.as_secs_f64());
+        }
+        self.shared.cost.send_replace(cost.clone());
+    }
+
+    fn publish_outlook(&self) {
+        let outlook = self.scheduler.outlook();
+        self.shared.outlook.send_if_modified(|published| std::mem::replace(published, outlook) != outlook);
     }
 
     /// Publishes the scheduler's record of worker states, and what else the event brought.
@@ -194,6 +213,8 @@ impl Shell {
         self.metrics.workers("starting").set(counts.starting as f64);
         self.metrics.workers("ready").set(counts.ready as f64);
         self.metrics.workers("lost").set(counts.lost as f64);
+        // First: who hears of a ready worker must find it open.
+        self.publish_outlook();
         self.workers.send_modify(|workers| {
             workers.counts = counts;
             event(workers);

@@ -19,9 +19,10 @@ impl Bench {
     fn settings() -> Settings {
         Settings {
             max_batch_size: NonZeroUsize::new(4).unwrap(),
+            max_batch_tokens: NonZeroUsize::MAX,
             max_queue_delay: Duration::ZERO,
             max_queue_size: 8,
-            interactive_target: Duration::ZERO,
+            interactive_target: Duration::from_millis(500),
             bulk_target: Duration::from_secs(1),
         }
     }

@@ -36,9 +36,20 @@ pub(super) struct Assignment {
 
 /// What a worker tells the scheduler thread.
 pub(super) enum Report {
-    Ready { worker: WorkerId, description: Description, measurements: Vec<Measurement> },
-    Idle { worker: WorkerId },
-    Lost { worker: WorkerId, error: String },
+    Ready {
+        worker: WorkerId,
+        description: Description,
+        measurements: Vec<Measurement>,
+    },
+    /// What its batch took, if it ran.
+    Idle {
+        worker: WorkerId,
+        batch: Option<Measurement>,
+    },
+    Lost {
+        worker: WorkerId,
+        error: String,
+    },
 }
 
 pub(super) struct Worker {
@@ -98,17 +109,21 @@ impl Worker {
         self.report(Report::Ready { worker: self.id, description, measurements });
         let mut failures = 0;
         for assignment in &self.batches {
-            match self.run_batch(&mut *engine, assignment, &meters)? {
-                Ok(()) => failures = 0,
+            let batch = match self.run_batch(&mut *engine, assignment, &meters)? {
+                Ok(batch) => {
+                    failures = 0;
+                    Some(batch)
+                }
                 Err(error) => {
                     tracing::error!(worker = self.id.0, %error, "batch failed");
                     failures += 1;
                     if failures == FAILURES_IN_A_ROW {
                         return Err(Lost(format!("{failures} batches failed in a row: {error}")));
                     }
+                    None
                 }
-            }
-            self.report(Report::Idle { worker: self.id });
+            };
+            self.report(Report::Idle { worker: self.id, batch });
         }
         Ok(())
     }
@@ -165,7 +180,7 @@ impl Worker {
         engine: &mut dyn Engine,
         assignment: Assignment,
         meters: &Meters,
-    ) -> Result<Result<(), EngineError>, Lost> {
+    ) -> Result<Result<Measurement, EngineError>, Lost> {
         let modality = assignment.modality;
         let (batch, waiting) = split(assignment);
         let start = self.shared.clock.now();
@@ -198,7 +213,7 @@ impl Worker {
             // A client that has gone needs no answer.
             let _ = job.reply.send(Ok(Embedded { values: values.to_vec(), queue, inference }));
         }
-        Ok(Ok(()))
+        Ok(Ok(Measurement { modality, rows: batch.rows(), tokens: batch.longest(), elapsed: inference }))
     }
 
     fn report(&self, report: Report) {

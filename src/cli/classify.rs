@@ -79,6 +79,7 @@ impl Question {
             templates,
             top_k: flags.top_k,
             classifier: flags.classifier.clone().unwrap_or_default(),
+            ..ClassifyRequest::default()
         };
         let max_image_bytes = server.max_content_bytes().min(room - AROUND.min(room));
         Ok(Question { request, max_image_bytes, room, max_images })

@@ -73,9 +73,12 @@ pub struct ServeFlags {
     #[arg(long, env = "CLIPD_PREPROCESS_THREADS", help_heading = "Model and device")]
     pub preprocess_threads: Option<String>,
 
-    /// Most rows of a batch
+    /// Most rows of a batch; fewer run together where that gives as many rows per second
     #[arg(long, env = "CLIPD_MAX_BATCH_SIZE", default_value = "16", help_heading = "Batching")]
     pub max_batch_size: String,
+    /// Most tokens of a batch of texts, padding included
+    #[arg(long, env = "CLIPD_MAX_BATCH_TOKENS", default_value = "16384", help_heading = "Batching")]
+    pub max_batch_tokens: String,
     /// Longest time a row waits for company while a worker is idle
     #[arg(long, env = "CLIPD_MAX_QUEUE_DELAY", default_value = "0s", help_heading = "Batching")]
     pub max_queue_delay: String,

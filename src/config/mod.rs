@@ -116,6 +116,7 @@ impl Config {
             threads: problems.optional_count("--threads", flags.threads.as_deref(), per_worker),
             scheduling: Settings {
                 max_batch_size: problems.count("--max-batch-size", &flags.max_batch_size),
+                max_batch_tokens: problems.count("--max-batch-tokens", &flags.max_batch_tokens),
                 max_queue_delay: problems.duration("--max-queue-delay", &flags.max_queue_delay),
                 max_queue_size: problems.count("--max-queue-size", &flags.max_queue_size).get(),
                 interactive_target: INTERACTIVE_TARGET,

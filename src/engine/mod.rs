@@ -43,6 +43,15 @@ impl Batch {
             Batch::Texts(rows) => rows.len(),
         }
     }
+
+    /// Tokens of the longest text; 0 for images.
+    pub fn longest(&self) -> u32 {
+        let longest = match self {
+            Batch::Images(_) => None,
+            Batch::Texts(rows) => rows.iter().map(|row| row.0.len()).max(),
+        };
+        u32::try_from(longest.unwrap_or(0)).unwrap_or(u32::MAX)
+    }
 }
 
 /// What runs, in words that appear in the log, `GetModel` and metric labels.

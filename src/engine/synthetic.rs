@@ -1,19 +1,33 @@
 //! An engine without a model: embeddings are made from the row's bytes, and a batch takes as long as told.
 //!
-//! It stands in for [`super::onnx`] where a test or a load model needs a certain state: a [`Gate`] holds a
-//! batch inside `run`, and makes the next one fail or panic. It is no measure of accuracy.
+//! It stands in for [`super::onnx`] where a test or a benchmark needs a certain state or speed: a [`Gate`] holds a
+//! batch inside `run`, and makes the next one fail or panic; a [`Pace`] keeps the thread busy for as long as a
+//! batch is to take. It is no measure of accuracy.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ndarray::Array2;
 
 use super::{Batch, Description, Engine, EngineError};
+use crate::clock::Clock;
+
+/// Every so many bytes of an image count: an engine that takes no time must not hash for long.
+const SAMPLED: usize = 97;
 
 /// Same row, same embedding, whatever the batch.
 pub struct SyntheticEngine {
     embed_dim: usize,
     gate: Gate,
+    pace: Option<(Clock, Pace)>,
     description: Description,
+}
+
+/// How long a batch takes: a straight line over its rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub per_batch: Duration,
+    pub per_row: Duration,
 }
 
 impl SyntheticEngine {
@@ -21,20 +35,37 @@ impl SyntheticEngine {
     pub fn gated(embed_dim: usize, gate: Gate) -> SyntheticEngine {
         let description =
             Description { device: "cpu".into(), engine: "synthetic".into(), precision: "fp32".into() };
-        SyntheticEngine { embed_dim, gate, description }
+        SyntheticEngine { embed_dim, gate, pace: None, description }
+    }
+
+    /// Every batch takes as long as `pace` says, and spends it computing: it does not sleep.
+    pub fn spinning(embed_dim: usize, clock: Clock, pace: Pace) -> SyntheticEngine {
+        SyntheticEngine { pace: Some((clock, pace)), ..SyntheticEngine::gated(embed_dim, Gate::open()) }
     }
 }
 
 impl Engine for SyntheticEngine {
     fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, EngineError> {
+        let start = self.pace.as_ref().map(|(clock, _)| clock.now());
         self.gate.pass(batch.rows())?;
         let seeds: Vec<u64> = match batch {
-            Batch::Images(rows) => rows.iter().map(|row| hash(row.0.iter().copied())).collect(),
+            Batch::Images(rows) => {
+                rows.iter().map(|row| hash(row.0.iter().copied().step_by(SAMPLED))).collect()
+            }
             Batch::Texts(rows) => {
                 rows.iter().map(|row| hash(row.0.iter().flat_map(|id| id.to_le_bytes()))).collect()
             }
         };
-        Ok(Array2::from_shape_fn((seeds.len(), self.embed_dim), |(row, column)| element(seeds[row], column)))
+        let embeddings =
+            Array2::from_shape_fn((seeds.len(), self.embed_dim), |(row, column)| element(seeds[row], column));
+        if let (Some(start), Some((clock, pace))) = (start, &self.pace) {
+            let rows = u32::try_from(batch.rows()).unwrap_or(u32::MAX);
+            let end = start.saturating_add(pace.per_batch + pace.per_row * rows);
+            while clock.now() < end {
+                std::hint::spin_loop();
+            }
+        }
+        Ok(embeddings)
     }
 
     fn description(&self) -> &Description {

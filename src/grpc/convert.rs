@@ -4,15 +4,18 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use tonic::Code;
+use tonic::metadata::MetadataMap;
 
 use super::proto;
 use super::status;
+use crate::class::Class;
 use crate::clip::classifier::Prediction;
 use crate::pipeline::classifiers::Labels;
 use crate::pipeline::classify::{ClassifyRequest, ClassifyResponse};
 use crate::pipeline::embed::{EmbedRequest, EmbedResponse, Embedding, Input, Normalization, Truncate};
 use crate::pipeline::error::{Error, InputError};
 use crate::pipeline::{ImageSource, Timing};
+use crate::scheduler::cost::Measurement;
 
 /// What a stream of images asks for.
 pub(super) struct ClassifyOptions {
@@ -20,6 +23,9 @@ pub(super) struct ClassifyOptions {
     /// `None`: all labels, or as the named classifier has it.
     pub(super) top_k: Option<NonZeroUsize>,
 }
+
+/// Request metadata with the class of a call.
+const CLASS: &str = "clip-class";
 
 pub(super) fn embed_request(request: proto::EmbedRequest) -> Result<EmbedRequest, Error> {
     let inputs = request.inputs.into_iter().map(input).collect();
@@ -32,6 +38,33 @@ fn normalization(value: i32) -> Result<Normalization, Error> {
         Ok(proto::Normalization::Unspecified | proto::Normalization::L2) => Ok(Normalization::L2),
         Ok(proto::Normalization::None) => Ok(Normalization::None),
         Err(error) => Err(unknown("normalization", error.0)),
+    }
+}
+
+/// The class that a request's field or else the call's metadata asks for.
+pub(super) fn class(field: i32, metadata: &MetadataMap) -> Result<Class, Error> {
+    match proto::Class::try_from(field) {
+        Ok(proto::Class::Interactive) => return Ok(Class::Interactive),
+        Ok(proto::Class::Bulk) => return Ok(Class::Bulk),
+        Ok(proto::Class::Unspecified) => {}
+        Err(error) => return Err(unknown("class", error.0)),
+    }
+    match metadata.get(CLASS).map(|value| value.as_bytes()) {
+        None => Ok(Class::default()),
+        Some(b"interactive") => Ok(Class::Interactive),
+        Some(b"bulk") => Ok(Class::Bulk),
+        Some(_) => {
+            Err(Error::Invalid(InputError::new(format!("metadata {CLASS}"), "must be interactive or bulk")))
+        }
+    }
+}
+
+pub(super) fn batch_cost(batch: Measurement) -> proto::BatchCost {
+    proto::BatchCost {
+        modality: batch.modality.as_str().to_owned(),
+        rows: u32::try_from(batch.rows).unwrap_or(u32::MAX),
+        tokens: batch.tokens,
+        duration: Some(duration(batch.elapsed)),
     }
 }
 

@@ -14,6 +14,7 @@ use super::proto::clip_service_server::ClipService;
 use super::status;
 use super::streams::{self, AsyncProcess, Responses, Terms};
 use crate::batcher::Workers;
+use crate::class::Class;
 use crate::clock::{Clock, Timestamp};
 use crate::pipeline::classify::StreamClassifier;
 use crate::pipeline::error::Error;
@@ -49,7 +50,7 @@ impl ClipService for Clip {
         &self,
         request: Request<proto::EmbedRequest>,
     ) -> Result<Response<proto::EmbedResponse>, Status> {
-        let deadline: Deadline = extension(&request)?;
+        let deadline = deadline(&request, request.get_ref().class)?;
         let request = convert::embed_request(request.into_inner()).map_err(status::from_error)?;
         let response = self.pipeline.embed(request, deadline).await.map_err(status::from_error)?;
         Ok(self.computed(convert::embed_response(response)))
@@ -59,7 +60,7 @@ impl ClipService for Clip {
         &self,
         request: Request<proto::ClassifyRequest>,
     ) -> Result<Response<proto::ClassifyResponse>, Status> {
-        let deadline: Deadline = extension(&request)?;
+        let deadline = deadline(&request, request.get_ref().class)?;
         let request = convert::classify_request(request.into_inner()).map_err(status::from_error)?;
         let response = self.pipeline.classify(request, deadline).await.map_err(status::from_error)?;
         Ok(self.computed(convert::classify_response(response)))
@@ -72,7 +73,7 @@ impl ClipService for Clip {
         request: Request<Streaming<proto::StreamEmbedRequest>>,
     ) -> Result<Response<Self::StreamEmbedStream>, Status> {
         let terms = self.terms(&request)?;
-        let embed = EmbedInputs { pipeline: self.pipeline.clone(), clock: self.clock(&terms) };
+        let embed = EmbedInputs { pipeline: self.pipeline.clone(), clock: self.clock(&request)? };
         Ok(self.computed(streams::respond(request.into_inner(), terms, embed)))
     }
 
@@ -83,7 +84,7 @@ impl ClipService for Clip {
         request: Request<Streaming<proto::StreamClassifyRequest>>,
     ) -> Result<Response<Self::StreamClassifyStream>, Status> {
         let terms = self.terms(&request)?;
-        let clock = self.clock(&terms);
+        let clock = self.clock(&request)?;
         let mut inbound = request.into_inner();
         let Some(first) = inbound.message().await? else {
             return Ok(Response::new(Box::pin(futures_util::stream::empty())));
@@ -120,6 +121,7 @@ impl ClipService for Clip {
             precision: description.precision,
             limits: Some(limits),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
+            batch_costs: self.pipeline.cost().points().map(convert::batch_cost).collect(),
             classifiers: self.pipeline.classifier_names().map(str::to_owned).collect(),
         }))
     }
@@ -137,24 +139,28 @@ impl Clip {
         Ok(Terms { ends_by, ..self.terms.clone() })
     }
 
-    fn clock(&self, terms: &Terms) -> InputClock {
-        InputClock { clock: terms.clock, timeout: self.timeout, ends_by: terms.ends_by }
+    fn clock<T>(&self, request: &Request<T>) -> Result<InputClock, Status> {
+        let StreamEnd(ends_by) = extension(request)?;
+        let unspecified = proto::Class::Unspecified.into();
+        let class = convert::class(unspecified, request.metadata()).map_err(status::from_error)?;
+        Ok(InputClock { clock: self.terms.clock, timeout: self.timeout, ends_by, class })
     }
 }
 
-/// Gives each input of a stream its deadline.
+/// Gives each input of a stream its deadline and class.
 #[derive(Clone, Copy)]
 struct InputClock {
     clock: Clock,
     timeout: Duration,
     ends_by: Option<Timestamp>,
+    class: Class,
 }
 
 impl InputClock {
     fn deadline(&self, asked: Option<Duration>) -> Deadline {
         let now = self.clock.now();
         let left = self.ends_by.map_or(self.timeout, |end| end.since(now).min(self.timeout));
-        Deadline::new(now, asked.map_or(left, |asked| asked.min(left)))
+        Deadline { class: self.class, ..Deadline::new(now, asked.map_or(left, |asked| asked.min(left))) }
     }
 }
 
@@ -200,6 +206,12 @@ impl AsyncProcess<proto::StreamClassifyRequest, proto::StreamClassifyResponse> f
             convert::stream_classify_response(tag, result, classifier.labels())
         })
     }
+}
+
+/// The deadline that admission attached, with the class that the request asks for.
+fn deadline<T>(request: &Request<T>, class: i32) -> Result<Deadline, Status> {
+    let class = convert::class(class, request.metadata()).map_err(status::from_error)?;
+    Ok(Deadline { class, ..extension(request)? })
 }
 
 /// Sizes and limits are far below 2^32.

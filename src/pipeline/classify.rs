@@ -52,7 +52,7 @@ impl Pipeline {
         let top_k = chosen.top_k(request.top_k);
         self.check_predictions(request.images.len(), chosen.label_count(), top_k)?;
         self.until(deadline, async {
-            self.check_room(Modality::Image, request.images.len())?;
+            self.admissible(Modality::Image, request.images.len(), deadline)?;
             let images = self.embed_images(request.images, deadline);
             let (classifier, images) = tokio::try_join!(self.classifier(chosen), images)?;
             let (embeddings, timing) = images;

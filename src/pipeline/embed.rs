@@ -69,7 +69,7 @@ impl Pipeline {
         self.check_inputs("inputs", request.inputs.len())?;
         self.until(deadline, async {
             for modality in Modality::ALL {
-                self.check_room(modality, count(&request.inputs, modality))?;
+                self.admissible(modality, count(&request.inputs, modality), deadline)?;
             }
             let start = self.clock.now();
             let path = |index| format!("inputs[{index}]");

@@ -51,6 +51,8 @@ pub enum Error {
 pub enum RefusalReason {
     /// `max_queue_size`.
     QueueFull,
+    /// It is predicted not to be done by its deadline.
+    Deadline,
     /// Too many label sets are being embedded.
     LabelFills,
 }
@@ -59,6 +61,7 @@ impl RefusalReason {
     pub fn as_str(self) -> &'static str {
         match self {
             RefusalReason::QueueFull => "queue_full",
+            RefusalReason::Deadline => "deadline",
             RefusalReason::LabelFills => "label_fills",
         }
     }
@@ -77,6 +80,7 @@ impl From<Rejection> for Error {
     fn from(rejection: Rejection) -> Error {
         match rejection {
             Rejection::QueueFull { retry_after } => Error::refused(RefusalReason::QueueFull, retry_after),
+            Rejection::TooLate { retry_after } => Error::refused(RefusalReason::Deadline, retry_after),
             Rejection::Starting => Error::Unavailable("the server is starting"),
             Rejection::Draining => Error::Unavailable("the server is shutting down"),
             Rejection::NoWorker => Error::Unavailable("every worker is lost"),

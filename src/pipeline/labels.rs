@@ -20,12 +20,12 @@ use tokio::sync::Semaphore;
 
 use super::error::{Error, InputError, RefusalReason};
 use super::preprocess::Preprocessor;
-use super::{Options, run};
+use super::{Deadline, Options, run};
 use crate::batcher::{Handle, Row};
+use crate::class::Class;
 use crate::clip::classifier::{Classifier, Logits};
 use crate::clip::prompt::PromptTemplate;
 use crate::clock::Clock;
-use crate::scheduler::Class;
 
 /// Parts of a fill that are tokenized or embedded at a time: one runs, the next is ready.
 const PARTS_IN_FLIGHT: usize = 2;
@@ -204,8 +204,8 @@ impl Filler {
                 Ok(Row::Text(tokens.row))
             })
             .collect::<Result<Vec<Row>, Error>>()?;
-        let start_by = self.clock.now().saturating_add(self.timeout);
-        let embedded = run(&self.batcher, rows, Class::Bulk, start_by).await?;
+        let deadline = Deadline { class: Class::Bulk, ..Deadline::new(self.clock.now(), self.timeout) };
+        let embedded = run(&self.batcher, rows, deadline).await?;
         Ok(embedded.into_iter().map(|row| Arc::from(row.values)).collect())
     }
 }

@@ -18,13 +18,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batcher::{Embedded, Handle, JobError, Row};
+use crate::class::Class;
 use crate::clip::classifier::Logits;
 use crate::clip::embedding;
 use crate::clip::image::ImagePreprocessor;
 use crate::clip::text::TextTokenizer;
 use crate::clock::{Clock, Timestamp};
 use crate::modality::Modality;
-use crate::scheduler::{Class, Rejection};
+use crate::scheduler::cost::CostModel;
+use crate::scheduler::outlook::Arrival;
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
 use classifiers::Named;
@@ -85,6 +87,8 @@ pub struct Deadline {
     pub start_by: Timestamp,
     /// The request is answered by then, if only with an error.
     pub reply_by: Timestamp,
+    /// Who goes first when there is time.
+    pub class: Class,
 }
 
 /// Longest time kept back for the reply. The answer must leave before the client's own timer fires, and
@@ -101,6 +105,7 @@ impl Deadline {
         Deadline {
             start_by: arrival.saturating_add(timeout - margin),
             reply_by: arrival.saturating_add(timeout - margin / 2),
+            class: Class::default(),
         }
     }
 }
@@ -148,6 +153,11 @@ impl Pipeline {
         }
     }
 
+    /// What batches are predicted to take now.
+    pub fn cost(&self) -> CostModel {
+        self.batcher.cost()
+    }
+
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -171,25 +181,28 @@ impl Pipeline {
         result
     }
 
-    /// Refuses work that would not fit the queue, before it is preprocessed.
-    fn check_room(&self, modality: Modality, rows: usize) -> Result<(), Error> {
-        if self.batcher.has_room(modality, rows) {
-            Ok(())
-        } else {
-            Err(Error::from(Rejection::QueueFull { retry_after: Duration::ZERO }))
+    /// Refuses work that would be refused later, before it is prepared.
+    fn admissible(&self, modality: Modality, rows: usize, deadline: Deadline) -> Result<(), Error> {
+        // What preparing takes is not left for the rest.
+        let wait = self.preprocessor.expected_wait(modality, rows);
+        let deadline = Deadline { start_by: deadline.start_by.saturating_sub(wait), ..deadline };
+        let Deadline { start_by, class, .. } = deadline;
+        match self.batcher.refusal(&Arrival { modality, rows, class, deadline: start_by }) {
+            Some(rejection) => Err(rejection.into()),
+            None => Ok(()),
         }
     }
 
-    /// Submits rows that somebody waits for; returns their results in order.
+    /// Submits rows; returns their results in order.
     async fn run(&self, rows: Vec<Row>, deadline: Deadline) -> Result<Vec<Embedded>, Error> {
-        run(&self.batcher, rows, Class::Interactive, deadline.start_by).await
+        run(&self.batcher, rows, deadline).await
     }
 
     /// Submits one row, and waits for room in the queue as long as the deadline allows.
     async fn run_when_there_is_room(&self, row: Row, deadline: Deadline) -> Result<Embedded, Error> {
         loop {
             self.batcher.room(row.modality()).await;
-            match run(&self.batcher, vec![row.clone()], Class::Interactive, deadline.start_by).await {
+            match run(&self.batcher, vec![row.clone()], deadline).await {
                 // Another one was faster.
                 Err(Error::Refused { .. }) => tokio::time::sleep(ROOM_PAUSE).await,
                 Ok(mut rows) => return rows.pop().ok_or_else(|| Error::Internal("a row was lost".into())),
@@ -200,16 +213,11 @@ impl Pipeline {
 }
 
 /// Submits rows together; the first that fails fails all of them, and cancels those still queued.
-async fn run(
-    batcher: &Handle,
-    rows: Vec<Row>,
-    class: Class,
-    start_by: Timestamp,
-) -> Result<Vec<Embedded>, Error> {
+async fn run(batcher: &Handle, rows: Vec<Row>, deadline: Deadline) -> Result<Vec<Embedded>, Error> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let tickets = batcher.submit(rows, class, start_by)?;
+    let tickets = batcher.submit(rows, deadline.class, deadline.start_by)?;
     futures_util::future::try_join_all(tickets).await.map_err(|error: JobError| error.into())
 }
 

@@ -2,6 +2,8 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use metrics::{Gauge, Histogram};
@@ -24,6 +26,7 @@ pub(super) struct Preprocessor {
     permits: Arc<Semaphore>,
     clock: Clock,
     queue: Gauge,
+    line: Arc<Line>,
     /// Indexed by `Modality::index`.
     duration: [Histogram; 2],
 }
@@ -43,7 +46,16 @@ impl Preprocessor {
             permits: Arc::new(Semaphore::new(threads.get())),
             clock,
             queue: metrics.preprocess_queue(),
+            line: Arc::default(),
             duration: Modality::ALL.map(|modality| metrics.preprocess_duration(modality)),
+        }
+    }
+
+    /// How long `rows` more would take to prepare, with those before them. A text takes next to nothing.
+    pub(super) fn expected_wait(&self, modality: Modality, rows: usize) -> Duration {
+        match modality {
+            Modality::Image => self.line.expected_wait(rows, self.threads),
+            Modality::Text => Duration::ZERO,
         }
     }
 
@@ -69,6 +81,7 @@ impl Preprocessor {
             }
         };
         let images = self.images.clone();
+        let _place = Place::take(&self.line);
         let row = self
             .timed(Modality::Image, move || match &source {
                 ImageSource::Encoded(bytes) => images.encoded(bytes),
@@ -100,10 +113,15 @@ impl Preprocessor {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (clock, duration) = (self.clock, self.duration[modality.index()].clone());
+        let line = self.line.clone();
         self.blocking(move || {
             let start = clock.now();
             let done = work();
-            duration.record_duration(clock.now().since(start));
+            let elapsed = clock.now().since(start);
+            duration.record_duration(elapsed);
+            if modality == Modality::Image {
+                line.learn(elapsed);
+            }
             done
         })
         .await
@@ -130,6 +148,51 @@ impl Preprocessor {
             tracing::error!(%error, "preprocessing panicked");
             Error::Internal(error.to_string())
         })
+    }
+}
+
+/// The images being prepared and those that wait for it.
+#[derive(Default)]
+struct Line {
+    images: AtomicUsize,
+    /// What one takes, in nanoseconds: an average that forgets.
+    mean: AtomicU64,
+}
+
+/// Share of the latest image in the average.
+const LEARNING_RATE: f64 = 0.1;
+
+impl Line {
+    fn expected_wait(&self, more: usize, threads: usize) -> Duration {
+        let images = self.images.load(Ordering::Relaxed) + more;
+        let mean = Duration::from_nanos(self.mean.load(Ordering::Relaxed));
+        mean.mul_f64(images.div_ceil(threads) as f64)
+    }
+
+    fn learn(&self, elapsed: Duration) {
+        let latest = elapsed.as_nanos() as f64;
+        // Two threads at a time may lose one observation of many.
+        let mean = match self.mean.load(Ordering::Relaxed) {
+            0 => latest,
+            mean => mean as f64 + LEARNING_RATE * (latest - mean as f64),
+        };
+        self.mean.store(mean as u64, Ordering::Relaxed);
+    }
+}
+
+/// A place in the line until dropped.
+struct Place<'a>(&'a Line);
+
+impl<'a> Place<'a> {
+    fn take(line: &'a Line) -> Place<'a> {
+        line.images.fetch_add(1, Ordering::Relaxed);
+        Place(line)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.images.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

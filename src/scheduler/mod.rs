@@ -6,15 +6,20 @@
 //! A job is one row. Requests of many rows become many jobs, so batches fill exactly and a large
 //! request never blocks a small one; admission is still all or none for the jobs submitted together.
 //!
+//! Rows are refused that are predicted not to be done in time ([`outlook`]).
+//!
 //! Within a modality the earliest *effective deadline* goes first: the client's deadline, or arrival
-//! plus the target of the job's class, whichever is earlier. Between modalities device time is shared
-//! evenly ([`share`]), unless a deadline leaves no slack. Batches grow while all workers are busy; with
-//! the default `max_queue_delay` of zero an idle worker takes what is there.
+//! plus the target of the job's class, whichever is earlier. A batch is the most urgent images, as many as
+//! run best, or the most urgent text and those of like length ([`batch`]). Between modalities device
+//! time is shared evenly ([`share`]), unless a deadline leaves no slack. Batches grow while all workers are busy;
+//! with the default `max_queue_delay` of zero an idle worker takes what is there.
 //!
 //! Drive it so: call `submit`, `cancel`, `worker_idle`, `worker_lost` as events arrive, then `poll` until
 //! it returns `None`, then sleep until the next event or `next_wakeup`.
 
+mod batch;
 pub mod cost;
+pub mod outlook;
 mod queue;
 mod share;
 #[cfg(test)]
@@ -24,9 +29,11 @@ pub mod workers;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::class::Class;
 use crate::clock::Timestamp;
 use crate::modality::Modality;
-use cost::CostModel;
+use cost::{CostModel, Measurement};
+use outlook::arrivals;
 use queue::Queue;
 use share::Share;
 use workers::{WorkerCounts, WorkerId, Workers};
@@ -47,19 +54,12 @@ pub struct Job {
     pub deadline: Timestamp,
 }
 
-/// How soon a job wants to run when its deadline leaves room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Somebody waits for this row.
-    Interactive,
-    /// Work in the background, such as filling the label cache.
-    Bulk,
-}
-
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Most rows of a batch.
     pub max_batch_size: NonZeroUsize,
+    /// Most tokens of a batch of texts, padding included; a single text may have more.
+    pub max_batch_tokens: NonZeroUsize,
     /// Longest time a job waits for company while a worker is idle.
     pub max_queue_delay: Duration,
     /// Most waiting rows per modality.
@@ -98,7 +98,7 @@ pub enum DropReason {
 /// Why a batch stopped waiting for more jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// It has `max_batch_size` rows.
+    /// As many rows wait as run best together, or `max_batch_size`.
     Full,
     /// A worker was idle and no delay is configured.
     Idle,
@@ -128,6 +128,8 @@ impl CloseReason {
 pub enum Rejection {
     /// The queue has no room for all of them; it is expected to have some after `retry_after`.
     QueueFull { retry_after: Duration },
+    /// They are predicted not to be done by their deadline; with `retry_after` more time they would be.
+    TooLate { retry_after: Duration },
     /// No worker is warm yet.
     Starting,
     /// `begin_drain` was called.
@@ -136,10 +138,25 @@ pub enum Rejection {
     NoWorker,
 }
 
+/// A run is done within this many times its prediction, but for rare exceptions: the latest safe start allows it.
+const LIKELY: f64 = 1.1;
+
+/// No run is done within less than this share of its prediction: a job is not given up before.
+const SURELY: f64 = 0.9;
+
+/// A worker for a modality.
+struct Offer {
+    worker: WorkerId,
+    modality: Modality,
+    close_reason: CloseReason,
+}
+
 #[derive(Debug)]
 pub struct Scheduler {
     settings: Settings,
     cost: CostModel,
+    /// Derived from the cost model.
+    best_images: usize,
     /// Indexed by `Modality::index`.
     queues: [Queue; 2],
     share: Share,
@@ -151,6 +168,7 @@ impl Scheduler {
     /// `workers` start cold: jobs are refused until one of them has been reported idle.
     pub fn new(settings: Settings, workers: NonZeroUsize) -> Scheduler {
         Scheduler {
+            best_images: settings.max_batch_size.get(),
             settings,
             cost: CostModel::default(),
             queues: [Queue::default(), Queue::default()],
@@ -163,21 +181,42 @@ impl Scheduler {
     /// Replaces the cost model, as measured by a worker's warm-up.
     pub fn set_cost(&mut self, cost: CostModel) {
         self.cost = cost;
+        self.weigh_batch_sizes();
+    }
+
+    /// Corrects the cost model by a batch that has run.
+    pub fn observe(&mut self, batch: &Measurement) {
+        self.cost.observe(batch);
+        self.weigh_batch_sizes();
+    }
+
+    pub fn cost(&self) -> &CostModel {
+        &self.cost
     }
 
     /// Admits all of `jobs`, or none.
     pub fn submit(&mut self, now: Timestamp, jobs: &[Job]) -> Result<(), Rejection> {
-        self.admissible(jobs)?;
+        let outlook = self.outlook();
+        if let Some(rejection) = arrivals(jobs).find_map(|arrival| outlook.refusal(now, &arrival)) {
+            return Err(rejection);
+        }
         if self.is_quiet() {
             self.share.level();
         }
-        for job in jobs {
-            let queue = &mut self.queues[job.modality.index()];
-            let target = match job.class {
-                Class::Interactive => self.settings.interactive_target,
-                Class::Bulk => self.settings.bulk_target,
-            };
-            queue.push(now, now.saturating_add(target), *job);
+        for modality in Modality::ALL {
+            let full = self.full_batch(modality);
+            let of_modality = jobs.iter().filter(|job| job.modality == modality);
+            for (index, job) in of_modality.enumerate() {
+                let target = match job.class {
+                    Class::Interactive => self.settings.interactive_target,
+                    Class::Bulk => self.settings.bulk_target,
+                };
+                // A large request is due batch by batch, as it can be done, and not all at once: what comes
+                // after it does not wait behind the whole of it.
+                let turn = self.interval(job).saturating_mul(u32::try_from(index / full).unwrap_or(u32::MAX));
+                let due = now.saturating_add(target).saturating_add(turn);
+                self.queues[modality.index()].push(now, due, *job);
+            }
         }
         Ok(())
     }
@@ -219,8 +258,10 @@ impl Scheduler {
     /// The next thing to do at `now`, or `None` until the next event or wake-up.
     pub fn poll(&mut self, now: Timestamp) -> Option<Action> {
         let all_lost = self.workers.all_lost();
-        for queue in &mut self.queues {
-            if let Some(job) = queue.pop_expired(now) {
+        for modality in Modality::ALL {
+            let start_by = now.saturating_add(self.shortest_run(modality));
+            let queue = &mut self.queues[modality.index()];
+            if let Some(job) = queue.pop_expired(start_by) {
                 return Some(Action::Drop(job, DropReason::Expired));
             }
             if all_lost && let Some(job) = queue.pop() {
@@ -234,7 +275,7 @@ impl Scheduler {
                 self.share.catch_up(other, modality);
             }
         }
-        Some(Action::Dispatch(self.close(worker, modality, close_reason)))
+        Some(Action::Dispatch(self.close(now, Offer { worker, modality, close_reason })))
     }
 
     /// When `poll` may have something new to say though no event arrives.
@@ -243,40 +284,12 @@ impl Scheduler {
         Modality::ALL
             .into_iter()
             .flat_map(|modality| {
-                let closes = if idle { self.closes_at(modality) } else { None };
-                [self.queues[modality.index()].first_deadline(), closes]
+                let expires = self.queues[modality.index()].first_deadline();
+                let expires = expires.map(|at| at.saturating_sub(self.shortest_run(modality)));
+                [expires, if idle { self.closes_at(modality) } else { None }]
             })
             .flatten()
             .min()
-    }
-
-    fn admissible(&self, jobs: &[Job]) -> Result<(), Rejection> {
-        if self.draining {
-            return Err(Rejection::Draining);
-        }
-        if self.workers.all_lost() {
-            return Err(Rejection::NoWorker);
-        }
-        if self.workers.counts().ready == 0 {
-            return Err(Rejection::Starting);
-        }
-        for modality in Modality::ALL {
-            let new = jobs.iter().filter(|job| job.modality == modality).count();
-            if new > 0 && self.queued(modality) + new > self.settings.max_queue_size {
-                return Err(Rejection::QueueFull { retry_after: self.time_to_clear(modality) });
-            }
-        }
-        Ok(())
-    }
-
-    /// Predicted time to run what is queued, in full batches over the workers that are left.
-    fn time_to_clear(&self, modality: Modality) -> Duration {
-        let queue = &self.queues[modality.index()];
-        let size = self.settings.max_batch_size.get();
-        let batch = self.cost.predict(modality, size, queue.longest());
-        let batches = queue.len().div_ceil(size);
-        let rounds = batches.div_ceil(self.workers.counts().ready.max(1));
-        batch.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
     }
 
     /// The modality to serve now, if any may be closed: one whose slack is used up goes first,
@@ -295,7 +308,7 @@ impl Scheduler {
     fn close_reason(&self, modality: Modality, now: Timestamp) -> Option<CloseReason> {
         let queue = &self.queues[modality.index()];
         let arrival = queue.first_arrival()?;
-        if queue.len() >= self.settings.max_batch_size.get() {
+        if queue.len() >= self.full_batch(modality) {
             Some(CloseReason::Full)
         } else if self.draining {
             Some(CloseReason::Drain)
@@ -320,19 +333,34 @@ impl Scheduler {
     /// The latest start at which the batch that could close now still meets its earliest deadline.
     fn latest_start(&self, modality: Modality) -> Option<Timestamp> {
         let queue = &self.queues[modality.index()];
-        let rows = queue.len().min(self.settings.max_batch_size.get());
+        let rows = queue.len().min(self.full_batch(modality));
         let run = self.cost.predict(modality, rows, queue.longest());
-        Some(queue.first_deadline()?.saturating_sub(run))
+        Some(queue.first_deadline()?.saturating_sub(run.mul_f64(LIKELY)))
     }
 
-    /// Takes the most urgent jobs off the queue.
-    fn close(&mut self, worker: WorkerId, modality: Modality, close_reason: CloseReason) -> Batch {
+    /// Predicted time from one full batch of such jobs to the next.
+    fn interval(&self, job: &Job) -> Duration {
+        let run = self.cost.predict(job.modality, self.full_batch(job.modality), job.tokens);
+        run / u32::try_from(self.workers.counts().ready.max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// A job with less time left than this cannot be done in time.
+    fn shortest_run(&self, modality: Modality) -> Duration {
+        self.cost.predict(modality, 1, 1).mul_f64(SURELY)
+    }
+
+    /// Takes the jobs of a batch off the queue.
+    fn close(&mut self, now: Timestamp, offer: Offer) -> Batch {
+        let Offer { worker, modality, close_reason } = offer;
+        let jobs = self.next_batch(now, modality);
         let queue = &mut self.queues[modality.index()];
-        let jobs: Vec<Job> =
-            std::iter::from_fn(|| queue.pop()).take(self.settings.max_batch_size.get()).collect();
+        for job in &jobs {
+            queue.remove(job.id);
+        }
         let longest = jobs.iter().map(|job| job.tokens).max().unwrap_or(0);
-        self.share.charge(modality, self.cost.predict(modality, jobs.len(), longest));
-        self.workers.set_busy(worker);
+        let run = self.cost.predict(modality, jobs.len(), longest);
+        self.share.charge(modality, run);
+        self.workers.set_busy(worker, now.saturating_add(run));
         Batch { worker, modality, jobs: jobs.into_iter().map(|job| job.id).collect(), close_reason }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Job, JobId};
+use crate::class::Class;
 use crate::clock::Timestamp;
 
 /// Every operation is O(log n).
@@ -15,6 +16,9 @@ pub(super) struct Queue {
     /// Number of waiting rows of each length.
     by_length: BTreeMap<u32, usize>,
     effective: HashMap<JobId, Timestamp>,
+    /// Sum of the lengths.
+    tokens: usize,
+    interactive: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +35,8 @@ impl Queue {
         self.by_arrival.insert((arrival, job.id));
         *self.by_length.entry(job.tokens).or_default() += 1;
         self.effective.insert(job.id, effective);
+        self.tokens += job.tokens as usize;
+        self.interactive += usize::from(job.class == Class::Interactive);
     }
 
     /// Removes the most urgent job.
@@ -53,6 +59,8 @@ impl Queue {
         let Waiting { job, arrival } = self.by_urgency.remove(&(effective, id))?;
         self.by_deadline.remove(&(job.deadline, id));
         self.by_arrival.remove(&(arrival, id));
+        self.tokens -= job.tokens as usize;
+        self.interactive -= usize::from(job.class == Class::Interactive);
         if let Some(count) = self.by_length.get_mut(&job.tokens) {
             *count -= 1;
             if *count == 0 {
@@ -78,6 +86,26 @@ impl Queue {
     /// The earliest deadline of a client.
     pub(super) fn first_deadline(&self) -> Option<Timestamp> {
         self.by_deadline.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// The most urgent job, with its effective deadline.
+    pub(super) fn first(&self) -> Option<(Timestamp, Job)> {
+        self.by_urgency.first_key_value().map(|((effective, _), waiting)| (*effective, waiting.job))
+    }
+
+    /// The most urgent jobs.
+    pub(super) fn window(&self, rows: usize) -> Vec<Job> {
+        self.by_urgency.values().take(rows).map(|waiting| waiting.job).collect()
+    }
+
+    /// Rows of the interactive class.
+    pub(super) fn interactive(&self) -> usize {
+        self.interactive
+    }
+
+    /// Tokens of a row, on average and rounded up; 0 for images.
+    pub(super) fn mean_tokens(&self) -> u32 {
+        u32::try_from(self.tokens.div_ceil(self.len().max(1))).unwrap_or(u32::MAX)
     }
 
     /// Tokens of the longest waiting row; 0 for images.

@@ -1,3 +1,6 @@
+mod admission;
+mod batch;
+mod cost;
 mod share;
 
 use super::cost::Measurement;
@@ -12,6 +15,7 @@ fn at(millis: u64) -> Timestamp {
 fn settings() -> Settings {
     Settings {
         max_batch_size: NonZeroUsize::new(4).unwrap(),
+        max_batch_tokens: NonZeroUsize::MAX,
         max_queue_delay: Duration::ZERO,
         max_queue_size: 100,
         interactive_target: Duration::from_millis(500),
@@ -33,19 +37,19 @@ fn text(id: u64, tokens: u32) -> Job {
     Job { modality: Modality::Text, tokens, ..image(id) }
 }
 
-/// 10 ms per image, 1 ms per text of 10 tokens.
+/// 10 ms per image and 1 ms per text of 10 tokens in a full batch of four; alone 13 and 1.3 ms.
 fn cost() -> CostModel {
-    let point = |modality, rows, tokens, millis| Measurement {
+    let point = |modality, rows, tokens, micros| Measurement {
         modality,
         rows,
         tokens,
-        elapsed: Duration::from_millis(millis),
+        elapsed: Duration::from_micros(micros),
     };
     CostModel::new(&[
-        point(Modality::Image, 4, 0, 40),
-        point(Modality::Image, 1, 0, 10),
-        point(Modality::Text, 1, 10, 1),
-        point(Modality::Text, 4, 10, 4),
+        point(Modality::Image, 4, 0, 40_000),
+        point(Modality::Image, 1, 0, 13_000),
+        point(Modality::Text, 1, 10, 1_300),
+        point(Modality::Text, 4, 10, 4_000),
     ])
 }
 
@@ -142,9 +146,13 @@ fn a_deadline_ends_the_delay_in_time() {
     let mut scheduler = scheduler(delay, 1);
     scheduler.submit(at(0), &[Job { deadline: at(50), ..image(1) }]).unwrap();
     check(&mut scheduler, at(0), &[]);
-    assert_eq!(scheduler.next_wakeup(), Some(at(40)), "an image takes 10 ms");
-    check(&mut scheduler, at(39), &[]);
-    check(&mut scheduler, at(40), &["0:image[1]deadline"]);
+    assert_eq!(
+        scheduler.next_wakeup(),
+        Some(at(50).saturating_sub(Duration::from_micros(14_300))),
+        "13 ms and a tenth"
+    );
+    check(&mut scheduler, at(35), &[]);
+    check(&mut scheduler, at(36), &["0:image[1]deadline"]);
 }
 
 #[test]
@@ -183,12 +191,14 @@ fn an_expired_job_is_dropped_and_never_starts() {
     let mut scheduler = scheduler(settings(), 1);
     scheduler.submit(at(0), &[image(1)]).unwrap();
     check(&mut scheduler, at(0), &["0:image[1]idle"]);
-    scheduler.submit(at(1), &[Job { deadline: at(20), ..image(2) }, image(3)]).unwrap();
-    assert_eq!(scheduler.next_wakeup(), Some(at(20)), "all workers are busy, but a deadline nears");
-    check(&mut scheduler, at(19), &[]);
-    check(&mut scheduler, at(20), &["expired 2"]);
+    scheduler.submit(at(1), &[Job { deadline: at(60), ..image(2) }]).unwrap();
+    scheduler.submit(at(1), &[image(3)]).unwrap();
+    let hopeless = at(60).saturating_sub(Duration::from_micros(11_700));
+    assert_eq!(scheduler.next_wakeup(), Some(hopeless), "13 ms less a tenth before the deadline");
+    check(&mut scheduler, at(48), &[]);
+    check(&mut scheduler, at(49), &["expired 2"]);
     scheduler.worker_idle(WorkerId(0));
-    check(&mut scheduler, at(21), &["0:image[3]idle"]);
+    check(&mut scheduler, at(50), &["0:image[3]idle"]);
 }
 
 #[test]
@@ -210,35 +220,6 @@ fn a_cancelled_job_is_forgotten() {
     assert_eq!(scheduler.queued(Modality::Image), 1);
     scheduler.worker_idle(WorkerId(0));
     check(&mut scheduler, at(2), &["0:image[3]idle"]);
-}
-
-#[test]
-fn admission_is_all_or_none_and_per_modality() {
-    let small = Settings { max_queue_size: 5, ..settings() };
-    let mut scheduler = scheduler(small, 1);
-    scheduler.submit(at(0), &[image(0)]).unwrap();
-    check(&mut scheduler, at(0), &["0:image[0]idle"]);
-    scheduler.submit(at(0), &[image(1), image(2), image(3)]).unwrap();
-    let rejection = scheduler.submit(at(0), &[text(4, 10), image(5), image(6), image(7)]);
-    assert_eq!(
-        rejection,
-        Err(Rejection::QueueFull { retry_after: Duration::from_millis(40) }),
-        "three images wait: one batch of at most four, 40 ms"
-    );
-    assert_eq!(scheduler.queued(Modality::Text), 0, "none of the four was admitted");
-    scheduler.submit(at(0), &[text(8, 10), image(9), image(10)]).unwrap();
-    assert_eq!(scheduler.queued(Modality::Image), 5);
-    assert_eq!(scheduler.queued(Modality::Text), 1);
-}
-
-#[test]
-fn nothing_is_admitted_before_a_worker_is_warm() {
-    let mut scheduler = Scheduler::new(settings(), NonZeroUsize::new(2).unwrap());
-    assert_eq!(scheduler.submit(at(0), &[image(1)]), Err(Rejection::Starting));
-    scheduler.worker_idle(WorkerId(1));
-    scheduler.submit(at(0), &[image(1)]).unwrap();
-    check(&mut scheduler, at(0), &["1:image[1]idle"]);
-    assert_eq!(scheduler.worker_counts(), WorkerCounts { starting: 1, ready: 1, lost: 0 });
 }
 
 #[test]
@@ -274,22 +255,4 @@ fn drain_runs_what_is_queued_without_waiting() {
     check(&mut scheduler, at(2), &["0:image[5]drain"]);
     scheduler.worker_idle(WorkerId(0));
     assert!(scheduler.is_quiet());
-}
-
-#[test]
-fn cost_is_interpolated() {
-    let check = |modality, rows, tokens, micros| {
-        assert_eq!(
-            cost().predict(modality, rows, tokens),
-            Duration::from_micros(micros),
-            "{rows} x {tokens}"
-        );
-    };
-    check(Modality::Image, 1, 0, 10_000);
-    check(Modality::Image, 2, 0, 20_000);
-    check(Modality::Image, 8, 0, 80_000);
-    check(Modality::Text, 2, 10, 2_000);
-    check(Modality::Text, 1, 5, 1_000);
-    check(Modality::Text, 4, 20, 8_000);
-    assert_eq!(CostModel::default().predict(Modality::Image, 4, 0), Duration::ZERO);
 }

@@ -2,6 +2,8 @@
 
 use std::num::NonZeroUsize;
 
+use crate::clock::Timestamp;
+
 /// Index of a worker, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WorkerId(pub usize);
@@ -22,7 +24,8 @@ pub(super) struct Workers(Vec<Worker>);
 enum Worker {
     Starting,
     Idle,
-    Busy,
+    /// Predicted to be free then.
+    Busy(Timestamp),
     Lost,
 }
 
@@ -35,8 +38,8 @@ impl Workers {
         self.0[worker.0] = Worker::Idle;
     }
 
-    pub(super) fn set_busy(&mut self, worker: WorkerId) {
-        self.0[worker.0] = Worker::Busy;
+    pub(super) fn set_busy(&mut self, worker: WorkerId, until: Timestamp) {
+        self.0[worker.0] = Worker::Busy(until);
     }
 
     pub(super) fn set_lost(&mut self, worker: WorkerId) {
@@ -49,7 +52,16 @@ impl Workers {
     }
 
     pub(super) fn any_busy(&self) -> bool {
-        self.0.contains(&Worker::Busy)
+        self.0.iter().any(|worker| matches!(worker, Worker::Busy(_)))
+    }
+
+    /// When the first worker is predicted to be free; `None`: one is idle, or none is ready.
+    pub(super) fn first_free(&self) -> Option<Timestamp> {
+        let until = |worker: &Worker| match worker {
+            Worker::Busy(until) => Some(*until),
+            Worker::Starting | Worker::Idle | Worker::Lost => None,
+        };
+        if self.idle().is_some() { None } else { self.0.iter().filter_map(until).min() }
     }
 
     pub(super) fn all_lost(&self) -> bool {
@@ -57,11 +69,14 @@ impl Workers {
     }
 
     pub(super) fn counts(&self) -> WorkerCounts {
-        let count = |states: &[Worker]| self.0.iter().filter(|worker| states.contains(worker)).count();
-        WorkerCounts {
-            starting: count(&[Worker::Starting]),
-            ready: count(&[Worker::Idle, Worker::Busy]),
-            lost: count(&[Worker::Lost]),
+        let mut counts = WorkerCounts::default();
+        for worker in &self.0 {
+            match worker {
+                Worker::Starting => counts.starting += 1,
+                Worker::Idle | Worker::Busy(_) => counts.ready += 1,
+                Worker::Lost => counts.lost += 1,
+            }
         }
+        counts
     }
 }

@@ -23,6 +23,7 @@ const BATCHES: &str = "clip_batches_total";
 const BATCH_ROWS: &str = "clip_batch_rows";
 const BATCH_PADDING: &str = "clip_batch_padding_ratio";
 const INFERENCE_DURATION: &str = "clip_inference_duration_seconds";
+const PREDICTED_DURATION: &str = "clip_predicted_batch_duration_seconds";
 const JOBS: &str = "clip_jobs_total";
 const LABEL_CACHE_HITS: &str = "clip_label_cache_hits_total";
 const LABEL_CACHE_MISSES: &str = "clip_label_cache_misses_total";
@@ -130,6 +131,13 @@ impl Metrics {
         self.histogram(INFERENCE_DURATION, &labels)
     }
 
+    /// What the scheduler expects a batch of that size to take; `tokens` per row, 0 for images.
+    pub fn predicted_duration(&self, modality: Modality, rows: usize, tokens: u32) -> Gauge {
+        let (rows, tokens) = (rows.to_string(), tokens.to_string());
+        let labels = [("modality", modality.as_str()), ("rows", rows.as_str()), ("tokens", tokens.as_str())];
+        self.gauge(PREDICTED_DURATION, &labels)
+    }
+
     /// Jobs by their one outcome.
     pub fn jobs(&self, outcome: &'static str) -> Counter {
         self.counter(JOBS, &[("outcome", outcome)])
@@ -196,6 +204,7 @@ fn describe(recorder: &PrometheusRecorder) {
         (REQUESTS_IN_FLIGHT, "Calls being served."),
         (PREPROCESS_QUEUE, "Inputs that wait for or are in preprocessing."),
         (QUEUE_ROWS, "Rows that wait for a worker."),
+        (PREDICTED_DURATION, "What a batch of that size is expected to take."),
         (WORKERS, "Workers by state: starting, ready, lost."),
         (BUILD_INFO, "Always 1; the version is a label."),
     ];

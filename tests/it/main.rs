@@ -16,6 +16,7 @@ mod health;
 mod metrics;
 mod overload;
 mod readme;
+mod scheduling;
 mod shutdown;
 mod streams;
 mod support;

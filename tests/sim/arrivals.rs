@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use clipd::class::Class;
 use clipd::clock::Timestamp;
 use clipd::modality::Modality;
-use clipd::scheduler::{Class, Job, JobId, Settings};
+use clipd::scheduler::{Job, JobId, Settings};
 
 use crate::rng::Rng;
 use crate::service::{MAX_TOKENS, round_up};
@@ -162,10 +163,13 @@ impl Arrivals<'_> {
         let (start, patient) = (self.at(), self.at().saturating_add(PATIENT));
         let little = (0..max_batch_size.get()).map(|_| self.job(phase, other, patient)).collect();
         self.push(Event::Submit(little));
-        // Each batch has to start when the one before it ends.
-        let rising = |row: usize| start.saturating_add(run.mul_f64((row / max_batch_size.get() + 1) as f64));
-        let hurry = (0..max_queue_size).map(|row| self.job(phase, hurried, rising(row))).collect();
-        self.push(Event::Submit(hurry));
+        // Together they need most of the device until the last one's deadline; fewer would not be admitted.
+        for row in 0..max_queue_size {
+            let batches = (row / max_batch_size.get() + 1) as f64;
+            let deadline = start.saturating_add(run.mul_f64(1.3 * batches));
+            let hurry = vec![self.job(phase, hurried, deadline)];
+            self.push(Event::Submit(hurry));
+        }
         self.long_gap();
         let patient = self.at().saturating_add(PATIENT);
         for modality in [hurried, other] {

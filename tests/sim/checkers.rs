@@ -8,7 +8,9 @@ use clipd::clock::Timestamp;
 use clipd::modality::Modality;
 use clipd::scheduler::{Batch, DropReason, Job, JobId, Rejection, Scheduler};
 
+use crate::composition;
 use crate::model::{Fate, Model, Worker};
+use crate::prospects;
 
 #[derive(Debug)]
 pub(crate) struct Violation {
@@ -23,18 +25,29 @@ pub(crate) fn ensure(holds: bool, checker: &'static str, message: impl FnOnce() 
 }
 
 /// Admission is all or none, refused for a true reason, and never refused without one.
-pub(crate) fn admission(model: &Model, jobs: &[Job], answer: Result<(), Rejection>) -> Verdict {
+pub(crate) fn admission(
+    model: &Model,
+    now: Timestamp,
+    jobs: &[Job],
+    answer: Result<(), Rejection>,
+) -> Verdict {
     let room = |modality: Modality| {
         let new = jobs.iter().filter(|job| job.modality == modality).count();
         new == 0 || model.queue(modality).len() + new <= model.settings.max_queue_size
     };
     let counts = model.worker_counts();
     let justified = match answer {
-        Ok(()) => !model.draining && counts.ready > 0 && Modality::ALL.into_iter().all(room),
+        Ok(()) => {
+            let open = !model.draining && counts.ready > 0 && Modality::ALL.into_iter().all(room);
+            open && prospects::all(model, now, jobs).all(|prospect| !prospect.is_hopeless())
+        }
         Err(Rejection::Draining) => model.draining,
         Err(Rejection::NoWorker) => model.all_lost(),
         Err(Rejection::Starting) => counts.ready == 0 && counts.starting > 0,
         Err(Rejection::QueueFull { .. }) => !Modality::ALL.into_iter().all(room),
+        Err(Rejection::TooLate { .. }) => {
+            prospects::all(model, now, jobs).any(|prospect| prospect.is_doubtful())
+        }
     };
     ensure(justified, "admission", || {
         let queued = Modality::ALL.map(|modality| model.queue(modality).len());
@@ -61,7 +74,7 @@ pub(crate) fn dropped(model: &Model, now: Timestamp, id: JobId, reason: DropReas
     ensure(fate == Some(Fate::Queued), "one outcome", || {
         format!("{id:?} was dropped as {reason:?} but is {fate:?}")
     })?;
-    let expired = model.all_waiting().any(|each| each.job.id == id && each.job.deadline <= now);
+    let expired = model.all_waiting().any(|each| each.job.id == id && model.hopeless_at(&each.job) <= now);
     let justified = match reason {
         DropReason::Expired => expired,
         DropReason::NoWorker => model.all_lost(),
@@ -94,11 +107,7 @@ pub(crate) fn dispatched(model: &Model, now: Timestamp, batch: &Batch) -> Verdic
             format!("{id:?} started at {now:?}, its deadline is {:?}", waiting.job.deadline)
         })?;
     }
-    let urgent: Vec<JobId> = queue.iter().take(max).map(|each| each.job.id).collect();
-    ensure(*jobs == urgent, "most urgent first", || {
-        let order: Vec<_> = queue.iter().take(max + 2).map(|each| (each.job.id, each.effective)).collect();
-        format!("dispatched {jobs:?}; the queue by effective deadline begins {order:?}")
-    })?;
+    composition::check(model, now, batch)?;
     let reasons = model.reasons_to_close(*modality, now);
     ensure(reasons.contains(close_reason), "close reason", || {
         format!("{modality:?} closed for {close_reason:?} at {now:?}; the reasons are {reasons:?}")
@@ -112,7 +121,7 @@ pub(crate) fn dispatched(model: &Model, now: Timestamp, batch: &Batch) -> Verdic
 
 /// Between two decisions: the scheduler has done all it owes at `now`, and its counts are right.
 pub(crate) fn settled(model: &Model, now: Timestamp, scheduler: &Scheduler) -> Verdict {
-    let expired = model.all_waiting().find(|each| each.job.deadline <= now);
+    let expired = model.all_waiting().find(|each| model.hopeless_at(&each.job) <= now);
     ensure(expired.is_none(), "expired jobs go", || format!("at {now:?} there still waits {expired:?}"))?;
     let stranded = model.all_waiting().next().filter(|_| model.all_lost());
     ensure(stranded.is_none(), "no worker, no queue", || format!("there still waits {stranded:?}"))?;

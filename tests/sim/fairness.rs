@@ -112,7 +112,8 @@ fn nanos(duration: Duration) -> i128 {
 /// depends on what is before it, not on what arrives later.
 ///
 /// Derivation. Let j be overdue with a rows before it. Whatever arrives now is less urgent, so j is in batch
-/// number k = a / max_batch_size + 1 of its modality from now on, and the k - 1 before it take at most
+/// number k = a / r + 1 of its modality from now on, where r is the fewest rows of a batch (what is overdue is
+/// not grouped by length, but a batch may be bounded by its tokens or its run), and the k - 1 before it take at most
 /// (k - 1) C of true time. The other modality gets at most k c + c' + debt of predicted time before that,
 /// by the derivation of [`Share`], with c, c' the dearest batches of the own and the other modality; what that
 /// is in true time follows from how wrong the cost model is. As j's modality is ready, no worker idles but
@@ -177,7 +178,11 @@ impl Bounds<'_> {
         let other = if modality == Modality::Image { Modality::Text } else { Modality::Image };
         let run = |modality| self.service.longest_run(modality, max) + self.overhead;
         let dearest = |modality| model.cost.predict(modality, max, MAX_TOKENS);
-        let batches = (before / max + 1) as f64;
+        let fewest = match modality {
+            Modality::Image => model.full_batch(modality),
+            Modality::Text => model.longest_texts(),
+        };
+        let batches = (before / fewest + 1) as f64;
 
         let own = run(modality).mul_f64(batches - 1.0);
         let predicted = dearest(modality).mul_f64(batches) + dearest(other) + self.debt;

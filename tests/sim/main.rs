@@ -12,8 +12,10 @@
 
 mod arrivals;
 mod checkers;
+mod composition;
 mod fairness;
 mod model;
+mod prospects;
 mod rng;
 mod service;
 mod tally;

@@ -1,18 +1,21 @@
 //! A second account of what waits and who works, kept from the outside by plain lists and linear scans.
 //!
 //! It follows the scheduler's decisions and never makes one: which of the permitted decisions is taken, it
-//! leaves to the scheduler, and `checkers` decides what is permitted. It shares the cost model's predictions
-//! with the scheduler, and nothing else.
+//! leaves to the scheduler, and `checkers` decides what is permitted. It shares the cost model with the
+//! scheduler, and nothing else.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use clipd::class::Class;
 use clipd::clock::Timestamp;
 use clipd::modality::Modality;
 use clipd::scheduler::cost::CostModel;
 use clipd::scheduler::workers::{WorkerCounts, WorkerId};
-use clipd::scheduler::{Class, CloseReason, Job, JobId, Settings};
+use clipd::scheduler::{CloseReason, Job, JobId, Settings};
+
+use crate::service::MAX_TOKENS;
 
 pub(crate) struct Model {
     pub(crate) settings: Settings,
@@ -46,8 +49,11 @@ pub(crate) enum Fate {
 pub(crate) enum Worker {
     Starting,
     Idle,
-    /// With the batch of this number.
-    Busy(usize),
+    /// With the batch of this number, predicted to be done then.
+    Busy {
+        number: usize,
+        until: Timestamp,
+    },
     Lost,
 }
 
@@ -84,12 +90,20 @@ impl Model {
     }
 
     pub(crate) fn admit(&mut self, now: Timestamp, jobs: &[Job]) {
+        let mut seen = [0; 2];
         for job in jobs {
             let target = match job.class {
                 Class::Interactive => self.settings.interactive_target,
                 Class::Bulk => self.settings.bulk_target,
             };
-            let effective = job.deadline.min(now.saturating_add(target));
+            // Due batch by batch.
+            let full = self.full_batch(job.modality);
+            let turn = (seen[job.modality.index()] / full) as u32;
+            seen[job.modality.index()] += 1;
+            let interval =
+                self.cost.predict(job.modality, full, job.tokens) / self.worker_counts().ready as u32;
+            let due = now.saturating_add(target).saturating_add(interval * turn);
+            let effective = job.deadline.min(due);
             let queue = &mut self.queues[job.modality.index()];
             let place = queue.partition_point(|each| (each.effective, each.job.id) < (effective, job.id));
             queue.insert(place, Waiting { job: *job, arrival: now, effective });
@@ -140,7 +154,7 @@ impl Model {
 
     pub(crate) fn is_quiet(&self) -> bool {
         self.all_waiting().next().is_none()
-            && !self.workers.iter().any(|worker| matches!(worker, Worker::Busy(_)))
+            && !self.workers.iter().any(|worker| matches!(worker, Worker::Busy { .. }))
     }
 
     pub(crate) fn worker_counts(&self) -> WorkerCounts {
@@ -148,7 +162,7 @@ impl Model {
         for worker in &self.workers {
             match worker {
                 Worker::Starting => counts.starting += 1,
-                Worker::Idle | Worker::Busy(_) => counts.ready += 1,
+                Worker::Idle | Worker::Busy { .. } => counts.ready += 1,
                 Worker::Lost => counts.lost += 1,
             }
         }
@@ -160,7 +174,7 @@ impl Model {
         let queue = self.queue(modality);
         let Some(company) = self.company_until(modality) else { return Vec::new() };
         [
-            (CloseReason::Full, queue.len() >= self.settings.max_batch_size.get()),
+            (CloseReason::Full, queue.len() >= self.full_batch(modality)),
             (CloseReason::Drain, self.draining),
             (CloseReason::Idle, self.settings.max_queue_delay.is_zero()),
             (CloseReason::Delay, company <= now),
@@ -182,7 +196,8 @@ impl Model {
 
     /// The next instant at which the scheduler owes a decision though nothing happens.
     pub(crate) fn next_duty(&self) -> Option<(Timestamp, Duty)> {
-        let expiries = self.all_waiting().map(|each| (each.job.deadline, Duty::Expire(each.job.id)));
+        let expiries =
+            self.all_waiting().map(|each| (self.hopeless_at(&each.job), Duty::Expire(each.job.id)));
         let idle = self.any_idle();
         let closings = Modality::ALL.into_iter().filter(|_| idle).flat_map(|modality| {
             [
@@ -204,8 +219,37 @@ impl Model {
         let queue = self.queue(modality);
         let deadline = queue.iter().map(|each| each.job.deadline).min()?;
         let longest = queue.iter().map(|each| each.job.tokens).max()?;
-        let rows = queue.len().min(self.settings.max_batch_size.get());
-        Some(deadline.saturating_sub(self.cost.predict(modality, rows, longest)))
+        let rows = queue.len().min(self.full_batch(modality));
+        // A tenth longer than predicted.
+        Some(deadline.saturating_sub(self.cost.predict(modality, rows, longest).mul_f64(1.1)))
+    }
+
+    /// From then on the job cannot be done in time, though it ran alone and a tenth faster than predicted.
+    pub(crate) fn hopeless_at(&self, job: &Job) -> Timestamp {
+        job.deadline.saturating_sub(self.cost.predict(job.modality, 1, 1).mul_f64(0.9))
+    }
+
+    /// Rows that make a batch worth closing. Whether the number is a good one, `checkers` decides.
+    pub(crate) fn full_batch(&self, modality: Modality) -> usize {
+        let max = self.settings.max_batch_size.get();
+        match modality {
+            Modality::Image => self.cost.best_images(max, self.longest_run()),
+            Modality::Text => max,
+        }
+    }
+
+    /// Texts of the greatest length that may run together.
+    pub(crate) fn longest_texts(&self) -> usize {
+        let allowed = |rows: &usize| {
+            *rows * MAX_TOKENS as usize <= self.settings.max_batch_tokens.get()
+                && self.cost.predict(Modality::Text, *rows, MAX_TOKENS) <= self.longest_run()
+        };
+        (2..=self.settings.max_batch_size.get()).take_while(allowed).last().unwrap_or(1)
+    }
+
+    /// Batches of more than a row are predicted to run no longer.
+    pub(crate) fn longest_run(&self) -> Duration {
+        self.settings.interactive_target / 2
     }
 
     pub(crate) fn predict(&self, modality: Modality, jobs: &[Waiting]) -> Duration {

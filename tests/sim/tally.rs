@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Every name that `count` is called with. The seeds together must reach each.
-const REACHED: [&str; 25] = [
+const REACHED: [&str; 26] = [
     "events",
     "admitted jobs",
     "rejected: queue full",
+    "rejected: too late",
     "rejected: starting",
     "rejected: draining",
     "rejected: no worker",

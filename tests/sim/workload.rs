@@ -20,6 +20,8 @@ pub(crate) struct Workload {
     /// Probability that every job of a batch turns out to be abandoned, so that its worker is free at once.
     pub(crate) abandoned: f64,
     pub(crate) pace: Pace,
+    /// Whether workers report what their batches took.
+    pub(crate) learning: bool,
     /// By rising time.
     pub(crate) events: Vec<(Timestamp, Event)>,
 }
@@ -69,6 +71,7 @@ impl Workload {
             lateness: Duration::from_secs_f64(sometimes(rng, 1e-6, 1e-3)),
             abandoned: sometimes(rng, 0.02, 0.3),
             pace: rng.pick(&[Pace::Together, Pace::OneByOne]),
+            learning: rng.chance(0.5),
             events,
         }
     }
@@ -92,6 +95,7 @@ fn draw_settings(rng: &mut Rng, grain: Duration) -> Settings {
     let interactive_target = rng.magnitude(1e-3, 1.0);
     Settings {
         max_batch_size: NonZeroUsize::MIN.saturating_add(max_batch_size - 1),
+        max_batch_tokens: NonZeroUsize::MIN.saturating_add(rng.pick(&[40, 200, 1232, 20_000])),
         max_queue_delay: seconds(sometimes(rng, 2e-4, 5e-2)),
         max_queue_size: rng.pick(&[1, 5, 16, 40, 40, 100, 200]),
         interactive_target: seconds(interactive_target),

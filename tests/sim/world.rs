@@ -4,9 +4,10 @@
 //! wake-up that is missing is missed. It judges nothing itself: every decision goes through the checkers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clipd::clock::Timestamp;
-use clipd::scheduler::cost::CostModel;
+use clipd::scheduler::cost::{CostModel, Measurement};
 use clipd::scheduler::workers::WorkerId;
 use clipd::scheduler::{Action, Batch, CloseReason, DropReason, Job, JobId, Rejection, Scheduler};
 
@@ -39,7 +40,7 @@ pub(crate) struct World {
 
 enum Due {
     Outside(Event),
-    Finished { worker: WorkerId, batch: usize },
+    Finished { worker: WorkerId, batch: usize, ran: Measurement },
 }
 
 impl World {
@@ -135,7 +136,7 @@ impl World {
                 self.scheduler.begin_drain();
                 self.model.draining = true;
             }
-            Due::Finished { worker, batch } => self.finish(worker, batch),
+            Due::Finished { worker, batch, ran } => self.finish(worker, batch, &ran),
         }
         Ok(())
     }
@@ -143,13 +144,14 @@ impl World {
     fn submit(&mut self, jobs: &[Job]) -> Verdict {
         let answer = self.scheduler.submit(self.now, jobs);
         self.note(|| format!("submit {jobs:?} -> {answer:?}"));
-        checkers::admission(&self.model, jobs, answer)?;
+        checkers::admission(&self.model, self.now, jobs, answer)?;
         match answer {
             Ok(()) => {
                 self.tally.add("admitted jobs", jobs.len());
                 self.model.admit(self.now, jobs);
             }
             Err(Rejection::QueueFull { .. }) => self.tally.count("rejected: queue full"),
+            Err(Rejection::TooLate { .. }) => self.tally.count("rejected: too late"),
             Err(Rejection::Starting) => self.tally.count("rejected: starting"),
             Err(Rejection::Draining) => self.tally.count("rejected: draining"),
             Err(Rejection::NoWorker) => self.tally.count("rejected: no worker"),
@@ -188,7 +190,7 @@ impl World {
         self.note(|| format!("{worker:?} lost"));
         match self.model.workers[worker.0] {
             Worker::Idle => self.tally.count("workers lost idle"),
-            Worker::Busy(_) => self.tally.count("workers lost busy"),
+            Worker::Busy { .. } => self.tally.count("workers lost busy"),
             Worker::Starting | Worker::Lost => {}
         }
         self.scheduler.worker_lost(worker);
@@ -197,9 +199,13 @@ impl World {
     }
 
     /// A worker that was lost does not finish.
-    fn finish(&mut self, worker: WorkerId, batch: usize) {
-        if self.model.workers[worker.0] == Worker::Busy(batch) {
+    fn finish(&mut self, worker: WorkerId, batch: usize, ran: &Measurement) {
+        if matches!(self.model.workers[worker.0], Worker::Busy { number, .. } if number == batch) {
             self.note(|| format!("{worker:?} finished"));
+            if self.workload.learning {
+                self.scheduler.observe(ran);
+                self.model.cost.observe(ran);
+            }
             self.free(worker);
         }
     }
@@ -239,11 +245,11 @@ impl World {
             self.patience.restart();
         }
         self.tally_batch(batch, contest);
-        self.start(batch, &jobs);
+        self.start(batch, &jobs, cost);
         Ok(())
     }
 
-    fn start(&mut self, batch: &Batch, jobs: &[Waiting]) {
+    fn start(&mut self, batch: &Batch, jobs: &[Waiting], predicted: Duration) {
         if self.rng.chance(self.workload.abandoned) {
             self.tally.count("abandoned batches");
             self.free(batch.worker);
@@ -252,8 +258,10 @@ impl World {
         let longest = jobs.iter().map(|each| each.job.tokens).max().unwrap_or(0);
         let elapsed = self.workload.site.service.run_time(&mut self.rng, batch.modality, jobs.len(), longest);
         self.serial += 1;
-        self.model.workers[batch.worker.0] = Worker::Busy(self.serial);
-        let end = Due::Finished { worker: batch.worker, batch: self.serial };
+        let until = self.now.saturating_add(predicted);
+        self.model.workers[batch.worker.0] = Worker::Busy { number: self.serial, until };
+        let ran = Measurement { modality: batch.modality, rows: jobs.len(), tokens: longest, elapsed };
+        let end = Due::Finished { worker: batch.worker, batch: self.serial, ran };
         self.agenda.insert((self.now.saturating_add(elapsed), self.serial), end);
     }
 
@@ -262,7 +270,11 @@ impl World {
         self.share.settled(&self.model);
         let overhead = self.workload.lateness + self.workload.site.service.grain;
         let bounds = Bounds { service: &self.workload.site.service, overhead, debt: self.share.debt() };
-        let overdue = self.patience.settled(self.now, &self.model, &bounds)?;
+        // What a batch costs may change while a job waits; only predictions that stay have a bound.
+        let overdue = match self.workload.learning {
+            true => 0,
+            false => self.patience.settled(self.now, &self.model, &bounds)?,
+        };
         self.tally.add("overdue jobs", overdue);
         Ok(())
     }
