@@ -5,8 +5,9 @@
 //! keeps a second account, and `checkers` and `fairness` compare every decision with the promises.
 //! It does not test threads, channels or engines; `batcher` and `tests/it` do.
 //!
-//! `cargo test --test sim` runs a fixed set of seeds. `SIM_SEED=123 cargo test --test sim` replays one, and
-//! shows its events if it fails.
+//! `cargo test --test sim` runs a fixed set of seeds, `SIM_SEEDS=100000 cargo test --release --test sim` a larger one.
+//! `SIM_SEED=123 cargo test --test sim` replays one, and shows its events if it fails.
+//! `mutants/run` plants bugs in a copy of the scheduler, to see that the checkers find them.
 
 #![expect(clippy::print_stdout, reason = "a test may show what it covered")]
 
@@ -31,18 +32,19 @@ const SEEDS: u64 = 500;
 
 #[test]
 fn every_schedule_keeps_the_promises() {
-    if let Some(seed) = seed_to_replay() {
+    if let Some(seed) = number("SIM_SEED") {
         return replay(seed);
     }
+    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
     let mut tally = Tally::default();
-    for seed in 0..SEEDS {
+    for seed in 0..seeds {
         let mut world = World::new(seed);
         if let Err(Violation { checker, message }) = world.run() {
             panic!("seed {seed}: {checker}: {message}\nreplay: SIM_SEED={seed} cargo test --test sim");
         }
         tally.merge(&world.tally);
     }
-    println!("{SEEDS} schedules\n{tally}");
+    println!("{seeds} schedules\n{tally}");
     assert_eq!(tally.missing(), [""; 0], "no schedule reached these");
 }
 
@@ -66,8 +68,8 @@ fn replay(seed: u64) {
     println!("seed {seed} keeps the promises\n{}", world.tally);
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one switch of the simulation")]
-fn seed_to_replay() -> Option<u64> {
-    let seed = std::env::var("SIM_SEED").ok()?;
-    Some(seed.parse().unwrap_or_else(|error| panic!("SIM_SEED={seed}: {error}")))
+#[expect(clippy::disallowed_methods, reason = "the two switches of the simulation")]
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|error| panic!("{variable}={value}: {error}")))
 }

@@ -20,6 +20,10 @@ use crate::service::MAX_TOKENS;
 pub(crate) struct Model {
     pub(crate) settings: Settings,
     pub(crate) cost: CostModel,
+    /// Derived from the cost model, as are the next: they are asked for at every step.
+    best_images: usize,
+    /// Indexed by `Modality::index`.
+    shortest_run: [Duration; 2],
     pub(crate) workers: Vec<Worker>,
     pub(crate) draining: bool,
     /// Most urgent first; indexed by `Modality::index`.
@@ -80,13 +84,21 @@ impl fmt::Display for Duty {
 impl Model {
     pub(crate) fn new(settings: Settings, workers: usize) -> Model {
         Model {
+            best_images: settings.max_batch_size.get(),
             settings,
             cost: CostModel::default(),
+            shortest_run: [Duration::ZERO; 2],
             workers: vec![Worker::Starting; workers],
             draining: false,
             queues: [Vec::new(), Vec::new()],
             fates: HashMap::new(),
         }
+    }
+
+    pub(crate) fn set_cost(&mut self, cost: CostModel) {
+        self.best_images = cost.best_images(self.settings.max_batch_size.get(), self.longest_run());
+        self.shortest_run = Modality::ALL.map(|modality| cost.predict(modality, 1, 1).mul_f64(0.9));
+        self.cost = cost;
     }
 
     pub(crate) fn admit(&mut self, now: Timestamp, jobs: &[Job]) {
@@ -226,15 +238,14 @@ impl Model {
 
     /// From then on the job cannot be done in time, though it ran alone and a tenth faster than predicted.
     pub(crate) fn hopeless_at(&self, job: &Job) -> Timestamp {
-        job.deadline.saturating_sub(self.cost.predict(job.modality, 1, 1).mul_f64(0.9))
+        job.deadline.saturating_sub(self.shortest_run[job.modality.index()])
     }
 
     /// Rows that make a batch worth closing. Whether the number is a good one, `checkers` decides.
     pub(crate) fn full_batch(&self, modality: Modality) -> usize {
-        let max = self.settings.max_batch_size.get();
         match modality {
-            Modality::Image => self.cost.best_images(max, self.longest_run()),
-            Modality::Text => max,
+            Modality::Image => self.best_images,
+            Modality::Text => self.settings.max_batch_size.get(),
         }
     }
 

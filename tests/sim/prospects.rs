@@ -15,56 +15,77 @@ use crate::model::{Model, Worker};
 const USABLE: f64 = 0.8;
 
 /// Jobs of one modality that arrived together.
-pub(crate) struct Prospect {
-    /// Nothing waits and a worker is idle.
-    free: bool,
-    usable: Duration,
-    /// If all workers did nothing else, at the best batch size.
-    soonest: Duration,
-    /// If everything that waits and runs came before, at the worst batch size, on one worker.
-    latest: Duration,
+pub(crate) struct Prospect<'a> {
+    model: &'a Model,
+    now: Timestamp,
+    modality: Modality,
+    jobs: Vec<&'a Job>,
 }
 
-impl Prospect {
+pub(crate) fn all<'a>(
+    model: &'a Model,
+    now: Timestamp,
+    jobs: &'a [Job],
+) -> impl Iterator<Item = Prospect<'a>> {
+    Modality::ALL
+        .into_iter()
+        .map(move |modality| Prospect {
+            model,
+            now,
+            modality,
+            jobs: jobs.iter().filter(|job| job.modality == modality).collect(),
+        })
+        .filter(|prospect| !prospect.jobs.is_empty())
+}
+
+impl Prospect<'_> {
     /// It should have been refused.
     pub(crate) fn is_hopeless(&self) -> bool {
-        !self.free && self.soonest.mul_f64(0.9) > self.usable
+        !self.is_free() && self.soonest().mul_f64(0.9) > self.usable()
     }
 
     /// It may have been refused.
     pub(crate) fn is_doubtful(&self) -> bool {
-        !self.free && self.latest.mul_f64(1.1) > self.usable
+        !self.is_free() && self.latest().mul_f64(1.1) > self.usable()
     }
-}
 
-pub(crate) fn all(model: &Model, now: Timestamp, jobs: &[Job]) -> impl Iterator<Item = Prospect> {
-    Modality::ALL.into_iter().filter_map(move |modality| {
-        let jobs: Vec<&Job> = jobs.iter().filter(|job| job.modality == modality).collect();
-        let deadline = jobs.iter().map(|job| job.deadline).min()?;
-        let bulk = jobs.iter().any(|job| job.class == Class::Bulk);
-        let queue = model.queue(modality);
+    /// Nothing waits and a worker is idle.
+    fn is_free(&self) -> bool {
+        self.model.queue(self.modality).is_empty() && self.model.any_idle()
+    }
+
+    fn usable(&self) -> Duration {
+        let deadline = self.jobs.iter().map(|job| job.deadline).min().unwrap_or_default();
+        deadline.since(self.now).mul_f64(USABLE)
+    }
+
+    /// If all workers did nothing else, at the best batch size.
+    fn soonest(&self) -> Duration {
+        let bulk = self.jobs.iter().any(|job| job.class == Class::Bulk);
+        let queue = self.model.queue(self.modality);
         let before = queue.iter().filter(|each| bulk || each.job.class == Class::Interactive).count();
+        let shortest = if self.modality == Modality::Image { 0 } else { 1 };
+        let best = self.per_row(self.modality, shortest).min().unwrap_or_default();
+        best.mul_f64((before + self.jobs.len()) as f64 / self.model.worker_counts().ready.max(1) as f64)
+    }
 
-        let shortest = if modality == Modality::Image { 0 } else { 1 };
-        let per_row = |modality, tokens| {
-            (1..=model.settings.max_batch_size.get())
-                .map(move |rows| model.cost.predict(modality, rows, tokens).div_f64(rows as f64))
-        };
-        let workers = model.worker_counts().ready.max(1) as f64;
+    /// If everything that waits and runs came before, at the worst batch size, on one worker.
+    fn latest(&self) -> Duration {
         // Admission takes texts to be as long as those that wait: before they are tokenized it cannot know.
-        let longest = model.all_waiting().map(|each| each.job.tokens).max().unwrap_or(0);
-        let dearest = |job: &Job| per_row(job.modality, job.tokens.max(longest)).max().unwrap_or_default();
-        let running = model.workers.iter().map(|worker| match worker {
-            Worker::Busy { until, .. } => until.since(now),
+        let longest = self.model.all_waiting().map(|each| each.job.tokens).max().unwrap_or(0);
+        let dearest =
+            |job: &Job| self.per_row(job.modality, job.tokens.max(longest)).max().unwrap_or_default();
+        let running = self.model.workers.iter().map(|worker| match worker {
+            Worker::Busy { until, .. } => until.since(self.now),
             Worker::Starting | Worker::Idle | Worker::Lost => Duration::ZERO,
         });
-        let waiting = model.all_waiting().map(|each| dearest(&each.job));
-        let own = jobs.iter().map(|job| dearest(job));
-        Some(Prospect {
-            free: queue.is_empty() && model.any_idle(),
-            usable: deadline.since(now).mul_f64(USABLE),
-            soonest: per_row(modality, shortest).min()?.mul_f64((before + jobs.len()) as f64 / workers),
-            latest: running.chain(waiting).chain(own).sum(),
-        })
-    })
+        let waiting = self.model.all_waiting().map(|each| dearest(&each.job));
+        running.chain(waiting).chain(self.jobs.iter().map(|job| dearest(job))).sum()
+    }
+
+    /// Time per row by batch size.
+    fn per_row(&self, modality: Modality, tokens: u32) -> impl Iterator<Item = Duration> {
+        (1..=self.model.settings.max_batch_size.get())
+            .map(move |rows| self.model.cost.predict(modality, rows, tokens).div_f64(rows as f64))
+    }
 }

@@ -181,7 +181,7 @@ impl World {
             let cost =
                 CostModel::new(&self.workload.site.service.warm_up(self.model.settings.max_batch_size.get()));
             self.scheduler.set_cost(cost.clone());
-            self.model.cost = cost;
+            self.model.set_cost(cost);
             self.free(worker);
         }
     }
@@ -204,7 +204,7 @@ impl World {
             self.note(|| format!("{worker:?} finished"));
             if self.workload.learning {
                 self.scheduler.observe(ran);
-                self.model.cost.observe(ran);
+                self.model.set_cost(self.scheduler.cost().clone());
             }
             self.free(worker);
         }

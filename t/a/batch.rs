@@ -1,0 +1,121 @@
+//! Which jobs run together.
+//!
+//! Images: the most urgent, as many as run best. Texts: rows of like length, so that little of a batch is
+//! padding, since a row is padded to the longest of its batch, and padding costs as much as text. The most urgent
+//! row is always taken; the others are those with which the batch computes the most tokens of text per second.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::cost::CostModel;
+use super::{Job, Scheduler};
+use crate::clock::Timestamp;
+use crate::modality::Modality;
+
+/// Texts are grouped by length among this many full batches, the most urgent ones.
+const WINDOW: usize = 4;
+
+impl Scheduler {
+    /// The jobs that run together next.
+    pub(super) fn next_batch(&self, now: Timestamp, modality: Modality) -> Vec<Job> {
+        let queue = &self.queues[modality.index()];
+        let rows = self.full_batch(modality);
+        if modality == Modality::Image {
+            return queue.window(rows);
+        }
+        let bounds = Bounds {
+            rows,
+            tokens: self.settings.max_batch_tokens.get(),
+            run: self.longest_run().as_secs_f64(),
+        };
+        match queue.first() {
+            // Nothing that is overdue waits for its like.
+            Some((due, _)) if due <= now => bounds.prefix(queue.window(rows), &self.cost),
+            _ => like_the_first(&queue.window(WINDOW * rows), &self.cost, bounds),
+        }
+    }
+
+    /// Rows of one modality that make a batch worth closing.
+    pub(super) fn full_batch(&self, modality: Modality) -> usize {
+        match modality {
+            Modality::Image => self.best_images,
+            Modality::Text => self.settings.max_batch_size.get(),
+        }
+    }
+
+    pub(super) fn weigh_batch_sizes(&mut self) {
+        self.best_images = self.cost.best_images(self.settings.max_batch_size.get(), self.longest_run());
+    }
+
+    /// A batch that runs longer holds up what arrives meanwhile for too long.
+    fn longest_run(&self) -> Duration {
+        self.settings.interactive_target / 2
+    }
+}
+
+/// What a batch of texts may be.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    rows: usize,
+    /// Rows times the longest.
+    tokens: usize,
+    /// Seconds.
+    run: f64,
+}
+
+impl Bounds {
+    /// The most urgent rows, as many as are allowed together.
+    fn prefix(&self, mut window: Vec<Job>, cost: &CostModel) -> Vec<Job> {
+        let mut longest = 0;
+        let allowed = window.iter().enumerate().take_while(|(before, job)| {
+            longest = longest.max(job.tokens);
+            self.allow(cost, before + 1, longest)
+        });
+        let rows = allowed.count();
+        window.truncate(rows);
+        window
+    }
+
+    /// A row alone is always allowed.
+    fn allow(&self, cost: &CostModel, rows: usize, longest: u32) -> bool {
+        rows == 1
+            || rows <= self.rows
+                && rows * longest as usize <= self.tokens
+                && cost.predict(Modality::Text, rows, longest).as_secs_f64() <= self.run
+    }
+}
+
+/// Of `window`, the most urgent first: the first, and what runs well together with it. Most urgent first.
+fn like_the_first(window: &[Job], cost: &CostModel, bounds: Bounds) -> Vec<Job> {
+    // Of equal rows the most urgent come last, so that a run that ends among them takes those.
+    let mut by_length: Vec<usize> = (0..window.len()).collect();
+    by_length.sort_unstable_by_key(|rank| (window[*rank].tokens, Reverse(*rank)));
+    let Some(first) = by_length.iter().position(|rank| *rank == 0) else { return Vec::new() };
+
+    let tokens = |place: usize| window[by_length[place]].tokens;
+    let mut best = (0.0, first..=first);
+    for end in first..by_length.len() {
+        if end + 1 < by_length.len() && tokens(end) == tokens(end + 1) {
+            continue;
+        }
+        let longest = tokens(end);
+        let mut useful = 0.0;
+        for start in (0..=end).rev() {
+            let rows = end - start + 1;
+            if !bounds.allow(cost, rows, longest) {
+                break;
+            }
+            useful += f64::from(tokens(start));
+            if start <= first {
+                // Tokens of text per second.
+                let speed = useful / cost.price(Modality::Text, rows, longest);
+                if speed > best.0 {
+                    best = (speed, start..=end);
+                }
+            }
+        }
+    }
+    let mut ranks: Vec<usize> = by_length[best.1].to_vec();
+    ranks.sort_unstable();
+    ranks.into_iter().map(|rank| window[rank]).collect()
+}

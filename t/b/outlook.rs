@@ -1,0 +1,170 @@
+//! When rows that arrive now would be done, as far as can be predicted from what waits and what runs.
+//!
+//! A snapshot of the scheduler. It decides admission, and a copy lets callers ask before they spend time on
+//! preparing a row that would be refused.
+
+use std::time::Duration;
+
+use super::{Job, Rejection, Scheduler};
+use crate::class::Class;
+use crate::clock::Timestamp;
+use crate::modality::Modality;
+
+/// Rows are admitted if they are predicted to be done within this share of the time they have: the rest is for
+/// predictions that are wrong and for what is admitted later and more urgent.
+const USABLE: f64 = 0.8;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outlook {
+    /// Why nothing is admitted.
+    closed: Option<Rejection>,
+    max_queue_size: usize,
+    /// Workers that are warm.
+    workers: usize,
+    /// When the first of them is predicted to be free; `None`: one is idle.
+    first_free: Option<Timestamp>,
+    /// Indexed by `Modality::index`.
+    lanes: [Lane; 2],
+}
+
+/// What waits of one modality, and how fast it goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Lane {
+    waiting: usize,
+    /// Of those, rows that bulk work does not overtake.
+    interactive: usize,
+    /// Rows of a full batch.
+    batch_rows: usize,
+    /// Run of a full batch.
+    batch_run: Duration,
+    /// Run of one row alone.
+    single_run: Duration,
+}
+
+/// Rows of one modality from one request. Texts are taken to be as long as those that wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub modality: Modality,
+    pub rows: usize,
+    pub class: Class,
+    pub deadline: Timestamp,
+}
+
+impl Outlook {
+    /// Why these rows would be refused at `now`, if they would.
+    pub fn refusal(&self, now: Timestamp, arrival: &Arrival) -> Option<Rejection> {
+        if self.closed.is_some() || arrival.rows == 0 {
+            return self.closed;
+        }
+        let lane = &self.lanes[arrival.modality.index()];
+        if !self.has_room(arrival.modality, arrival.rows) {
+            let retry_after = self.shared(lane.run(lane.waiting));
+            return Some(Rejection::QueueFull { retry_after });
+        }
+        // Where a worker is idle and nothing waits, the attempt costs nobody anything; and if the prediction is
+        // wrong, it is how the cost model learns.
+        if self.first_free.is_none() && lane.waiting == 0 {
+            return None;
+        }
+        let left = arrival.deadline.since(now).mul_f64(USABLE);
+        let needed = self.completion(now, arrival);
+        (needed > left).then(|| Rejection::TooLate { retry_after: needed - left })
+    }
+
+    /// Whether `rows` more would fit the queue.
+    pub fn has_room(&self, modality: Modality, rows: usize) -> bool {
+        self.lanes[modality.index()].waiting + rows <= self.max_queue_size + 1
+    }
+
+    /// How long until all the rows are predicted to be done.
+    fn completion(&self, now: Timestamp, arrival: &Arrival) -> Duration {
+        let lane = &self.lanes[arrival.modality.index()];
+        let ahead = match arrival.class {
+            Class::Interactive => lane.interactive,
+            Class::Bulk => lane.waiting,
+        };
+        let rows = ahead + arrival.rows;
+        // The last batch, and all before it.
+        let last = (rows - 1) % lane.batch_rows.max(1) + 1;
+        let own = lane.run(rows - last);
+        // Device time is shared evenly while both modalities wait.
+        let others: Duration = Modality::ALL
+            .into_iter()
+            .filter(|other| *other != arrival.modality)
+            .map(|other| self.lanes[other.index()])
+            .map(|other| other.run(other.waiting).min(own))
+            .sum();
+        let running = self.first_free.map_or(Duration::ZERO, |at| at.since(now));
+        running + self.shared(own + others) + lane.run(last)
+    }
+
+    /// Device time spread over the workers.
+    fn shared(&self, time: Duration) -> Duration {
+        time.div_f64(self.workers.max(1) as f64)
+    }
+}
+
+impl Lane {
+    /// Device time of `rows`, in full batches as far as they go.
+    fn run(&self, rows: usize) -> Duration {
+        let full = rows / self.batch_rows.max(1);
+        let rest = rows % self.batch_rows.max(1);
+        let batches = self.batch_run.saturating_mul(u32::try_from(full).unwrap_or(u32::MAX));
+        if rest == 0 {
+            return batches;
+        }
+        // Linear between one row and a full batch; rest < batch_rows, so there are at least two.
+        let share = (rest - 1) as f64 / (self.batch_rows - 1) as f64;
+        batches + self.single_run + self.batch_run.saturating_sub(self.single_run).mul_f64(share)
+    }
+}
+
+impl Scheduler {
+    /// What admission decides by.
+    pub fn outlook(&self) -> Outlook {
+        let counts = self.workers.counts();
+        let closed = if self.draining {
+            Some(Rejection::Draining)
+        } else if self.workers.all_lost() {
+            Some(Rejection::NoWorker)
+        } else if counts.ready == 0 {
+            Some(Rejection::Starting)
+        } else {
+            None
+        };
+        Outlook {
+            closed,
+            max_queue_size: self.settings.max_queue_size,
+            workers: counts.ready,
+            first_free: self.workers.first_free(),
+            lanes: Modality::ALL.map(|modality| self.lane(modality)),
+        }
+    }
+
+    fn lane(&self, modality: Modality) -> Lane {
+        let queue = &self.queues[modality.index()];
+        let (batch_rows, tokens) = (self.full_batch(modality), queue.mean_tokens().max(1));
+        Lane {
+            waiting: queue.len(),
+            interactive: queue.interactive(),
+            batch_rows,
+            batch_run: self.cost.predict(modality, batch_rows, tokens),
+            single_run: self.cost.predict(modality, 1, tokens),
+        }
+    }
+}
+
+/// Rows, deadline and class of the jobs of each modality: the earliest deadline and the lower class.
+pub(super) fn arrivals(jobs: &[Job]) -> impl Iterator<Item = Arrival> {
+    Modality::ALL.into_iter().map(|modality| {
+        let mut arrival = Arrival { modality, rows: 0, class: Class::Interactive, deadline: Timestamp::MAX };
+        for job in jobs.iter().filter(|job| job.modality == modality) {
+            arrival.rows += 1;
+            arrival.deadline = arrival.deadline.min(job.deadline);
+            if job.class == Class::Bulk {
+                arrival.class = Class::Bulk;
+            }
+        }
+        arrival
+    })
+}

@@ -1,0 +1,115 @@
+//! The waiting jobs of one modality, in the three orders in which the scheduler asks for them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{Job, JobId};
+use crate::class::Class;
+use crate::clock::Timestamp;
+
+/// Every operation is O(log n).
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// Most urgent first: (effective deadline, id).
+    by_urgency: BTreeMap<(Timestamp, JobId), Waiting>,
+    by_deadline: BTreeSet<(Timestamp, JobId)>,
+    by_arrival: BTreeSet<(Timestamp, JobId)>,
+    /// Number of waiting rows of each length.
+    by_length: BTreeMap<u32, usize>,
+    effective: HashMap<JobId, Timestamp>,
+    /// Sum of the lengths.
+    tokens: usize,
+    interactive: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    job: Job,
+    arrival: Timestamp,
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, arrival: Timestamp, due: Timestamp, job: Job) {
+        let effective = due;
+        self.by_urgency.insert((effective, job.id), Waiting { job, arrival });
+        self.by_deadline.insert((job.deadline, job.id));
+        self.by_arrival.insert((arrival, job.id));
+        *self.by_length.entry(job.tokens).or_default() += 1;
+        self.effective.insert(job.id, effective);
+        self.tokens += job.tokens as usize;
+        self.interactive += usize::from(job.class == Class::Interactive);
+    }
+
+    /// Removes the most urgent job.
+    pub(super) fn pop(&mut self) -> Option<Job> {
+        let (_, id) = *self.by_urgency.first_key_value()?.0;
+        self.remove(id)
+    }
+
+    /// Removes a job whose deadline is not after `now`.
+    pub(super) fn pop_expired(&mut self, now: Timestamp) -> Option<JobId> {
+        let (deadline, id) = *self.by_deadline.first()?;
+        if deadline > now {
+            return None;
+        }
+        self.remove(id).map(|job| job.id)
+    }
+
+    pub(super) fn remove(&mut self, id: JobId) -> Option<Job> {
+        let effective = self.effective.remove(&id)?;
+        let Waiting { job, arrival } = self.by_urgency.remove(&(effective, id))?;
+        self.by_deadline.remove(&(job.deadline, id));
+        self.by_arrival.remove(&(arrival, id));
+        self.tokens -= job.tokens as usize;
+        self.interactive -= usize::from(job.class == Class::Interactive);
+        if let Some(count) = self.by_length.get_mut(&job.tokens) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_length.remove(&job.tokens);
+            }
+        }
+        Some(job)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_urgency.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_urgency.is_empty()
+    }
+
+    /// Arrival of the job that has waited longest.
+    pub(super) fn first_arrival(&self) -> Option<Timestamp> {
+        self.by_arrival.first().map(|(arrival, _)| *arrival)
+    }
+
+    /// The earliest deadline of a client.
+    pub(super) fn first_deadline(&self) -> Option<Timestamp> {
+        self.by_deadline.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// The most urgent job, with its effective deadline.
+    pub(super) fn first(&self) -> Option<(Timestamp, Job)> {
+        self.by_urgency.first_key_value().map(|((effective, _), waiting)| (*effective, waiting.job))
+    }
+
+    /// The most urgent jobs.
+    pub(super) fn window(&self, rows: usize) -> Vec<Job> {
+        self.by_urgency.values().take(rows).map(|waiting| waiting.job).collect()
+    }
+
+    /// Rows of the interactive class.
+    pub(super) fn interactive(&self) -> usize {
+        self.interactive
+    }
+
+    /// Tokens of a row, on average and rounded up; 0 for images.
+    pub(super) fn mean_tokens(&self) -> u32 {
+        u32::try_from(self.tokens.div_ceil(self.len().max(1))).unwrap_or(u32::MAX)
+    }
+
+    /// Tokens of the longest waiting row; 0 for images.
+    pub(super) fn longest(&self) -> u32 {
+        self.by_length.last_key_value().map_or(0, |(tokens, _)| *tokens)
+    }
+}
