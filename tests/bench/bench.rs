@@ -1,0 +1,92 @@
+//! What the sections share: a batcher with one worker, arrivals, and percentiles.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use clipd::batcher::{Batcher, OpenEngine, Options, Row};
+use clipd::clip::row::ImageRow;
+use clipd::clock::Clock;
+use clipd::engine::Engine;
+use clipd::engine::synthetic::{Pace, SyntheticEngine};
+use clipd::scheduler::Settings;
+use clipd::telemetry::metrics::Metrics;
+
+pub(crate) const MAX_BATCH: usize = 16;
+/// Small, so that what is measured is not the copying of pixels.
+const ROW_BYTES: usize = 12;
+const DIM: usize = 16;
+
+/// A batch of sixteen takes 11 ms: 1,454 rows per second, eleven times what single rows give.
+pub(crate) const PACE: Pace =
+    Pace { per_batch: Duration::from_millis(3), per_row: Duration::from_micros(500) };
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        max_batch_size: NonZeroUsize::new(MAX_BATCH).expect("it is not zero"),
+        max_batch_tokens: NonZeroUsize::MAX,
+        max_queue_delay: Duration::ZERO,
+        max_queue_size: 10_000,
+        interactive_target: Duration::from_millis(500),
+        bulk_target: Duration::from_secs(3),
+    }
+}
+
+pub(crate) fn spinning(clock: Clock, pace: Pace) -> OpenEngine {
+    Box::new(move || Ok(Box::new(SyntheticEngine::spinning(DIM, clock, pace)) as Box<dyn Engine>))
+}
+
+/// A warm batcher around one engine.
+pub(crate) async fn batcher(
+    clock: Clock,
+    settings: Settings,
+    engine: OpenEngine,
+    row_bytes: usize,
+) -> Batcher {
+    let options =
+        Options { settings, context_length: 8, image_row_bytes: row_bytes, clock, metrics: Metrics::new() };
+    let batcher = Batcher::start(options, vec![engine]).expect("threads start");
+    let mut workers = batcher.workers();
+    workers.wait_for(|workers| workers.counts.ready == 1).await.expect("the batcher runs");
+    batcher
+}
+
+pub(crate) async fn spinning_batcher(clock: Clock, settings: Settings) -> Batcher {
+    batcher(clock, settings, spinning(clock, PACE), ROW_BYTES).await
+}
+
+pub(crate) fn row() -> Row {
+    Row::Image(ImageRow(vec![7; ROW_BYTES].into()))
+}
+
+/// Times of arrival from the start, exponentially distributed gaps, `group` at a time.
+pub(crate) fn poisson(rate: f64, seconds: f64, group: usize, seed: u64) -> Vec<Duration> {
+    let mut state = seed;
+    let mut now = 0.0;
+    let mut arrivals = Vec::new();
+    loop {
+        // SplitMix64 (Steele and others 2014).
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let uniform = ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64;
+        now -= (1.0 - uniform).ln() * group as f64 / rate;
+        if now > seconds {
+            return arrivals;
+        }
+        arrivals.extend(std::iter::repeat_n(Duration::from_secs_f64(now), group));
+    }
+}
+
+pub(crate) fn mean(times: &[Duration]) -> Duration {
+    times.iter().sum::<Duration>() / times.len().max(1) as u32
+}
+
+/// Sorts them.
+pub(crate) fn percentile(times: &mut [Duration], share: f64) -> Duration {
+    times.sort_unstable();
+    times.get((times.len() as f64 * share) as usize).or(times.last()).copied().unwrap_or_default()
+}
+
+pub(crate) fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
