@@ -15,7 +15,7 @@ const LEARNING_RATE: f64 = 0.1;
 const OUTLIER: f64 = 2.0;
 
 /// A batch size within this factor of the best time per row is as good: then the smaller one answers sooner.
-const AS_GOOD: f64 = 1.03;
+const AS_GOOD: f64 = 1.01;
 
 /// What a batch takes beside its run: two channels and the scheduler's decision. Measured; it only matters where
 /// a batch runs for less than a few milliseconds.

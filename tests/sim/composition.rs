@@ -14,7 +14,7 @@ const HAND_OVER: Duration = Duration::from_micros(50);
 /// Texts are grouped among this many full batches.
 const WINDOW: usize = 4;
 /// Sizes whose time per row differs by less are as good; the rest is for rounding.
-const AS_GOOD: f64 = 1.03 + 1e-6;
+const AS_GOOD: f64 = 1.01 + 1e-6;
 
 pub(crate) fn check(model: &Model, now: Timestamp, batch: &Batch) -> Verdict {
     let queue = model.queue(batch.modality);
@@ -52,7 +52,8 @@ fn well_sized(model: &Model, waiting: usize, rows: usize) -> Verdict {
     ensure(rows == waiting || per_row(rows) <= best * AS_GOOD, "well sized", || {
         format!("{rows} of {waiting} images run, at {} s each; {best} s is possible", per_row(rows))
     })?;
-    ensure(bounded(&rows), "longest run", || {
+    // Fewer than would be best may take longer: a learned curve has bumps.
+    ensure(rows == waiting || bounded(&rows), "longest run", || {
         format!("{rows} images run for longer than {:?}", model.longest_run())
     })
 }
