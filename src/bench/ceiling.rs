@@ -24,7 +24,7 @@ use crate::modality::Modality;
 const ROUNDS: usize = 3;
 
 /// Shortest run of a batch size in one round.
-const SLICE: Duration = Duration::from_millis(200);
+const SLICE: Duration = Duration::from_millis(150);
 
 /// Larger batches than this one are not tried; nor are those after one that takes longer than this time.
 const LARGEST_BATCH: usize = 64;

@@ -134,7 +134,6 @@ async fn a_server_of_its_own_ends_with_it() {
         "--requests=10",
         "--",
         "--device=cpu",
-        "--threads=1",
         "--max-batch-size=4",
     ])
     .await;
@@ -143,7 +142,7 @@ async fn a_server_of_its_own_ends_with_it() {
     assert_eq!(load["answered"], 10, "{load}");
     assert!(load["server"]["cpu_seconds"].as_f64().unwrap() >= 0.0, "{load}");
     let ceiling = &ran.json["ceiling"];
-    assert_eq!(ceiling["layout"]["threads"], 1);
+    assert_eq!(ceiling["layout"]["workers"], 1);
     let [texts] = ceiling["workloads"].as_array().unwrap().as_slice() else { panic!("{ceiling}") };
     let cost = |name: &str| texts[name]["median"].as_f64().unwrap();
     let row = cost("engine_cpu_seconds_per_row") + cost("preprocess_cpu_seconds_per_row");

@@ -74,6 +74,7 @@ pub(super) struct Service {
 
 #[derive(Debug, Serialize)]
 pub(super) struct LoadReport {
+    #[serde(flatten)]
     pub(super) arrivals: Arrivals,
     /// As planned; null for a closed loop.
     pub(super) offered_per_second: Option<f64>,
