@@ -23,9 +23,10 @@ use crate::clock::{Clock, Timestamp};
 use crate::grpc::proto::{self, classify_result, embed_result};
 use crate::grpc::status::code_name;
 
-/// Requests in flight on one connection. Servers allow 100 calls at least (RFC 9113, section 6.5.2), and what
-/// is more would wait in the client.
-const IN_FLIGHT_PER_CONNECTION: usize = 100;
+/// Requests in flight on one connection of an open loop. clipd takes 256 by default (`--max-concurrent-streams`),
+/// and what is more would wait in the client. The default connections can so ask for more than a server serves
+/// at a time, which shows how it refuses.
+const IN_FLIGHT_PER_CONNECTION: usize = 250;
 
 /// A client of a closed loop that is turned away comes back after this time, not at once.
 const PAUSE: Duration = Duration::from_millis(10);

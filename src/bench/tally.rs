@@ -49,8 +49,10 @@ pub(super) struct Counts {
     /// Not sent: as many as the generator keeps track of were without an answer.
     pub(super) unsent: u64,
     /// Of answered requests.
+    #[serde(rename = "latency_ms")]
     pub(super) latency: Percentiles,
     /// From when a request was meant to be sent to when it was; none in a closed loop.
+    #[serde(rename = "lateness_ms")]
     pub(super) lateness: Percentiles,
 }
 

@@ -87,7 +87,7 @@ async fn counts_add_up() {
         let buckets = load["server"]["batch_rows"].as_array().unwrap();
         let batches: u64 = buckets.iter().map(|bucket| bucket["batches"].as_u64().unwrap()).sum();
         assert_eq!(load["server"]["batches"], batches, "{load}");
-        assert!(load["latency"]["p50"].as_f64().unwrap() > 0.0 && load["latency"]["p99"].is_null());
+        assert!(load["latency_ms"]["p50"].as_f64().unwrap() > 0.0 && load["latency_ms"]["p99"].is_null());
     }
     assert!(ran.json["ceiling"].is_null(), "of the server only its address is known");
     assert!(ran.stdout.contains("CLASSIFY  best"), "{}", ran.stdout);
@@ -122,7 +122,7 @@ async fn what_is_shed_expires_or_fails_is_told_apart() {
     assert_eq!(count("shed") + count("expired"), 8, "{load}");
     assert!(count("shed") >= 6 && count("expired") >= 1, "{load}");
     assert_eq!(load["server"]["rejections"]["queue_full"], count("shed"), "{load}");
-    assert!(load["latency"]["p50"].is_null(), "{load}");
+    assert!(load["latency_ms"]["p50"].is_null(), "{load}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,15 +38,15 @@ pub(super) fn curves(series: &[Series<'_>], mark: Option<&Mark<'_>>, axes: [&str
     if right <= 0.0 || !low.is_finite() {
         return html! { p { "Nothing was answered." } };
     }
-    let (bottom, top) = (low.log10().floor(), (high * 1.2).log10().ceil());
+    let decades = decades(low, high);
+    let (bottom, top) = (decades[0].log10(), decades[decades.len() - 1].log10());
     let x = |value: f64| LEFT + (WIDTH - LEFT - RIGHT) * value / right;
-    let y = |value: f64| {
-        HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value.max(low).log10() - bottom) / (top - bottom)
-    };
+    let y =
+        |value: f64| HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value.log10() - bottom) / (top - bottom);
     let [x_name, y_name] = axes;
     html! {
         svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" {
-            @for tick in powers(bottom, top) {
+            @for tick in decades {
                 line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(at(y(tick))) y2=(at(y(tick))) {}
                 text.tick x=(LEFT - 8.0) y=(at(y(tick) + 4.0)) text-anchor="end" { (tick) }
             }
@@ -124,15 +124,16 @@ fn at(value: f64) -> String {
     format!("{value:.1}")
 }
 
-/// Powers of ten from the first exponent to the last, with 2 and 5 between where there are few.
-fn powers(bottom: f64, top: f64) -> Vec<f64> {
-    let steps: &[f64] = if top - bottom > 3.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
-    let decades = (top - bottom) as i32;
-    let mut ticks: Vec<f64> = (0..decades)
-        .flat_map(|decade| steps.iter().map(move |step| step * 10_f64.powi(bottom as i32 + decade)))
-        .collect();
-    ticks.push(10_f64.powi(top as i32));
-    ticks
+/// Numbers that begin with 1, 2 or 5, from the last that is not above `low` to the first that is not below
+/// `high`; powers of ten alone where that would be many.
+fn decades(low: f64, high: f64) -> Vec<f64> {
+    let steps: &[f64] = if high > low * 1000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let exponents = low.log10().floor() as i32..=high.log10().ceil() as i32;
+    let all: Vec<f64> =
+        exponents.flat_map(|exponent| steps.iter().map(move |step| step * 10_f64.powi(exponent))).collect();
+    let first = all.iter().rposition(|tick| *tick <= low).unwrap_or(0);
+    let last = all.iter().position(|tick| *tick >= high).unwrap_or(all.len() - 1);
+    all[first..=last.max(first + 1)].to_vec()
 }
 
 /// Five to ten round numbers from 0 to below `end`.
@@ -161,8 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn powers_of_ten() {
-        assert_eq!(powers(0.0, 1.0), [1.0, 2.0, 5.0, 10.0]);
-        assert_eq!(powers(0.0, 4.0), [1.0, 10.0, 100.0, 1000.0, 10_000.0]);
+    fn decades_enclose_their_values() {
+        assert_eq!(decades(1.5, 9.0), [1.0, 2.0, 5.0, 10.0]);
+        assert_eq!(decades(43.0, 967.0), [20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]);
+        assert_eq!(decades(2.0, 2.0), [2.0, 5.0]);
+        assert_eq!(decades(1.0, 1.0), [1.0, 2.0]);
+        assert_eq!(decades(3.0, 5000.0), [1.0, 10.0, 100.0, 1000.0, 10_000.0]);
     }
 }

@@ -83,11 +83,16 @@ fn latency(service: &Service, ceiling: Option<f64>) -> Markup {
         loads.iter().filter_map(point).collect()
     };
     let median = |load: &LoadReport| load.counts.latency.p50;
-    let tail = |load: &LoadReport| load.counts.latency.p99;
+    // Few requests have no 99th percentile.
+    let has_p99 = open.iter().any(|load| load.counts.latency.p99.is_some());
+    let (name, tail): (_, fn(&LoadReport) -> Option<f64>) = match has_p99 {
+        true => ("p99", |load| load.counts.latency.p99),
+        false => ("p90", |load| load.counts.latency.p90),
+    };
     let series = [
         Series { name: "closed, p50", class: "closed", points: points(&closed, median) },
         Series { name: "p50", class: "median", points: points(&open, median) },
-        Series { name: "p99", class: "tail", points: points(&open, tail) },
+        Series { name, class: "tail", points: points(&open, tail) },
     ];
     let mark = ceiling.map(|x| Mark { x, name: "ceiling" });
     chart::curves(&series, mark.as_ref(), ["requests per second", "milliseconds"])

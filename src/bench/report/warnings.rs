@@ -1,4 +1,4 @@
-//! What makes a measurement less than it seems.
+//! What makes a measurement less than it seems: of each kind and workload, the load that it is worst for.
 
 use super::{LoadReport, Service};
 use crate::bench::plan::name;
@@ -9,44 +9,53 @@ const LATE: f64 = 0.01;
 /// Other programs that take more of the machine than this have slowed the server.
 const OTHERS: f64 = 0.05;
 
+/// How bad it is, and the words for it.
+type Finding = (f64, String);
+
+type Kind<'a> = &'a dyn Fn(&LoadReport) -> Option<Finding>;
+
 pub(super) fn of(cores: usize, services: &[Service]) -> Vec<String> {
+    let others = |load: &LoadReport| others(load, cores);
+    let kinds: [Kind<'_>; 4] = [&failed, &unsent, &late, &others];
     let mut warnings = Vec::new();
     for service in services {
-        for load in &service.loads {
-            let found = [late(load), unsent(load), failed(load), others(load, cores)];
-            let found = found.into_iter().flatten();
+        for kind in kinds {
+            let found = service.loads.iter().filter_map(|load| Some((load.arrivals, kind(load)?)));
+            let worst = found.max_by(|(_, (a, _)), (_, (b, _))| a.total_cmp(b));
             warnings.extend(
-                found.map(|warning| format!("{}, {}: {warning}", name(service.workload), load.arrivals)),
+                worst.map(|(load, (_, words))| format!("{}: {words} ({load})", name(service.workload))),
             );
         }
     }
     warnings
 }
 
-fn late(load: &LoadReport) -> Option<String> {
-    let (late, median) = load.counts.lateness.mean.zip(load.counts.latency.p50)?;
-    (late > median * LATE).then(|| {
-        format!(
-            "the generator sent {late:.2} ms late on average, {:.0} % of the median latency, which includes it",
-            100.0 * late / median
-        )
-    })
+fn failed(load: &LoadReport) -> Option<Finding> {
+    let failed = &load.counts.failed;
+    let words: Vec<String> = failed.iter().map(|(code, count)| format!("{count} {code}")).collect();
+    let all: u64 = failed.values().sum();
+    (all > 0).then(|| (all as f64, format!("requests failed: {}", words.join(", "))))
 }
 
-fn unsent(load: &LoadReport) -> Option<String> {
+fn unsent(load: &LoadReport) -> Option<Finding> {
     let unsent = load.counts.unsent;
-    (unsent > 0).then(|| {
-        format!("{unsent} requests were not sent, as too many were without an answer; try more --connections")
-    })
+    let words =
+        format!("{unsent} requests were not sent: too many had no answer yet; try more --connections");
+    (unsent > 0).then_some((unsent as f64, words))
 }
 
-fn failed(load: &LoadReport) -> Option<String> {
-    let failed: Vec<String> =
-        load.counts.failed.iter().map(|(code, count)| format!("{count} {code}")).collect();
-    (!failed.is_empty()).then(|| format!("failed: {}", failed.join(", ")))
+fn late(load: &LoadReport) -> Option<Finding> {
+    let (late, median) = load.counts.lateness.mean.zip(load.counts.latency.p50)?;
+    let share = late / median;
+    let words = format!(
+        "the generator sent {late:.2} ms late on average, {:.0} % of the median latency, which includes it",
+        share * 100.0
+    );
+    (share > LATE).then_some((share, words))
 }
 
-fn others(load: &LoadReport, cores: usize) -> Option<String> {
+fn others(load: &LoadReport, cores: usize) -> Option<Finding> {
     let share = load.other_cpu_seconds? / (load.seconds * cores as f64);
-    (share > OTHERS).then(|| format!("other programs took {:.0} % of the machine", share * 100.0))
+    let words = format!("other programs took {:.0} % of the machine", share * 100.0);
+    (share > OTHERS).then_some((share, words))
 }
