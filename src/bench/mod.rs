@@ -75,6 +75,7 @@ pub fn run(flags: &BenchFlags, own: Option<OwnServer>) -> Result<(), Box<dyn std
 async fn bench(flags: &BenchFlags, own: Option<OwnServer>) -> Result<(), Error> {
     let progress = Progress::begin();
     let inputs = Arc::new(Inputs::load(flags)?);
+    let trace = plan::trace(flags)?;
     let ceiling = match &own {
         Some(own) => Some(measure_ceiling(flags, own, inputs.clone(), &progress).await?),
         None => None,
@@ -88,7 +89,7 @@ async fn bench(flags: &BenchFlags, own: Option<OwnServer>) -> Result<(), Error> 
         (Some(address), _) => Target::running(address, flags.metrics_addr.as_ref())?,
     };
     let (generator, model) = connect(flags, &target).await?;
-    let plan = plan::Plan { flags, generator, target: &target, progress: &progress };
+    let plan = plan::Plan { flags, trace, generator, target: &target, progress: &progress };
     let mut services = Vec::new();
     for workload in &flags.workload {
         let calls = inputs.calls(*workload, &model)?;
@@ -127,6 +128,8 @@ async fn connect(flags: &BenchFlags, target: &Target) -> Result<(Generator, GetM
 }
 
 fn publish(flags: &BenchFlags, report: &Report) -> Result<(), Error> {
+    // A reader that has seen enough, as in `clipd bench | head`, is none to complain to.
+    let _ = std::io::stdout().lock().write_all(report::table::text(report).as_bytes());
     if let Some(path) = &flags.json {
         let json = serde_json::to_string_pretty(report).map_err(|error| Error::Other(error.to_string()))?;
         write_file(path, &json)?;
@@ -134,8 +137,6 @@ fn publish(flags: &BenchFlags, report: &Report) -> Result<(), Error> {
     if let Some(path) = &flags.html {
         write_file(path, &report::html::page(report))?;
     }
-    // A reader that has seen enough, as in `clipd bench | head`, is none to complain to.
-    let _ = std::io::stdout().lock().write_all(report::table::text(report).as_bytes());
     Ok(())
 }
 

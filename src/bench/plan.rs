@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::report::{Arrivals, LoadReport, Service};
 use super::scrape::Scrape;
 use super::server::Target;
-use super::workload::Call;
+use super::workload::{self, Call};
 use super::{Error, machine};
 use crate::config::bench::{BenchFlags, Mode, Workload};
 
@@ -20,11 +20,16 @@ const SHARES: [f64; 3] = [0.3, 0.6, 0.9];
 /// From little to more than it can do.
 const RAMP: [f64; 2] = [0.1, 1.2];
 
+/// A line for each of the most requests that a load may have.
+const MAX_TRACE_BYTES: u64 = 256 << 20;
+
 /// Requests in flight while warming up.
 const WARM_UP_CONCURRENCY: u32 = 8;
 
 pub(super) struct Plan<'a> {
     pub(super) flags: &'a BenchFlags,
+    /// The times of `--trace`.
+    pub(super) trace: Option<Vec<Duration>>,
     pub(super) generator: Generator,
     pub(super) target: &'a Target,
     pub(super) progress: &'a Progress,
@@ -100,11 +105,8 @@ impl Plan<'_> {
                 loops.push(self.poisson(Arrivals::Ramp { from, to }, offer));
             }
         }
-        if let Some(file) = &flags.trace {
-            let failed = |reason: String| Error::Other(format!("{}: {reason}", file.display()));
-            let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
-            let times = arrivals::trace(&text, flags.requests as usize).map_err(failed)?;
-            loops.push(Open { arrivals: Arrivals::Trace, span: span_of(&times), times });
+        if let Some(times) = &self.trace {
+            loops.push(Open { arrivals: Arrivals::Trace, span: span_of(times), times: times.clone() });
         }
         Ok(loops)
     }
@@ -156,6 +158,15 @@ impl Plan<'_> {
             None => Ok(None),
         }
     }
+}
+
+/// The times of `--trace`, if there is one.
+pub(super) fn trace(flags: &BenchFlags) -> Result<Option<Vec<Duration>>, Error> {
+    let Some(file) = &flags.trace else { return Ok(None) };
+    let times = workload::text_of(file, MAX_TRACE_BYTES)
+        .and_then(|text| arrivals::trace(&text, flags.requests as usize))
+        .map_err(|reason| Error::Other(format!("{}: {reason}", file.display())))?;
+    Ok(Some(times))
 }
 
 /// The last request's time; not nothing, which no rate can be taken over.

@@ -138,9 +138,14 @@ fn pictures(directory: &Path) -> Result<Vec<Bytes>, Error> {
 
 fn texts(file: &Path) -> Result<Vec<String>, Error> {
     let failed = |reason: String| Error::Other(format!("{}: {reason}", file.display()));
-    let bytes = inputs::read_file(file, MAX_TEXT_BYTES).map_err(failed)?;
-    let content = String::from_utf8(bytes).map_err(|error| failed(error.to_string()))?;
+    let content = text_of(file, MAX_TEXT_BYTES).map_err(failed)?;
     let lines = content.lines().map(str::trim).filter(|line| !line.is_empty());
     let texts: Vec<String> = lines.take(MAX_TEXTS).map(str::to_owned).collect();
     if texts.is_empty() { Err(failed("no text in it".to_owned())) } else { Ok(texts) }
+}
+
+/// The content of a file of UTF-8, or what is wrong with it.
+pub(super) fn text_of(file: &Path, max_bytes: u64) -> Result<String, String> {
+    let bytes = inputs::read_file(file, max_bytes)?;
+    String::from_utf8(bytes).map_err(|error| error.to_string())
 }

@@ -60,7 +60,7 @@ fn read(source: impl Read, max_bytes: u64) -> Result<Vec<u8>, String> {
 
 fn check(bytes: u64, max_bytes: u64) -> Result<(), String> {
     if bytes > max_bytes {
-        return Err(format!("more bytes than the server's limit of {max_bytes}"));
+        return Err(format!("more bytes than the limit of {max_bytes}"));
     }
     Ok(())
 }
