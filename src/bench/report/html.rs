@@ -46,6 +46,9 @@ fn workload(service: &Service, report: &Report) -> Markup {
                 strong { (format!("{share:.2}")) } " of the ceiling, " (number(ceiling.rows_per_second)) "/s: "
                 (report.environment.cores) " cores / (" (millis(ceiling.engine_cpu_seconds_per_row.median))
                 " engine + " (millis(ceiling.preprocess_cpu_seconds_per_row.median)) " preprocessing)."
+                @if let Some(share) = service.of_cpu {
+                    " Of the server's CPU time, " strong { (format!("{share:.2}")) } " is what these two need."
+                }
             }
             (chart::gauge(share))
         }

@@ -68,6 +68,9 @@ pub(super) struct Service {
     best_per_second: f64,
     /// As a share of the ceiling.
     of_ceiling: Option<f64>,
+    /// What engine and preprocessing need for a row, as a share of the server's CPU time per request at its best
+    /// rate. Unlike the share of the ceiling it hardly depends on what else the machine does.
+    of_cpu: Option<f64>,
     loads: Vec<LoadReport>,
 }
 
@@ -164,9 +167,16 @@ impl Service {
         loads: Vec<LoadReport>,
         ceiling: Option<&WorkloadCeiling>,
     ) -> Service {
-        let best_per_second = loads.iter().map(|load| load.answered_per_second).fold(0.0, f64::max);
+        let best = loads.iter().max_by(|a, b| a.answered_per_second.total_cmp(&b.answered_per_second));
+        let best_per_second = best.map_or(0.0, |best| best.answered_per_second);
         let of_ceiling = ceiling.map(|ceiling| best_per_second / ceiling.rows_per_second);
-        Service { workload, best_per_second, of_ceiling, loads }
+        let spent = best.and_then(|best| best.per_thousand(best.server.as_ref()?.cpu_seconds));
+        let of_cpu = ceiling.zip(spent).map(|(ceiling, spent)| {
+            let needed =
+                ceiling.engine_cpu_seconds_per_row.median + ceiling.preprocess_cpu_seconds_per_row.median;
+            needed * 1000.0 / spent
+        });
+        Service { workload, best_per_second, of_ceiling, of_cpu, loads }
     }
 }
 

@@ -9,6 +9,9 @@ const LATE: f64 = 0.01;
 /// Other programs that take more of the machine than this have slowed the server.
 const OTHERS: f64 = 0.05;
 
+/// Fewer have no 99th percentile.
+const ENOUGH: u64 = 100;
+
 /// How bad it is, and the words for it.
 type Finding = (f64, String);
 
@@ -16,7 +19,7 @@ type Kind<'a> = &'a dyn Fn(&LoadReport) -> Option<Finding>;
 
 pub(super) fn of(cores: usize, services: &[Service]) -> Vec<String> {
     let others = |load: &LoadReport| others(load, cores);
-    let kinds: [Kind<'_>; 4] = [&failed, &unsent, &late, &others];
+    let kinds: [Kind<'_>; 5] = [&failed, &unsent, &few, &late, &others];
     let mut warnings = Vec::new();
     for service in services {
         for kind in kinds {
@@ -42,6 +45,13 @@ fn unsent(load: &LoadReport) -> Option<Finding> {
     let words =
         format!("{unsent} requests were not sent: too many had no answer yet; try more --connections");
     (unsent > 0).then_some((unsent as f64, words))
+}
+
+fn few(load: &LoadReport) -> Option<Finding> {
+    let answered = load.counts.answered;
+    let words =
+        format!("only {answered} answers, which say little of the slow ones; try a longer --duration");
+    (answered < ENOUGH).then_some((-(answered as f64), words))
 }
 
 fn late(load: &LoadReport) -> Option<Finding> {
