@@ -101,13 +101,17 @@ async fn what_is_shed_expires_or_fails_is_told_apart() {
     let server = Server::cold(&["--max-batch-size=1", "--max-inputs=1", "--max-queue-size=1"], &gate).await;
     server.running.ready().await.unwrap();
     let [addr, metrics] = of(&server);
+    let home = tempfile::tempdir().unwrap();
+    let burst = home.path().join("burst.txt");
+    std::fs::write(&burst, "# Eight requests at once.\n".to_owned() + &"0\n".repeat(8)).unwrap();
     gate.close();
     let ran = bench(&[
         &addr,
         &metrics,
         "--workload=texts",
         "--mode=trace",
-        "--trace=bench/burst.txt",
+        "--trace",
+        burst.to_str().unwrap(),
         "--warm-up=1ms",
         "--timeout=300ms",
     ])
