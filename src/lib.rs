@@ -27,7 +27,7 @@
 //! Who may use whom is a directed acyclic graph, enforced by a test:
 //!
 //! - [`app`] puts everything together, and only `main` and `bench` use it;
-//! - [`bench`] is a client too, and opens the engines of `app` by itself to measure what they can do;
+//! - [`mod@bench`] is a client too, and opens the engines of `app` by itself to measure what they can do;
 //! - [`grpc`] and [`http`] are edges: wire types and their libraries stop there;
 //! - [`cli`] is a client of a running server, and uses nothing but the generated client of [`grpc`];
 //! - [`pipeline`] knows no transport; [`clip`] and [`scheduler`] know no threads, files, clocks or logs;

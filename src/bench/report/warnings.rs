@@ -69,3 +69,54 @@ fn others(load: &LoadReport, cores: usize) -> Option<Finding> {
     let words = format!("other programs took {:.0} % of the machine", share * 100.0);
     (share > OTHERS).then_some((share, words))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::bench::report::Arrivals;
+    use crate::bench::tally::{Outcome, Tally};
+    use crate::config::bench::Workload;
+
+    const MILLIS: Duration = Duration::from_millis(1);
+
+    /// A second of 200 answers in 10 ms each, sent `late`, beside programs that took `other` CPU seconds.
+    fn load(late: Duration, other: f64, outcome: Outcome) -> LoadReport {
+        let mut tally = Tally::new(MILLIS);
+        (0..200).for_each(|_| tally.record(Outcome::Answered, 10 * MILLIS));
+        tally.record(outcome, MILLIS);
+        tally.late(late);
+        LoadReport {
+            arrivals: Arrivals::Trace,
+            offered_per_second: None,
+            seconds: 1.0,
+            answered_per_second: 200.0,
+            good_per_second: 0.0,
+            counts: tally.counts(),
+            generator_cpu_seconds: 0.0,
+            other_cpu_seconds: Some(other),
+            server: None,
+        }
+    }
+
+    fn check(loads: Vec<LoadReport>, expected: &[&str]) {
+        let warnings = of(2, &[Service::new(Workload::Texts, loads, None)]);
+        assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+        for (warning, expected) in warnings.iter().zip(expected) {
+            assert!(warning.contains(expected), "{warning}");
+        }
+    }
+
+    #[test]
+    fn the_worst_load_of_each_kind() {
+        let fine = || load(MILLIS / 20, 0.05, Outcome::Answered);
+        check(vec![fine()], &[]);
+        check(vec![fine(), load(MILLIS / 2, 0.05, Outcome::Shed)], &["5 % of the median latency"]);
+        check(
+            vec![load(MILLIS, 0.5, Outcome::Shed), load(MILLIS / 5, 1.0, Outcome::Shed)],
+            &["10 %", "50 %"],
+        );
+        check(vec![load(MILLIS / 20, 0.0, Outcome::Failed("INTERNAL"))], &["failed: 1 INTERNAL"]);
+    }
+}
