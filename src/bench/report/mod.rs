@@ -150,9 +150,13 @@ impl Environment {
     fn lines(&self) -> [String; 2] {
         let Environment { model, device, precision, engine, server, .. } = self;
         let cpu = self.cpu.as_deref().unwrap_or("a CPU of unknown name");
+        let started = match &self.address {
+            Some(address) => format!("server at {address}"),
+            None => format!("flags of serve: {}", or_none(&self.serve_flags.join(" "))),
+        };
         [
             format!("{model} on {device} in {precision} ({engine}), clipd {server}"),
-            format!("{cpu}, {} cores; flags of serve: {}", self.cores, or_none(&self.serve_flags.join(" "))),
+            format!("{cpu}, {} cores; {started}", self.cores),
         ]
     }
 }
