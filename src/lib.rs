@@ -27,7 +27,8 @@
 //!
 //! Who may use whom is a directed acyclic graph, enforced by a test:
 //!
-//! - [`app`] puts everything together and nothing uses it but `main`;
+//! - [`app`] puts everything together, and only `main` and `bench` use it;
+//! - [`mod@bench`] is a client too, and opens the engines of `app` by itself to measure what they can do;
 //! - [`grpc`] and [`http`] are edges: wire types and their libraries stop there;
 //! - [`cli`] is a client of a running server, and uses nothing but the generated client of [`grpc`];
 //! - [`pipeline`] knows no transport; [`clip`] and [`scheduler`] know no threads, files, clocks or logs;
@@ -37,6 +38,7 @@
 //! Every queue, cache and loop has a limit. Bad input is an error that names its field and costs no other input.
 
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod shutdown;

@@ -7,13 +7,13 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
-use clipd::app;
 use clipd::cli::{classify, embed};
 use clipd::config::Config;
 use clipd::config::flags::{Cli, Command, LoggingFlags};
 use clipd::config::report::{self, MemoryLimits};
 use clipd::shutdown::Signals;
 use clipd::telemetry::logging;
+use clipd::{app, bench};
 
 const USAGE: u8 = 64;
 
@@ -34,7 +34,13 @@ fn main() -> ExitCode {
     let flags = match cli.command {
         Command::Classify(flags) if problems.is_empty() => return classify(&flags),
         Command::Embed(flags) if problems.is_empty() => return embed(&flags),
-        Command::Classify(_) | Command::Embed(_) => return usage(&problems),
+        Command::Bench(flags) if problems.is_empty() => {
+            return match flags.own_server() {
+                Ok(own) => exit(bench::run(&flags, own)),
+                Err(problems) => usage(&problems),
+            };
+        }
+        Command::Classify(_) | Command::Embed(_) | Command::Bench(_) => return usage(&problems),
         Command::Serve(flags) => flags,
     };
     let config = Config::from_flags(&flags).map_err(|more| problems.extend(more));

@@ -14,7 +14,7 @@ use super::Error;
 use crate::grpc::proto::clip_service_client::ClipServiceClient;
 use crate::grpc::proto::{GetModelRequest, GetModelResponse, Limits};
 
-pub(super) type Client = ClipServiceClient<InterceptedService<Channel, BearerKey>>;
+pub(crate) type Client = ClipServiceClient<InterceptedService<Channel, BearerKey>>;
 
 const API_KEY: &str = "CLIPD_API_KEY";
 
@@ -29,15 +29,15 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// A server that answers, and what it says of itself.
-pub(super) struct Server {
-    pub(super) client: Client,
-    pub(super) model: GetModelResponse,
-    pub(super) limits: Limits,
+pub(crate) struct Server {
+    pub(crate) client: Client,
+    pub(crate) model: GetModelResponse,
+    pub(crate) limits: Limits,
     address: String,
 }
 
 impl Server {
-    pub(super) async fn connect(address: &Uri) -> Result<Server, Error> {
+    pub(crate) async fn connect(address: &Uri) -> Result<Server, Error> {
         let key = BearerKey::from_environment()?;
         let channel = Endpoint::from(address.clone())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -57,14 +57,14 @@ impl Server {
     }
 
     /// Largest content of one input that fits a message with it alone.
-    pub(super) fn max_content_bytes(&self) -> u64 {
+    pub(crate) fn max_content_bytes(&self) -> u64 {
         // Tag, lengths and options of a message are less than this.
         const AROUND: u64 = 1024;
         self.limits.image_bytes.min(self.limits.message_bytes.saturating_sub(AROUND))
     }
 
     /// Why a call failed, for a person.
-    pub(super) fn failed(&self, status: Status) -> Error {
+    pub(crate) fn failed(&self, status: Status) -> Error {
         failed(&self.address, status)
     }
 }
@@ -109,7 +109,7 @@ fn unreachable(address: &str, error: &(dyn std::error::Error + 'static)) -> Erro
 
 /// `authorization: Bearer ...`, if there is a key.
 #[derive(Clone)]
-pub(super) struct BearerKey(Option<MetadataValue<Ascii>>);
+pub(crate) struct BearerKey(Option<MetadataValue<Ascii>>);
 
 impl BearerKey {
     #[expect(clippy::disallowed_methods, reason = "a flag would show the key in the list of processes")]

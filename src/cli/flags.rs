@@ -69,7 +69,7 @@ pub enum OutFile {
 }
 
 /// `http://HOST:PORT`; a bare `HOST:PORT` is that too.
-fn address(text: &str) -> Result<Uri, String> {
+pub(crate) fn address(text: &str) -> Result<Uri, String> {
     let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let uri: Uri = full.parse().map_err(|error| format!("{error}; write it like http://127.0.0.1:50051"))?;
     match uri.scheme_str() {

@@ -9,7 +9,7 @@ use crate::grpc::proto::{self, input::Content};
 
 /// One thing to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Input {
+pub(crate) enum Input {
     Picture(PathBuf),
     Stdin,
     Text(String),
@@ -21,7 +21,7 @@ impl Input {
     }
 
     /// The path, or the text. What is not UTF-8 in a path is replaced.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self {
             Input::Picture(path) => path.display().to_string(),
             Input::Stdin => "-".to_owned(),
@@ -30,7 +30,7 @@ impl Input {
     }
 
     /// What is sent. Reads files, so it may block.
-    pub(super) fn load(&self, max_bytes: u64) -> Result<Content, String> {
+    pub(crate) fn load(&self, max_bytes: u64) -> Result<Content, String> {
         let picture = |bytes: Vec<u8>| {
             Content::Image(proto::Image { source: Some(proto::image::Source::Encoded(bytes.into())) })
         };
@@ -43,7 +43,7 @@ impl Input {
 }
 
 /// At most `max_bytes` of a file, or the reason why not.
-pub(super) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
+pub(crate) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let length = file.metadata().map_err(|error| error.to_string())?.len();
     check(length, max_bytes)?;
@@ -60,20 +60,20 @@ fn read(source: impl Read, max_bytes: u64) -> Result<Vec<u8>, String> {
 
 fn check(bytes: u64, max_bytes: u64) -> Result<(), String> {
     if bytes > max_bytes {
-        return Err(format!("more bytes than the server's limit of {max_bytes}"));
+        return Err(format!("more bytes than the limit of {max_bytes}"));
     }
     Ok(())
 }
 
 /// How deep `expand` goes into directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Depth {
+pub(crate) enum Depth {
     OneDirectory,
     AllBelow,
 }
 
 /// The arguments in their order, each directory replaced by its pictures, sorted by path.
-pub(super) fn expand(arguments: &[PathBuf], depth: Depth) -> Result<Vec<Input>, Error> {
+pub(crate) fn expand(arguments: &[PathBuf], depth: Depth) -> Result<Vec<Input>, Error> {
     let mut inputs = Vec::new();
     for argument in arguments {
         if !argument.is_dir() {

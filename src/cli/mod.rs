@@ -8,13 +8,13 @@
 //! 0, every input has a result, or the reader of standard output has seen enough; 1, otherwise.
 
 mod classify;
-mod client;
+pub(crate) mod client;
 mod embed;
 pub mod flags;
-mod inputs;
+pub(crate) mod inputs;
 mod ledger;
 mod npy;
-mod output;
+pub(crate) mod output;
 mod progress;
 mod stream;
 
@@ -26,7 +26,7 @@ use flags::{ClassifyFlags, EmbedFlags};
 
 /// Why a command came to an end before its last input.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(crate) enum Error {
     #[error("{cause}; is clipd running at {address}? start it with: clipd serve")]
     Unreachable { address: String, cause: String },
     /// The call as a whole failed; trying again did not help, or would not.

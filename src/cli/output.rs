@@ -80,19 +80,19 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// A file that is written as `NAME.partial` and gets its name when it is complete.
-pub(super) struct PartialFile {
+pub(crate) struct PartialFile {
     file: BufWriter<File>,
     path: PathBuf,
 }
 
 impl PartialFile {
-    pub(super) fn create(path: &Path) -> Result<PartialFile, Error> {
+    pub(crate) fn create(path: &Path) -> Result<PartialFile, Error> {
         let partial = partial(path);
         let file = File::create(&partial).map_err(|error| Error::File { path: partial, error })?;
         Ok(PartialFile { file: BufWriter::new(file), path: path.to_owned() })
     }
 
-    pub(super) fn complete(mut self) -> io::Result<()> {
+    pub(crate) fn complete(mut self) -> io::Result<()> {
         self.file.flush()?;
         std::fs::rename(partial(&self.path), &self.path)
     }

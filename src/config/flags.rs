@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::BenchFlags;
 use crate::cli::flags::{ClassifyFlags, EmbedFlags};
 
 /// Serves CLIP over gRPC: embeddings and zero-shot classification.
@@ -22,6 +23,8 @@ pub enum Command {
     Classify(ClassifyFlags),
     /// Embed pictures and texts, with a running server
     Embed(EmbedFlags),
+    /// Measure what this machine can do, and how much of it a server gives
+    Bench(Box<BenchFlags>),
 }
 
 #[derive(Debug, Args)]

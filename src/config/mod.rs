@@ -3,6 +3,7 @@
 //! All problems are found before anything starts, and are reported together. No other module reads
 //! the environment for configuration.
 
+pub mod bench;
 pub mod flags;
 mod problems;
 pub mod report;

@@ -8,7 +8,7 @@ mod convert;
 mod health;
 mod listener;
 mod service;
-mod status;
+pub(crate) mod status;
 mod streams;
 mod timeout;
 

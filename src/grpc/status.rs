@@ -33,7 +33,7 @@ pub(super) fn overloaded(message: &str, retry_after: Duration) -> Status {
 }
 
 /// The name of a code as the specification spells it; a metric label.
-pub(super) fn code_name(code: Code) -> &'static str {
+pub(crate) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

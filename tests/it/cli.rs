@@ -194,9 +194,7 @@ async fn a_bad_file_is_reported_and_the_rest_is_written() {
     let arguments = ["embed", "--recursive", folder, "--text=an emoji of pizza", "--out"];
     let ran = session.run(&[&arguments[..], &[out.to_str().unwrap()]].concat()).await;
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    for reason in
-        ["below/broken.png: the image format", "below/large.jpg: more bytes than the server's limit"]
-    {
+    for reason in ["below/broken.png: the image format", "below/large.jpg: more bytes than the limit"] {
         assert!(ran.stderr.contains(reason), "{reason}: {}", ran.stderr);
     }
     let rows: Vec<serde_json::Value> = lines(&out).iter().map(|line| json(line)).collect();

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and show what it measured")]
 
 mod bad_requests;
+mod bench;
 mod classifiers;
 mod classify;
 mod cli;

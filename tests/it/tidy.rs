@@ -22,6 +22,11 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "telemetry",
         ],
     ),
+    // A client, and for the ceiling a server without its edges.
+    (
+        "bench",
+        &["app", "cli", "clip", "clock", "config", "engine", "grpc", "modality", "shutdown", "telemetry"],
+    ),
     // Plain structs owned by the modules they configure.
     ("config", &["cli", "clip", "grpc", "pipeline", "scheduler"]),
     // The generated client alone.
@@ -45,7 +50,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
 
 /// A library and the one module that may know it.
 const HOMES: [(&str, &[&str]); 11] = [
-    ("tonic", &["cli", "grpc"]),
+    ("tonic", &["bench", "cli", "grpc"]),
     ("tonic_health", &["grpc"]),
     ("tonic_reflection", &["grpc"]),
     ("axum", &["http"]),

@@ -1,0 +1,171 @@
+//! Flags that suit this machine, from what its engine did.
+//!
+//! Pure. It recommends what was measured, and leaves a default alone where the difference may be noise.
+
+use serde::Serialize;
+
+use super::bank::Layout;
+use super::ceiling::{Ceiling, Point};
+use super::report::table::number;
+
+/// Batches that are smaller answer sooner; a rate this much below the best is worth it.
+const NEARLY_THE_BEST: f64 = 0.97;
+
+/// Flags of `serve`, each with its reason.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Recommendation {
+    pub(super) flags: String,
+    pub(super) reasons: Vec<String>,
+}
+
+/// The layout that is best for images, which cost the most (or for texts, if only these were measured), and
+/// the smallest batches that are nearly the best for every modality: the flag holds for all of them.
+pub(super) fn recommend(ceiling: &Ceiling) -> Option<Recommendation> {
+    let mut reasons = Vec::new();
+    let layout = layout(ceiling, &mut reasons)?;
+    let mut size = 0;
+    for modality in modalities(ceiling) {
+        let points = points(ceiling, layout, modality);
+        let best = best(&points)?;
+        let enough = best.rows_per_second.median * NEARLY_THE_BEST;
+        let smallest = points.into_iter().find(|point| point.rows_per_second.median >= enough)?;
+        size = size.max(smallest.batch_size);
+        let beside = if smallest.batch_size == best.batch_size {
+            "the most".to_owned()
+        } else {
+            format!("nearly as much as {} of {}", rate(best), best.batch_size)
+        };
+        reasons.push(format!(
+            "{modality}s: {} in batches of {}, {beside}",
+            rate(smallest),
+            smallest.batch_size
+        ));
+    }
+    let Layout { workers, threads } = layout;
+    let flags = format!("--workers {workers} --threads {threads} --max-batch-size {size}");
+    Some(Recommendation { flags, reasons })
+}
+
+/// That of the server, unless another is better for sure.
+fn layout(ceiling: &Ceiling, reasons: &mut Vec<String>) -> Option<Layout> {
+    let modality = *modalities(ceiling).first()?;
+    let mut chosen = best(&points(ceiling, ceiling.layout, modality))?;
+    let layouts = distinct(ceiling.engine.iter().map(|point| point.layout));
+    for layout in layouts.into_iter().filter(|layout| *layout != ceiling.layout) {
+        let other = best(&points(ceiling, layout, modality))?;
+        let gain = other.rows_per_second.median / chosen.rows_per_second.median - 1.0;
+        // Its slowest round beats the fastest of the other.
+        let is_sure = other.rows_per_second.min > chosen.rows_per_second.max;
+        let better = is_sure && gain > 1.0 - NEARLY_THE_BEST;
+        reasons.push(format!(
+            "{modality}s: {} with {}, {:+.0} % compared with {}{}",
+            rate(other),
+            name(layout),
+            gain * 100.0,
+            name(chosen.layout),
+            if better { "" } else { ", which is not enough to change" },
+        ));
+        if better {
+            chosen = other;
+        }
+    }
+    Some(chosen.layout)
+}
+
+/// In the order of the measurement, images first.
+fn modalities(ceiling: &Ceiling) -> Vec<&'static str> {
+    distinct(ceiling.engine.iter().map(|point| point.modality))
+}
+
+fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    distinct
+}
+
+fn points<'a>(ceiling: &'a Ceiling, layout: Layout, modality: &str) -> Vec<&'a Point> {
+    let points = ceiling.engine.iter();
+    points.filter(|point| point.layout == layout && point.modality == modality).collect()
+}
+
+fn best<'a>(points: &[&'a Point]) -> Option<&'a Point> {
+    points.iter().copied().max_by(|a, b| a.rows_per_second.median.total_cmp(&b.rows_per_second.median))
+}
+
+fn name(layout: Layout) -> String {
+    format!("{} x {}", layout.workers, layout.threads)
+}
+
+fn rate(point: &Point) -> String {
+    format!("{}/s", number(point.rows_per_second.median))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::super::ceiling::Spread;
+    use super::*;
+
+    fn layout(workers: usize, threads: usize) -> Layout {
+        let count = |number| NonZeroUsize::new(number).unwrap();
+        Layout { workers: count(workers), threads: count(threads) }
+    }
+
+    /// Rates of batches of 1, 2, 4, ..., give or take 1 %.
+    fn sweep(layout: Layout, modality: &'static str, rates: &[f64]) -> Vec<Point> {
+        let spread = |value: f64| Spread { median: value, min: value * 0.99, max: value * 1.01 };
+        let point = |(power, rate): (usize, &f64)| Point {
+            layout,
+            modality,
+            batch_size: 1 << power,
+            rows_per_second: spread(*rate),
+            batch_seconds: spread((1 << power) as f64 / rate),
+            cpu_seconds_per_row: spread(2.0 / rate),
+        };
+        rates.iter().enumerate().map(point).collect()
+    }
+
+    fn check(wide: &[f64], narrow: &[f64], texts: &[f64], expected: &str) {
+        let engine = [
+            sweep(layout(1, 4), "image", wide),
+            sweep(layout(1, 4), "text", texts),
+            sweep(layout(4, 1), "image", narrow),
+            sweep(layout(4, 1), "text", texts),
+        ];
+        let cores = NonZeroUsize::new(4).unwrap();
+        let (engine, workloads) = (engine.concat(), Vec::new());
+        let ceiling = Ceiling { cores, rounds: 3, layout: layout(1, 4), engine, workloads };
+        let recommendation = recommend(&ceiling).unwrap();
+        assert_eq!(recommendation.flags, expected, "{:?}", recommendation.reasons);
+    }
+
+    #[test]
+    fn the_smallest_batch_that_is_nearly_the_best() {
+        let check = |images: &[f64], texts: &[f64], expected: &str| {
+            check(images, &[5.0], texts, &format!("--workers 1 --threads 4 --max-batch-size {expected}"));
+        };
+        check(&[50.0, 90.0, 98.0, 100.0, 99.0], &[], "4");
+        check(&[100.0, 80.0, 70.0], &[500.0, 400.0], "1");
+        check(&[10.0, 20.0, 40.0], &[], "4");
+        check(&[100.0, 99.0], &[200.0, 300.0, 400.0, 800.0, 810.0], "8");
+    }
+
+    #[test]
+    fn another_layout_if_it_is_better_for_sure() {
+        check(&[90.0, 100.0], &[100.0, 120.0], &[], "--workers 4 --threads 1 --max-batch-size 2");
+        check(&[90.0, 100.0], &[90.0, 101.5], &[], "--workers 1 --threads 4 --max-batch-size 2");
+    }
+
+    #[test]
+    fn nothing_measured_nothing_recommended() {
+        let cores = NonZeroUsize::MIN;
+        let (engine, workloads) = (Vec::new(), Vec::new());
+        let ceiling = Ceiling { cores, rounds: 3, layout: layout(1, 1), engine, workloads };
+        assert_eq!(recommend(&ceiling), None);
+    }
+}

@@ -1,0 +1,208 @@
+//! Flags of `clipd bench`. Those of the server that it starts are `serve`'s own, after `--`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, ValueEnum, value_parser};
+use http::Uri;
+use serde::Serialize;
+
+use super::Config;
+use super::flags::{Cli, Command};
+use crate::cli::flags::address;
+
+/// Durations are written like 250ms or 5s.
+#[derive(Clone, Debug, Args)]
+pub struct BenchFlags {
+    /// Address of a running server to load [default: one that is started with the flags after --]
+    #[arg(long, value_parser = address, help_heading = "Server")]
+    pub addr: Option<Uri>,
+    /// Address of its Prometheus endpoint; without it nothing is known of the server's CPU time and batches
+    #[arg(long, requires = "addr", value_parser = address, help_heading = "Server")]
+    pub metrics_addr: Option<Uri>,
+    /// Flags of `clipd serve`, for the server that is started and for the ceiling. With --addr: as that server
+    /// has them, if it runs on this machine; without them no ceiling is measured
+    #[arg(last = true, value_name = "SERVE FLAGS")]
+    pub serve: Vec<String>,
+
+    /// What to send, one after the other
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "images,texts",
+        help_heading = "Requests"
+    )]
+    pub workload: Vec<Workload>,
+    /// Directory of pictures (JPEG, PNG or WebP) [default: four drawn ones of 500 x 375 pixels]
+    #[arg(long, value_name = "DIR", help_heading = "Requests")]
+    pub images: Option<PathBuf>,
+    /// File with a text on each line [default: made-up captions of some 12 tokens]
+    #[arg(long, value_name = "FILE", help_heading = "Requests")]
+    pub texts: Option<PathBuf>,
+    /// Labels of the workload classify
+    #[arg(
+        long,
+        default_value_t = 100,
+        value_parser = value_parser!(u32).range(1..=20_000),
+        help_heading = "Requests"
+    )]
+    pub labels: u32,
+    /// Deadline of every request [default: the longest that the server allows]
+    #[arg(long, value_parser = duration, help_heading = "Requests")]
+    pub timeout: Option<Duration>,
+
+    /// How requests come; whatever the order here, closed comes first and trace last
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "closed,poisson", help_heading = "Load")]
+    pub mode: Vec<Mode>,
+    /// Closed loops: requests in flight
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1,8,32",
+        value_parser = value_parser!(u32).range(1..=1024),
+        help_heading = "Load"
+    )]
+    pub concurrency: Vec<u32>,
+    /// Requests per second: of each Poisson load; of the beginning and the end of a ramp
+    /// [default: 0.3, 0.6 and 0.9 of the best closed loop; for a ramp 0.1 and 1.2]
+    #[arg(long, value_delimiter = ',', value_parser = rate, help_heading = "Load")]
+    pub rate: Vec<f64>,
+    /// File with the seconds from the start to each request, one per line
+    #[arg(long, value_name = "FILE", help_heading = "Load")]
+    pub trace: Option<PathBuf>,
+    /// How long each load lasts; a trace lasts as long as it is
+    #[arg(long, default_value = "5s", value_parser = duration, help_heading = "Load")]
+    pub duration: Duration,
+    /// Most requests of each load
+    #[arg(
+        long,
+        default_value_t = 100_000,
+        value_parser = value_parser!(u32).range(1..=10_000_000),
+        help_heading = "Load"
+    )]
+    pub requests: u32,
+    /// Load before the first measurement of each workload
+    #[arg(long, default_value = "1s", value_parser = duration, help_heading = "Load")]
+    pub warm_up: Duration,
+    /// Connections to the server
+    #[arg(
+        long,
+        default_value_t = 4,
+        value_parser = value_parser!(u32).range(1..=256),
+        help_heading = "Load"
+    )]
+    pub connections: u32,
+    /// Of captions, pictures' order and arrivals: the same seed, the same requests
+    #[arg(long, default_value_t = 1, help_heading = "Load")]
+    pub seed: u64,
+
+    /// An answer within this time is a good one
+    #[arg(long, default_value = "200ms", value_parser = duration, help_heading = "Report")]
+    pub slo: Duration,
+    /// Write everything that was measured to this file
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    pub json: Option<PathBuf>,
+    /// Write a page with curves to this file
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    pub html: Option<PathBuf>,
+}
+
+/// What the requests of a load ask for: one picture or text each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Workload {
+    /// Embed of a picture's file
+    Images,
+    /// Embed of raw pixels in the model's size: nothing to decode or to resize
+    Rgb,
+    /// Embed of a text
+    Texts,
+    /// Classify of a picture's file against labels that are cached
+    Classify,
+}
+
+/// Which requests come when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Mode {
+    /// A number of clients that each wait for an answer before they send again; finds the most that can be had
+    Closed,
+    /// Clients that know nothing of each other: random gaps, whatever the server does
+    Poisson,
+    /// As poisson, with a rate that rises from the first --rate to the last
+    Ramp,
+    /// At the times of --trace
+    Trace,
+}
+
+/// The server that the bench starts, or whose engine it measures.
+#[derive(Clone, Debug)]
+pub struct OwnServer {
+    /// As `serve` takes them.
+    pub arguments: Vec<String>,
+    pub config: Config,
+}
+
+/// Put before the user's: a free port each, and a log that a program can read.
+const SERVE: [&str; 5] =
+    ["serve", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--log=info", "--log-format=json"];
+
+impl BenchFlags {
+    /// Contradictions among the flags, or the server that they describe. `None`: all that is known of the
+    /// server is its address.
+    pub fn own_server(&self) -> Result<Option<OwnServer>, Vec<String>> {
+        let mut problems = Vec::new();
+        if self.mode.contains(&Mode::Trace) != self.trace.is_some() {
+            problems.push("--mode trace and --trace FILE go together".to_owned());
+        }
+        if !self.mode.contains(&Mode::Closed) && self.rate.is_empty() && self.needs_rate() {
+            problems.push(
+                "--rate is missing: without --mode closed the best rate of the server is not known"
+                    .to_owned(),
+            );
+        }
+        let server = match (&self.addr, self.serve.as_slice()) {
+            (Some(_), []) => Ok(None),
+            _ => self.parse_serve().map(Some),
+        };
+        match server {
+            Ok(server) if problems.is_empty() => Ok(server),
+            Ok(_) => Err(problems),
+            Err(more) => Err([problems, more].concat()),
+        }
+    }
+
+    fn needs_rate(&self) -> bool {
+        self.mode.iter().any(|mode| matches!(mode, Mode::Poisson | Mode::Ramp))
+    }
+
+    fn parse_serve(&self) -> Result<OwnServer, Vec<String>> {
+        let fixed = SERVE.map(str::to_owned);
+        let arguments: Vec<String> = fixed.into_iter().chain(self.serve.iter().cloned()).collect();
+        let parsed = Cli::try_parse_from(["clipd".to_owned()].iter().chain(&arguments)).map_err(|error| {
+            // The first line says what is wrong; the others explain `serve`.
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            vec![format!("after --: {first}")]
+        })?;
+        let Command::Serve(flags) = parsed.command else { unreachable!("the first argument is serve") };
+        Ok(OwnServer { config: Config::from_flags(&flags)?, arguments })
+    }
+}
+
+/// An hour at most: longer is a mistake.
+fn duration(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(3600);
+    match humantime::parse_duration(text) {
+        Ok(duration) if !duration.is_zero() && duration <= longest => Ok(duration),
+        Ok(_) => Err("must be more than zero and at most an hour".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|rate| (0.001..=1e6).contains(rate))
+        .ok_or_else(|| "must be requests per second, from 0.001 to 1000000".to_owned())
+}
