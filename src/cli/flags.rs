@@ -14,7 +14,7 @@ pub struct ServerFlags {
 
 #[derive(Clone, Debug, Args)]
 pub struct ClassifyFlags {
-    /// Pictures (JPEG, PNG or WebP); - is standard input
+    /// Pictures (JPEG, PNG, WebP, GIF, BMP or TIFF); - is standard input
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// Labels, with commas between them

@@ -114,10 +114,11 @@ fn pictures_of(directory: &Path, depth: Depth) -> Result<Vec<PathBuf>, Error> {
     Ok(pictures)
 }
 
-/// By its name: the server reads JPEG, PNG and WebP.
+/// By its name: the formats that the server reads.
 fn is_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    ["jpg", "jpeg", "png", "webp"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+    const KNOWN: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
+    KNOWN.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub struct BenchFlags {
         help_heading = "Requests"
     )]
     pub workload: Vec<Workload>,
-    /// Directory of pictures (JPEG, PNG or WebP) [default: four drawn ones of 500 x 375 pixels]
+    /// Directory of pictures (JPEG, PNG, WebP, GIF, BMP or TIFF) [default: four drawn ones of 500 x 375 pixels]
     #[arg(long, value_name = "DIR", help_heading = "Requests")]
     pub images: Option<PathBuf>,
     /// File with a text on each line [default: made-up captions of some 12 tokens]

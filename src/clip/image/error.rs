@@ -8,9 +8,9 @@ pub enum ImageError {
     Empty,
     #[error("the image is {actual} bytes long, the limit is {limit}")]
     TooManyBytes { actual: usize, limit: usize },
-    #[error("the image format is not recognised; supported are JPEG, PNG and WebP")]
+    #[error("the image format is not recognised; supported are JPEG, PNG, WebP, GIF, BMP and TIFF")]
     UnknownFormat,
-    #[error("images of type {name} are not supported; supported are JPEG, PNG and WebP")]
+    #[error("images of type {name} are not supported; supported are JPEG, PNG, WebP, GIF, BMP and TIFF")]
     UnsupportedFormat { name: &'static str },
     #[error("this kind of {format} is not supported: {reason}")]
     UnsupportedVariant { format: ImageFormat, reason: String },

@@ -1,6 +1,6 @@
 //! From a decoded picture to the model's input: resize in the picture's mode, place, convert.
 
-use super::picture::{Mode, Picture};
+use super::picture::{Mode, Picture, multiply};
 use super::placement::Placement;
 use super::resample::{nearest, resample};
 use crate::clip::row::ImageRow;
@@ -13,6 +13,7 @@ pub(super) fn fit(picture: &Picture<'_>, placement: &Placement, spec: &ImageSpec
         Mode::Indexed(_) => nearest(samples, placement),
         Mode::Grey => resample::<1>(samples, placement, |_| ()),
         Mode::Rgb => resample::<3>(samples, placement, |_| ()),
+        Mode::Cmyk => resample::<4>(samples, placement, |_| ()),
         Mode::GreyAlpha => without_alpha::<2>(samples, placement),
         Mode::Rgba => without_alpha::<4>(samples, placement),
     };
@@ -45,12 +46,6 @@ fn without_alpha<const C: usize>(samples: &[u8], placement: &Placement) -> Vec<u
         pixel[..C - 1].iter_mut().for_each(|c| *c = divide(*c, alpha));
     }
     resized
-}
-
-/// `colour * alpha / 255`, rounded (Pillow's `MULDIV255`).
-fn multiply(colour: u8, alpha: u8) -> u8 {
-    let product = u32::from(colour) * u32::from(alpha) + 128;
-    ((product + (product >> 8)) >> 8) as u8
 }
 
 /// The inverse, rounded down; a pixel without alpha keeps what it has (Pillow's `rgba2rgbA`).

@@ -4,15 +4,14 @@
 //! anything.
 //!
 //! The result is that of open_clip 3.3's `image_transform(is_train=False)` on Pillow: the picture
-//! is resized in its OWN mode, cropped, and only then becomes RGB. From PNG, lossless WebP and raw
+//! is resized in its OWN mode, cropped, and only then becomes RGB. From lossless formats and raw
 //! pixels the bytes are Pillow's bytes; JPEG and lossy WebP decoders differ by small rounding.
 //!
 //! Limits are checked against the header, before anything is decoded. Memory is then at most a
 //! small multiple of the decoded picture, since only what lands in the crop is resized.
 //!
 //! Deliberate differences from open_clip:
-//! - 16-bit grey PNG: the high byte is used. Pillow clips at 255, which turns such a picture white.
-//! - CMYK JPEG becomes RGB while it is decoded, not after the resize.
+//! - 16-bit grey PNG and TIFF: the high byte is used. Pillow clips at 255, which turns such a picture white.
 //! - Damaged and truncated pictures are always refused; Pillow repairs some.
 
 mod decode;
@@ -66,6 +65,9 @@ pub enum ImageFormat {
     Jpeg,
     Png,
     WebP,
+    Gif,
+    Bmp,
+    Tiff,
 }
 
 impl ImagePreprocessor {
@@ -134,6 +136,9 @@ impl fmt::Display for ImageFormat {
             ImageFormat::Jpeg => "JPEG",
             ImageFormat::Png => "PNG",
             ImageFormat::WebP => "WebP",
+            ImageFormat::Gif => "GIF",
+            ImageFormat::Bmp => "BMP",
+            ImageFormat::Tiff => "TIFF",
         })
     }
 }

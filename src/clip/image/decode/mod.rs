@@ -1,12 +1,16 @@
 //! Encoded bytes become a [`Picture`], in two steps so that limits can be checked between:
 //! opening reads the header, decoding the pixels.
 //!
-//! The `image` crate tells formats apart. Its decoders are used directly rather than through it, since it
-//! hides what parity needs: it expands palettes, copies a JPEG before reading it, and fills what is
-//! missing of a truncated one with grey.
+//! The `image` crate tells formats apart, and decodes BMP. Its other decoders are used directly rather than
+//! through it, since it hides what parity needs: it expands palettes, copies a JPEG before reading it, and fills
+//! what is missing of a truncated one with grey.
 
+mod bits;
+mod bmp;
+mod gif;
 mod jpeg;
 mod png;
+mod tiff;
 mod webp;
 
 use super::ImageHeader;
@@ -26,6 +30,9 @@ pub(super) fn open<'a>(bytes: &'a [u8]) -> Result<Box<dyn Opened + 'a>, ImageErr
         Ok(image::ImageFormat::Jpeg) => Box::new(jpeg::Jpeg::open(bytes)?),
         Ok(image::ImageFormat::Png) => Box::new(png::Png::open(bytes)?),
         Ok(image::ImageFormat::WebP) => Box::new(webp::WebP::open(bytes)?),
+        Ok(image::ImageFormat::Gif) => Box::new(gif::Gif::open(bytes)?),
+        Ok(image::ImageFormat::Bmp) => Box::new(bmp::Bmp::open(bytes)?),
+        Ok(image::ImageFormat::Tiff) => Box::new(tiff::Tiff::open(bytes)?),
         Ok(other) => return Err(ImageError::UnsupportedFormat { name: other.to_mime_type() }),
         Err(_) => return Err(ImageError::UnknownFormat),
     })

@@ -7,8 +7,9 @@ use std::io::Cursor;
 use png::{BitDepth, ColorType, Decoder, DecodingError, Info, Limits, Transformations};
 
 use super::Opened;
+use super::bits::unpack;
 use crate::clip::image::error::ImageError;
-use crate::clip::image::picture::{Mode, Palette, Picture};
+use crate::clip::image::picture::{Mode, Picture, black_and_white, palette};
 use crate::clip::image::{ImageFormat, ImageHeader};
 
 /// Most that chunks other than the pixels may take.
@@ -70,41 +71,9 @@ fn mode(info: &Info<'_>) -> Mode {
         (ColorType::Rgba, _) => Mode::Rgba,
         (ColorType::Indexed, _) => {
             let colours = info.palette.as_deref().unwrap_or_default();
-            Mode::Indexed(Box::new(palette(colours)))
+            Mode::Indexed(Box::new(palette(colours.as_chunks().0)))
         }
     }
-}
-
-/// The file's colours; an index beyond them shows what it shows in Pillow, black.
-fn palette(colours: &[u8]) -> Palette {
-    let mut palette = [[0; 3]; 256];
-    let colours = colours.as_chunks().0;
-    palette.iter_mut().zip(colours).for_each(|(entry, colour)| *entry = *colour);
-    palette
-}
-
-fn black_and_white() -> Palette {
-    palette(&[0, 0, 0, 255, 255, 255])
-}
-
-/// One byte per pixel from rows of packed bits. Indices stay, shades are spread over 0 to 255.
-fn unpack(packed: &[u8], depth: u8, mode: &Mode, width: usize) -> Vec<u8> {
-    let depth = usize::from(depth);
-    let largest = u8::MAX >> (8 - depth);
-    let unit = match mode {
-        Mode::Indexed(_) => 1,
-        _ => u8::MAX / largest,
-    };
-    let per_byte = 8 / depth;
-    packed
-        .chunks_exact(width.div_ceil(per_byte))
-        .flat_map(|row| {
-            (0..width).map(move |x| {
-                let shift = 8 - depth * (x % per_byte + 1);
-                (row[x / per_byte] >> shift & largest) * unit
-            })
-        })
-        .collect()
 }
 
 fn refused(error: DecodingError) -> ImageError {
