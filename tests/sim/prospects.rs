@@ -10,6 +10,7 @@ use clipd::modality::Modality;
 use clipd::scheduler::Job;
 
 use crate::model::{Model, Worker};
+use crate::service::MAX_TOKENS;
 
 /// Share of the time left that admission uses.
 const USABLE: f64 = 0.8;
@@ -64,8 +65,10 @@ impl Prospect<'_> {
         let bulk = self.jobs.iter().any(|job| job.class == Class::Bulk);
         let queue = self.model.queue(self.modality);
         let before = queue.iter().filter(|each| bulk || each.job.class == Class::Interactive).count();
-        let shortest = if self.modality == Modality::Image { 0 } else { 1 };
-        let best = self.per_row(self.modality, shortest).min().unwrap_or_default();
+        // A learned curve may fall; it is a straight line between the shortest and the longest texts.
+        let lengths = if self.modality == Modality::Image { [0, 0] } else { [1, MAX_TOKENS] };
+        let per_row = lengths.into_iter().flat_map(|tokens| self.per_row(self.modality, tokens));
+        let best = per_row.min().unwrap_or_default();
         best.mul_f64((before + self.jobs.len()) as f64 / self.model.worker_counts().ready.max(1) as f64)
     }
 
