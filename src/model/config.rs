@@ -1,14 +1,15 @@
-//! `open_clip_config.json`: which architecture a checkpoint's weights belong to.
+//! Which architecture a checkpoint's weights belong to; as open_clip says it, in `open_clip_config.json`.
 //!
 //! It never ignores what it does not know. Every section is emptied key by key; a key that is left, or
 //! one with a value that the graphs do not implement, is an error that names it. Defaults are those of
 //! open_clip's `CLIPVisionCfg`, `CLIPTextCfg` and `PreprocessCfg`.
 
 mod section;
+pub(super) mod transformers;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::ModelError;
+use super::{CONFIG_FILE, ModelError};
 use crate::clip::spec::{Interpolation, ResizeMode};
 use section::Section;
 
@@ -72,6 +73,17 @@ pub(super) struct TransformerConfig {
     pub(super) activation: Activation,
 }
 
+impl TransformerConfig {
+    /// `width_key` is where `section` has the width.
+    fn check_heads(&self, section: &Section, width_key: &str) -> Result<(), ModelError> {
+        if self.heads > 0 && self.width.is_multiple_of(self.heads) {
+            return Ok(());
+        }
+        let supported = format!("a multiple of the {} heads", self.heads);
+        Err(section.refusal(width_key, &json!(self.width), &supported))
+    }
+}
+
 /// Between the two layers of an MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Activation {
@@ -123,14 +135,13 @@ const INERT_TEXT_KEYS: [&str; 5] =
     ["pad_id", "eos_id", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"];
 
 impl Config {
-    pub(super) fn parse(json: &[u8]) -> Result<Config, ModelError> {
+    pub(super) fn from_open_clip(json: &[u8]) -> Result<Config, ModelError> {
         // open_clip reads nothing else at the top level.
-        let mut file: Map<String, Value> = serde_json::from_slice(json).map_err(ModelError::ConfigSyntax)?;
-        let mut model = Section::new("model_cfg", file.remove("model_cfg"))?;
-        let vision = Section::new("model_cfg.vision_cfg", model.take("vision_cfg"))?;
-        let text = Section::new("model_cfg.text_cfg", model.take("text_cfg"))?;
-        let preprocess =
-            Section::new("preprocess_cfg", Some(file.remove("preprocess_cfg").unwrap_or(json!({}))))?;
+        let mut file = Section::file(CONFIG_FILE, json)?;
+        let mut model = file.section("model_cfg", None)?;
+        let vision = model.section("vision_cfg", None)?;
+        let text = model.section("text_cfg", None)?;
+        let preprocess = file.section("preprocess_cfg", Some(json!({})))?;
 
         let activation = if model.flag("quick_gelu")? { Activation::QuickGelu } else { Activation::Gelu };
         let prefix = if model.flag("custom_text")? { "text." } else { "" };
@@ -213,9 +224,6 @@ fn transformer_config(
     let width = section.size("width", Some(default_width))?;
     let layers = section.size("layers", Some(12))?;
     let heads = heads(section, width)?;
-    if heads == 0 || !width.is_multiple_of(heads) {
-        return Err(section.refusal("width", &json!(width), &format!("a multiple of the {heads} heads")));
-    }
     let mlp_ratio = section.take("mlp_ratio").unwrap_or(json!(4.0));
     // open_clip rounds down, too.
     let mlp_width = mlp_ratio.as_f64().map_or(0.0, |ratio| width as f64 * ratio) as usize;
@@ -224,7 +232,9 @@ fn transformer_config(
     }
     section.require(&BLOCK_VARIANTS)?;
     section.require(&[("block_type", json!("default"))])?;
-    Ok(TransformerConfig { width, layers, heads, mlp_width, activation })
+    let config = TransformerConfig { width, layers, heads, mlp_width, activation };
+    config.check_heads(section, "width")?;
+    Ok(config)
 }
 
 fn preprocess_config(mut section: Section) -> Result<PreprocessConfig, ModelError> {

@@ -15,7 +15,7 @@ use crate::model::config::ImageConfig;
 
 /// Writes the graph of open_clip's `VisionTransformer`, tensors `visual.*`.
 pub(in crate::model) fn image_encoder(
-    checkpoint: &mut Checkpoint<'_>,
+    checkpoint: &mut Checkpoint,
     config: &ImageConfig,
     embed_dim: usize,
 ) -> Result<Graph, ModelError> {
