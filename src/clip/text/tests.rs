@@ -92,13 +92,22 @@ fn check_refused(vocab_size: usize, change: impl FnOnce(&mut Value), message: &s
 
 #[test]
 fn vocabularies_that_do_not_fit_the_model_are_refused() {
-    check_refused(VOCAB - 1, |_| (), "token id 3071 is not below the model's vocabulary size 3071");
+    check_refused(
+        VOCAB - 1,
+        |_| (),
+        "tokenizer.json: token id 3071 is not below the model's vocabulary size 3071",
+    );
     check_refused(
         VOCAB + 1,
         |file| {
             file["model"]["vocab"]["beyond"] = json!(VOCAB);
         },
-        "<|endoftext|> has id 3071, but the highest id is 3072: the model pools at the highest",
+        "tokenizer.json: <|endoftext|> has id 3071, the model's vocabulary ends with id 3072",
+    );
+    check_refused(
+        49_408,
+        |_| (),
+        "tokenizer.json: <|endoftext|> has id 3071, the model's vocabulary ends with id 49407",
     );
     check_refused(
         VOCAB,
@@ -106,7 +115,7 @@ fn vocabularies_that_do_not_fit_the_model_are_refused() {
             file["model"]["vocab"].as_object_mut().unwrap().remove("!</w>");
             file["model"]["merges"] = json!([]);
         },
-        "the vocabulary lacks !</w>",
+        "tokenizer.json: the vocabulary lacks !</w>",
     );
     check_refused(
         VOCAB,
@@ -115,14 +124,14 @@ fn vocabularies_that_do_not_fit_the_model_are_refused() {
             file["post_processor"] = Value::Null;
             file["model"]["vocab"].as_object_mut().unwrap().remove(START);
         },
-        "the vocabulary lacks <|startoftext|>",
+        "tokenizer.json: the vocabulary lacks <|startoftext|>",
     );
     check_refused(
         VOCAB,
         |file| {
             file["model"] = json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"});
         },
-        "tokenizer.json holds no byte-pair encoding, the kind that CLIP uses",
+        "tokenizer.json: it holds no byte-pair encoding, the kind that CLIP uses",
     );
 }
 

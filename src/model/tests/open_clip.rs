@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::clip::spec::{Interpolation, ResizeMode};
+use crate::model::config::{Activation, Config};
 
 #[test]
 fn the_config_becomes_the_spec() {
@@ -22,6 +23,55 @@ fn the_config_becomes_the_spec() {
         (Interpolation::Bicubic, ResizeMode::Shortest)
     );
     assert_eq!((spec.logit_scale, spec.logit_bias), (100.0, 0.0));
+}
+
+/// What open_clip 3.3 lists for models that are published. Patches, then width, layers, heads and MLP width of
+/// the image encoder, width, layers and heads of the text encoder.
+#[test]
+fn published_architectures_have_their_sizes() {
+    let text = |width, heads, layers| json!({"width": width, "heads": heads, "layers": layers});
+    for (name, vision, text, expected) in [
+        (
+            "ViT-B-32",
+            json!({"width": 768, "layers": 12, "patch_size": 32}),
+            text(512, 8, 12),
+            [49, 768, 12, 12, 3072, 512, 12, 8],
+        ),
+        (
+            "ViT-L-14-336",
+            json!({"image_size": 336, "width": 1024, "layers": 24, "patch_size": 14}),
+            text(768, 12, 12),
+            [576, 1024, 24, 16, 4096, 768, 12, 12],
+        ),
+        (
+            "ViT-H-14",
+            json!({"width": 1280, "layers": 32, "head_width": 80, "patch_size": 14}),
+            text(1024, 16, 24),
+            [256, 1280, 32, 16, 5120, 1024, 24, 16],
+        ),
+        (
+            "ViT-g-14",
+            json!({"width": 1408, "layers": 40, "head_width": 88, "mlp_ratio": 4.3637, "patch_size": 14}),
+            text(1024, 16, 24),
+            [256, 1408, 40, 16, 6144, 1024, 24, 16],
+        ),
+        (
+            "ViT-bigG-14",
+            json!({"width": 1664, "layers": 48, "head_width": 104, "mlp_ratio": 4.9231, "patch_size": 14}),
+            text(1280, 20, 32),
+            [256, 1664, 48, 16, 8192, 1280, 32, 20],
+        ),
+    ] {
+        let model = json!({"embed_dim": 1024, "quick_gelu": true, "vision_cfg": vision, "text_cfg": text});
+        let config = Config::from_open_clip(json!({"model_cfg": model}).to_string().as_bytes()).unwrap();
+        let (image, text) = (&config.image.transformer, &config.text.transformer);
+        let patches = config.image.rows() * config.image.columns();
+        let found = [patches, image.width, image.layers, image.heads, image.mlp_width];
+        assert_eq!(found, expected[..5], "{name}");
+        assert_eq!([text.width, text.layers, text.heads], expected[5..], "{name}");
+        assert_eq!((text.mlp_width, config.text.context_length), (4 * text.width, 77), "{name}");
+        assert_eq!((image.activation, text.activation), (Activation::QuickGelu, Activation::QuickGelu));
+    }
 }
 
 #[test]
