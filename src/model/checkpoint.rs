@@ -11,11 +11,12 @@ mod tests;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path};
+use std::path::Path;
 
 use serde::Deserialize;
 use sha2::Sha256;
 
+use super::files::{is_plain, read};
 use super::{ModelError, TensorFault};
 pub(super) use naming::Naming;
 use naming::Stored;
@@ -42,18 +43,16 @@ impl Checkpoint {
     /// Opens `file`, or instead of it the shards that `FILE.index.json` lists.
     pub(super) fn open(directory: &Path, file: &str, naming: Naming) -> Result<Checkpoint, ModelError> {
         let index_file = format!("{file}.index.json");
-        let index_path = directory.join(&index_file);
-        if directory.join(file).exists() || !index_path.exists() {
+        if directory.join(file).exists() || !directory.join(&index_file).exists() {
             return Checkpoint::new(file, vec![Shard::open(directory, file)?], naming);
         }
-        let json =
-            std::fs::read(&index_path).map_err(|source| ModelError::File { path: index_path, source })?;
+        let json = read(directory, &index_file)?;
         let ShardIndex { weight_map } = serde_json::from_slice(&json)
             .map_err(|source| ModelError::Json { file: index_file.clone(), source })?;
         let names: BTreeSet<String> = weight_map.into_values().collect();
-        let open = |name: &String| match Path::new(name).components().collect::<Vec<_>>()[..] {
-            [Component::Normal(file)] if file == name.as_str() => Shard::open(directory, name),
-            _ => Err(ModelError::Weights {
+        let open = |name: &String| match is_plain(name) {
+            true => Shard::open(directory, name),
+            false => Err(ModelError::Weights {
                 file: index_file.clone(),
                 reason: format!("{name:?} is not the name of a file in this directory"),
             }),

@@ -4,13 +4,14 @@
 //! one with a value that the graphs do not implement, is an error that names it. Defaults are those of
 //! open_clip's `CLIPVisionCfg`, `CLIPTextCfg` and `PreprocessCfg`.
 
+pub(super) mod ready_made;
 mod section;
 pub(super) mod transformers;
 
 use serde_json::{Value, json};
 
 use super::{CONFIG_FILE, ModelError};
-use crate::clip::spec::{Interpolation, ResizeMode};
+use crate::clip::spec::{ImageSpec, Interpolation, ResizeMode, TextSpec};
 use section::Section;
 
 /// What the file says, with every default filled in.
@@ -60,6 +61,12 @@ pub(super) struct TextConfig {
     pub(super) transformer: TransformerConfig,
 }
 
+impl TextConfig {
+    pub(super) fn spec(&self) -> TextSpec {
+        TextSpec { context_length: self.context_length, vocab_size: self.vocab_size }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct TransformerConfig {
     /// Numbers per token.
@@ -100,6 +107,14 @@ pub(super) struct PreprocessConfig {
     pub(super) std: [f32; 3],
     pub(super) interpolation: Interpolation,
     pub(super) resize_mode: ResizeMode,
+}
+
+impl PreprocessConfig {
+    /// For an encoder of that size.
+    pub(super) fn spec(&self, height: usize, width: usize) -> ImageSpec {
+        let (interpolation, resize_mode) = (self.interpolation, self.resize_mode);
+        ImageSpec { height: height as u32, width: width as u32, interpolation, resize_mode }
+    }
 }
 
 /// Of OpenAI's training data; open_clip's default.

@@ -1,4 +1,4 @@
-//! Which files make a model, in each of the layouts that clipd reads.
+//! Which files make a model, in each of the layouts whose graphs clipd writes itself.
 //!
 //! | layout | weights | configuration |
 //! |---|---|---|
@@ -8,7 +8,8 @@
 //! Both have a `tokenizer.json`, and either may have its weights in several shards. Where both layouts are
 //! present, open_clip's counts. It does not look below the directory.
 
-use std::path::Path;
+use std::io::{self, Read};
+use std::path::{Component, Path};
 
 use sha2::{Digest, Sha256};
 
@@ -24,6 +25,9 @@ pub const CONFIG_FILE: &str = "open_clip_config.json";
 /// A Hugging Face tokenizer.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
+/// Read at a time; a multiple of the size of any number.
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
+
 /// transformers' weights.
 const TRANSFORMERS_WEIGHTS_FILE: &str = "model.safetensors";
 
@@ -38,10 +42,7 @@ pub(super) struct Files {
 impl Files {
     /// The small files come first: a wrong directory is noticed before the weights are read.
     pub(super) fn open(directory: &Path) -> Result<Files, ModelError> {
-        let read = |file| {
-            let path = directory.join(file);
-            std::fs::read(&path).map_err(|source| ModelError::File { path, source })
-        };
+        let read = |file| read(directory, file);
         if directory.join(CONFIG_FILE).exists() {
             let (config, tokenizer) = (read(CONFIG_FILE)?, read(TOKENIZER_FILE)?);
             let parsed = Config::from_open_clip(&config)?;
@@ -84,7 +85,32 @@ impl Files {
         checkpoint.hash(&mut hasher)?;
         config_files.iter().for_each(|file| hasher.update(file));
         hasher.update(&tokenizer_json);
-        let fingerprint = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = hexadecimal(hasher);
         Ok(Files { config, checkpoint, tokenizer_json, fingerprint })
     }
+}
+
+pub(super) fn read(directory: &Path, file: &str) -> Result<Vec<u8>, ModelError> {
+    let path = directory.join(file);
+    std::fs::read(&path).map_err(|source| ModelError::File { path, source })
+}
+
+/// Whether a name that a file mentions is one in the file's own directory.
+pub(super) fn is_plain(name: &str) -> bool {
+    matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(file)] if file == name)
+}
+
+/// Adds what is left of `source` to a digest.
+pub(super) fn hash(source: &mut impl Read, hasher: &mut Sha256) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match source.read(&mut chunk)? {
+            0 => return Ok(()),
+            length => hasher.update(&chunk[..length]),
+        }
+    }
+}
+
+pub(super) fn hexadecimal(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,7 +1,7 @@
 //! Where models come from: weights, a config and a vocabulary become two ONNX graphs.
 //!
 //! It does not run anything and does not know ONNX Runtime; that is `engine`'s part. Which files make a
-//! model is said in [`files`]. Whatever those files ask for that the graphs do not implement is refused by
+//! model is said in [`files`], and in [`ready_made`] for those that are ONNX graphs already. Whatever those files ask for that the graphs do not implement is refused by
 //! name: a model that loads computes what open_clip computes.
 
 mod builtin;
@@ -10,13 +10,14 @@ pub mod classifiers;
 mod config;
 mod files;
 pub mod graph;
+mod ready_made;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::clip::spec::{ClipSpec, ImageSpec, TextSpec};
+use crate::clip::spec::ClipSpec;
 use files::Files;
 pub use files::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use graph::Graph;
@@ -78,11 +79,13 @@ impl Model {
     ///
     /// At no time is more in memory than the weights as fp32 and a few copies of the largest tensor.
     pub fn from_dir(directory: &Path) -> Result<Model, ModelError> {
-        let files = Files::open(directory)?;
         // `..` and `.` have no name of their own.
         let path = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Model::assemble(name, files)
+        if ready_made::is_ready_made(directory) {
+            return ready_made::load(name, directory);
+        }
+        Model::assemble(name, Files::open(directory)?)
     }
 
     fn assemble(name: String, files: Files) -> Result<Model, ModelError> {
@@ -98,16 +101,8 @@ impl Model {
             fingerprint,
             spec: ClipSpec {
                 embed_dim: config.embed_dim,
-                image: ImageSpec {
-                    height: config.image.height as u32,
-                    width: config.image.width as u32,
-                    interpolation: config.image.preprocess.interpolation,
-                    resize_mode: config.image.preprocess.resize_mode,
-                },
-                text: TextSpec {
-                    context_length: config.text.context_length,
-                    vocab_size: config.text.vocab_size,
-                },
+                image: config.image.preprocess.spec(config.image.height, config.image.width),
+                text: config.text.spec(),
                 logit_scale,
                 logit_bias,
             },

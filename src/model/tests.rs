@@ -1,5 +1,6 @@
 mod damage;
 mod open_clip;
+mod ready_made;
 mod transformers;
 
 use std::collections::BTreeMap;
@@ -23,10 +24,7 @@ impl Fixture {
     fn copy(name: &str) -> Fixture {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden").join(name);
         let directory = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(golden).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), directory.path().join(entry.file_name())).unwrap();
-        }
+        copy_all(&golden, directory.path());
         Fixture { directory }
     }
 
@@ -73,6 +71,19 @@ impl Fixture {
             });
             *bytes = safetensors::serialize(views, None).unwrap();
         });
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 

@@ -15,8 +15,14 @@ use ndarray::{Array2, ArrayView1};
 use safetensors::SafeTensors;
 
 /// The checkpoints that lie beside their golden file.
-const CHECKPOINTS: [&str; 5] =
-    ["quick-gelu-patch8", "gelu-patch14", "bf16-patch16", "transformers-patch8", "transformers-shards"];
+const CHECKPOINTS: [&str; 6] = [
+    "quick-gelu-patch8",
+    "gelu-patch14",
+    "bf16-patch16",
+    "transformers-patch8",
+    "transformers-shards",
+    "ready-made",
+];
 /// The embedded model's.
 const BUILTIN: &str = "emoji-clip";
 

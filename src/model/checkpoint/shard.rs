@@ -10,14 +10,13 @@ use std::path::Path;
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
+use crate::model::files::{CHUNK_BYTES, hash};
 use crate::model::{ModelError, TensorFault};
 
 /// As in the format's reference implementation. A header takes some 100 bytes per tensor.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// Read at a time; a multiple of the size of any number.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// What a safetensors file is read from.
 trait Source: Read + Seek {}
@@ -89,19 +88,8 @@ impl Shard {
 
     /// Adds the whole file to a digest.
     pub(in crate::model) fn hash(&mut self, hasher: &mut Sha256) -> Result<(), ModelError> {
-        let mut add = || {
-            self.source.rewind()?;
-            let mut chunk = vec![0; CHUNK_BYTES];
-            loop {
-                match self.source.read(&mut chunk)? {
-                    0 => return Ok(()),
-                    length => hasher.update(&chunk[..length]),
-                }
-            }
-        };
-        add().map_err(|error: io::Error| ModelError::Weights {
-            file: self.file.clone(),
-            reason: format!("cannot be read: {error}"),
+        self.source.rewind().and_then(|()| hash(&mut self.source, hasher)).map_err(|error| {
+            ModelError::Weights { file: self.file.clone(), reason: format!("cannot be read: {error}") }
         })
     }
 }
