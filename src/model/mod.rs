@@ -29,7 +29,7 @@ pub struct Model {
     pub name: String,
     /// SHA-256 over the weights, configuration and tokenizer files one after the other, in hexadecimal.
     /// Shards go in the order of their names, transformers' `config.json` before its preprocessor's; an
-    /// index of shards does not count.
+    /// index of shards does not count. ONNX graphs come first, each before the weights beside it.
     pub fingerprint: String,
     pub spec: ClipSpec,
     /// The bytes of [`TOKENIZER_FILE`], not parsed.
@@ -43,7 +43,10 @@ pub struct Model {
 /// Why a directory is not a model. Every message is one line that names the file and the key or tensor.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    #[error("{}: there is neither {CONFIG_FILE} (open_clip) nor config.json (transformers)", directory.display())]
+    #[error(
+        "{}: no model: neither {CONFIG_FILE} (open_clip) nor config.json (transformers) nor visual/model.onnx",
+        directory.display()
+    )]
     NoModel { directory: PathBuf },
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
