@@ -60,16 +60,16 @@ pub enum TextError {
 /// Why a `tokenizer.json` does not fit the model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenizerError {
-    #[error("tokenizer.json: {reason}")]
+    #[error("cannot be read: {reason}")]
     Unreadable { reason: String },
-    #[error("tokenizer.json: it holds no byte-pair encoding, the kind that CLIP uses")]
+    #[error("it holds no byte-pair encoding, the kind that CLIP uses")]
     NotBytePair,
-    #[error("tokenizer.json: the vocabulary lacks {token}")]
+    #[error("the vocabulary lacks {token}")]
     MissingToken { token: String },
-    #[error("tokenizer.json: token id {id} is not below the model's vocabulary size {vocab_size}")]
+    #[error("token id {id} is not below the model's vocabulary size {vocab_size}")]
     IdOutOfRange { id: u32, vocab_size: usize },
     /// The model pools at the highest id of a row; and a vocabulary that ends elsewhere is another model's.
-    #[error("tokenizer.json: {END} has id {end}, the model's vocabulary ends with id {last}")]
+    #[error("{END} has id {end}, the model's vocabulary ends with id {last}")]
     EndNotLast { end: u32, last: usize },
     #[error("a context of {context_length} tokens has no room for a text")]
     ContextTooShort { context_length: usize },
