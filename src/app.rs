@@ -71,10 +71,7 @@ pub enum StopError {
 
 /// Reads the model and prepares one engine per worker. Takes seconds; call it off the async runtime.
 pub fn load(config: &Config) -> Result<Served, StartError> {
-    let model = match &config.model {
-        ModelSource::Builtin => Model::builtin()?,
-        ModelSource::Directory(directory) => Model::from_dir(directory)?,
-    };
+    let model = load_model(&config.model)?;
     tracing::info!(name = model.name, fingerprint = model.fingerprint, "model loaded");
     let (device, precision) = choose_engine(config)?;
     let onnx = Arc::new(OnnxModel::new(&model.spec, model.image, model.text)?);
@@ -92,6 +89,14 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
         tokenizer_json: model.tokenizer_json,
         engines: (0..config.workers.get()).map(|_| open()).collect(),
     })
+}
+
+/// Reads a model from where the user says it is.
+pub fn load_model(source: &ModelSource) -> Result<Model, ModelError> {
+    match source {
+        ModelSource::Builtin => Model::builtin(),
+        ModelSource::Directory(directory) => Model::from_dir(directory),
+    }
 }
 
 /// What an embedding depends on, in ASCII: the model's files (64 of their 256 bits tell models apart), how

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use clipd::cli::{classify, embed};
-use clipd::config::Config;
-use clipd::config::flags::{Cli, Command, LoggingFlags};
+use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags};
 use clipd::config::report::{self, MemoryLimits};
+use clipd::config::{Config, ModelSource};
 use clipd::shutdown::Signals;
 use clipd::telemetry::logging;
 use clipd::{app, bench};
@@ -34,13 +34,16 @@ fn main() -> ExitCode {
     let flags = match cli.command {
         Command::Classify(flags) if problems.is_empty() => return classify(&flags),
         Command::Embed(flags) if problems.is_empty() => return embed(&flags),
+        Command::Export(flags) if problems.is_empty() => return exit(export(&flags)),
         Command::Bench(flags) if problems.is_empty() => {
             return match flags.own_server() {
                 Ok(own) => exit(bench::run(&flags, own)),
                 Err(problems) => usage(&problems),
             };
         }
-        Command::Classify(_) | Command::Embed(_) | Command::Bench(_) => return usage(&problems),
+        Command::Classify(_) | Command::Embed(_) | Command::Export(_) | Command::Bench(_) => {
+            return usage(&problems);
+        }
         Command::Serve(flags) => flags,
     };
     let config = Config::from_flags(&flags).map_err(|more| problems.extend(more));
@@ -68,6 +71,13 @@ fn exit(result: Result<(), Box<dyn Error>>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn export(flags: &ExportFlags) -> Result<(), Box<dyn Error>> {
+    let model = app::load_model(&ModelSource::from_flag(flags.model.as_deref()))?;
+    clipd::model::export::export(&model, &flags.out)?;
+    tracing::info!(model = model.name, directory = %flags.out.display(), "exported");
+    Ok(())
 }
 
 /// What `serve` would run with, if it can.

@@ -1,5 +1,7 @@
 //! The command line. Values stay text here, so that [`super::Config`] can report every bad one at once.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
 use super::bench::BenchFlags;
@@ -23,6 +25,8 @@ pub enum Command {
     Classify(ClassifyFlags),
     /// Embed pictures and texts, with a running server
     Embed(EmbedFlags),
+    /// Write a model as ONNX files for other tools
+    Export(ExportFlags),
     /// Measure what this machine can do, and how much of it a server gives
     Bench(Box<BenchFlags>),
 }
@@ -35,6 +39,16 @@ pub struct LoggingFlags {
     /// How to log: text or json
     #[arg(long, env = "CLIPD_LOG_FORMAT", default_value = "text", global = true)]
     pub log_format: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportFlags {
+    /// As of `serve` [default: the small embedded emoji model]
+    #[arg(long, env = "CLIPD_MODEL")]
+    pub model: Option<String>,
+    /// Directory to write to; it is made, and no file in it is overwritten
+    #[arg(long)]
+    pub out: PathBuf,
 }
 
 /// Durations are written like 250ms or 5s; sizes are bytes.
@@ -52,7 +66,7 @@ pub struct ServeFlags {
     #[arg(long, env = "CLIPD_METRICS_LISTEN", default_value = "0.0.0.0:9090", help_heading = "Addresses")]
     pub metrics_listen: String,
 
-    /// Directory with open_clip_model.safetensors, open_clip_config.json and tokenizer.json
+    /// Directory with a model of open_clip or transformers, or with ONNX graphs; see the README
     /// [default: the small embedded emoji model]
     #[arg(long, env = "CLIPD_MODEL", help_heading = "Model and device")]
     pub model: Option<String>,

@@ -51,8 +51,17 @@ pub struct Config {
 pub enum ModelSource {
     /// The small model inside the binary.
     Builtin,
-    /// A directory with open_clip's three files.
+    /// A directory with a model's files.
     Directory(PathBuf),
+}
+
+impl ModelSource {
+    pub fn from_flag(model: Option<&str>) -> ModelSource {
+        match model {
+            None => ModelSource::Builtin,
+            Some(directory) => ModelSource::Directory(directory.into()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +99,7 @@ impl Config {
         let config = Config {
             listen: problems.address("--listen", &flags.listen),
             metrics_listen: problems.address("--metrics-listen", &flags.metrics_listen),
-            model: match &flags.model {
-                None => ModelSource::Builtin,
-                Some(directory) => ModelSource::Directory(directory.into()),
-            },
+            model: ModelSource::from_flag(flags.model.as_deref()),
             classifiers: flags.classifiers.as_ref().map(PathBuf::from),
             device: problems.choice(
                 "--device",

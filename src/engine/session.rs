@@ -1,6 +1,7 @@
 //! How an encoder becomes a session of ONNX Runtime: which provider, with which options, on whose weights.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
@@ -13,10 +14,14 @@ use super::device::Precision;
 use super::runtime::{Runtime, runtime};
 use crate::model::graph::Graph;
 
+/// Where ONNX Runtime looks for files of weights when the graph is not a file itself.
+const WEIGHTS_DIRECTORY: &str = "session.model_external_initializers_file_folder_path";
+
 /// An encoder's graph and its weights, in memory that sessions may share.
 pub(super) struct Encoder {
     proto: Vec<u8>,
     weights: Vec<(String, Arc<DynValue>)>,
+    directory: Option<PathBuf>,
 }
 
 /// What a session runs on.
@@ -37,7 +42,7 @@ impl Encoder {
                 Ok((weight.name, Arc::new(tensor.into_dyn())))
             })
             .collect::<Result<_, EngineError>>()?;
-        Ok(Encoder { proto: graph.proto, weights })
+        Ok(Encoder { proto: graph.proto, weights, directory: graph.directory })
     }
 
     /// A session that uses `threads` threads, the caller's among them.
@@ -47,11 +52,14 @@ impl Encoder {
         threads: NonZeroUsize,
     ) -> Result<Session, EngineError> {
         let runtime = runtime()?;
-        let builder = Session::builder(&runtime.environment)?
+        let mut builder = Session::builder(&runtime.environment)?
             .with_inter_threads(1)?
             // Threads that spin between operators double the CPU time of a short text, and take the CPU
             // from preprocessing and from the other encoder.
             .with_intra_op_spinning(false)?;
+        if let Some(directory) = &self.directory {
+            builder = builder.with_config_entry(WEIGHTS_DIRECTORY, directory.to_string_lossy())?;
+        }
         let mut builder = match provider {
             Provider::Cpu(prepacked) => {
                 let builder =

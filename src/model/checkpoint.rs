@@ -1,55 +1,97 @@
-//! The tensors of an open_clip checkpoint, read by name from a safetensors file.
+//! The tensors of a CLIP checkpoint, by the names that open_clip gives them.
 //!
 //! It does not know the architecture: whoever takes a tensor says which shape it must have. Every tensor
-//! is taken once and becomes `f32` then; one that nobody takes is an error, because the result would
-//! differ from the model that was trained.
+//! is read from its file once, when it is taken; one that nobody takes is an error, because the result
+//! would differ from the model that was trained.
 
+mod naming;
+pub(super) mod shard;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use sha2::Sha256;
 
-use super::ModelError;
-
-/// Buffers that some exporters save beside the weights; they hold nothing that the config does not say.
-const BUFFERS: [&str; 5] =
-    ["attn_mask", "text.attn_mask", "input_resolution", "context_length", "vocab_size"];
+use super::files::{is_plain, read};
+use super::{ModelError, TensorFault};
+pub(super) use naming::Naming;
+use naming::Stored;
+use shard::Shard;
 
 /// Tensors that have not been taken yet.
-pub(super) struct Checkpoint<'a> {
-    tensors: SafeTensors<'a>,
-    untaken: BTreeSet<String>,
+pub(super) struct Checkpoint {
+    /// What to name when a tensor is nowhere.
+    file: String,
+    shards: Vec<Shard>,
+    naming: Naming,
+    /// The number of the shard that a tensor is in, by its name there.
+    places: BTreeMap<String, usize>,
 }
 
-impl<'a> Checkpoint<'a> {
-    pub(super) fn parse(file: &'a [u8]) -> Result<Checkpoint<'a>, ModelError> {
-        let tensors = SafeTensors::deserialize(file).map_err(ModelError::WeightsSyntax)?;
-        let untaken =
-            tensors.names().into_iter().filter(|name| !BUFFERS.contains(name)).map(str::to_owned).collect();
-        Ok(Checkpoint { tensors, untaken })
+/// What `FILE.index.json` says; where each tensor is, the shards say themselves.
+#[derive(Deserialize)]
+struct ShardIndex {
+    /// The name of a shard for each tensor.
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens `file`, or instead of it the shards that `FILE.index.json` lists.
+    pub(super) fn open(directory: &Path, file: &str, naming: Naming) -> Result<Checkpoint, ModelError> {
+        let index_file = format!("{file}.index.json");
+        if directory.join(file).exists() || !directory.join(&index_file).exists() {
+            return Checkpoint::new(file, vec![Shard::open(directory, file)?], naming);
+        }
+        let json = read(directory, &index_file)?;
+        let ShardIndex { weight_map } = serde_json::from_slice(&json)
+            .map_err(|source| ModelError::Json { file: index_file.clone(), source })?;
+        let names: BTreeSet<String> = weight_map.into_values().collect();
+        let open = |name: &String| match is_plain(name) {
+            true => Shard::open(directory, name),
+            false => Err(ModelError::Weights {
+                file: index_file.clone(),
+                reason: format!("{name:?} is not the name of a file in this directory"),
+            }),
+        };
+        let shards = names.iter().map(open).collect::<Result<_, _>>()?;
+        Checkpoint::new(&index_file, shards, naming)
+    }
+
+    /// All of `shards` together are the checkpoint that is known as `file`.
+    pub(super) fn new(file: &str, shards: Vec<Shard>, naming: Naming) -> Result<Checkpoint, ModelError> {
+        let mut places = BTreeMap::new();
+        for (number, shard) in shards.iter().enumerate() {
+            for name in shard.names().into_iter().filter(|name| !naming.is_buffer(name)) {
+                match places.entry(name) {
+                    Entry::Vacant(place) => drop(place.insert(number)),
+                    Entry::Occupied(place) => {
+                        let (file, name) = (shard.file.clone(), place.key().clone());
+                        return Err(ModelError::Tensor { file, name, fault: TensorFault::Twice });
+                    }
+                }
+            }
+        }
+        Ok(Checkpoint { file: file.to_owned(), shards, naming, places })
     }
 
     /// The values of tensor `name` in row-major order.
     pub(super) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let tensor =
-            self.tensors.tensor(name).map_err(|_| ModelError::TensorMissing { name: name.to_owned() })?;
-        if tensor.shape() != shape {
-            return Err(ModelError::TensorShape {
-                name: name.to_owned(),
-                found: tensor.shape().to_vec(),
-                expected: shape.to_vec(),
-            });
-        }
-        self.untaken.remove(name);
-        let bytes = tensor.data();
-        match tensor.dtype() {
-            Dtype::F32 => Ok(convert(bytes, f32::from_le_bytes)),
-            Dtype::F16 => Ok(convert(bytes, |bytes| f16::from_le_bytes(bytes).to_f32())),
-            Dtype::BF16 => Ok(convert(bytes, |bytes| bf16::from_le_bytes(bytes).to_f32())),
-            other => Err(ModelError::TensorType { name: name.to_owned(), found: format!("{other:?}") }),
+        match self.naming.stored(name) {
+            Stored::Same(name) => self.read(&name, shape),
+            Stored::Transposed(name) => {
+                let [rows, columns] = *shape else { unreachable!("{name} is a matrix") };
+                Ok(transpose(&self.read(&name, &[columns, rows])?, columns, rows))
+            }
+            Stored::Stacked(names) => {
+                let mut part = shape.to_vec();
+                part[0] /= names.len();
+                let parts = names.map(|name| self.read(&name, &part));
+                Ok(parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
+            }
         }
     }
 
@@ -69,19 +111,32 @@ impl<'a> Checkpoint<'a> {
         Ok(values[0])
     }
 
+    /// Adds all shards, one after the other, to a digest.
+    pub(super) fn hash(&mut self, hasher: &mut Sha256) -> Result<(), ModelError> {
+        self.shards.iter_mut().try_for_each(|shard| shard.hash(hasher))
+    }
+
     /// Refuses tensors that the architecture has no place for.
     pub(super) fn finish(self) -> Result<(), ModelError> {
-        match self.untaken.first() {
-            Some(name) => Err(ModelError::TensorUnknown { name: name.clone() }),
+        match self.places.into_iter().next() {
+            Some((name, shard)) => {
+                let file = self.shards[shard].file.clone();
+                Err(ModelError::Tensor { file, name, fault: TensorFault::Unknown })
+            }
             None => Ok(()),
         }
     }
-}
 
-fn convert<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    let (numbers, rest) = bytes.as_chunks::<N>();
-    assert!(rest.is_empty(), "safetensors checked the size of every tensor");
-    numbers.iter().map(|&bytes| number(bytes)).collect()
+    /// `name` as in the file.
+    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let Some(&shard) = self.places.get(name) else {
+            let (file, name) = (self.file.clone(), name.to_owned());
+            return Err(ModelError::Tensor { file, name, fault: TensorFault::Missing });
+        };
+        let values = self.shards[shard].read(name, shape)?;
+        self.places.remove(name);
+        Ok(values)
+    }
 }
 
 /// `[rows, columns]` to `[columns, rows]`, in square tiles so that reads and writes stay in cache.

@@ -1,15 +1,17 @@
-//! `open_clip_config.json`: which architecture a checkpoint's weights belong to.
+//! Which architecture a checkpoint's weights belong to; as open_clip says it, in `open_clip_config.json`.
 //!
 //! It never ignores what it does not know. Every section is emptied key by key; a key that is left, or
 //! one with a value that the graphs do not implement, is an error that names it. Defaults are those of
 //! open_clip's `CLIPVisionCfg`, `CLIPTextCfg` and `PreprocessCfg`.
 
+pub(super) mod ready_made;
 mod section;
+pub(super) mod transformers;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::ModelError;
-use crate::clip::spec::{Interpolation, ResizeMode};
+use super::{CONFIG_FILE, ModelError};
+use crate::clip::spec::{ImageSpec, Interpolation, ResizeMode, TextSpec};
 use section::Section;
 
 /// What the file says, with every default filled in.
@@ -59,6 +61,12 @@ pub(super) struct TextConfig {
     pub(super) transformer: TransformerConfig,
 }
 
+impl TextConfig {
+    pub(super) fn spec(&self) -> TextSpec {
+        TextSpec { context_length: self.context_length, vocab_size: self.vocab_size }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct TransformerConfig {
     /// Numbers per token.
@@ -70,6 +78,17 @@ pub(super) struct TransformerConfig {
     /// Numbers per token between the two layers of an MLP.
     pub(super) mlp_width: usize,
     pub(super) activation: Activation,
+}
+
+impl TransformerConfig {
+    /// `width_key` is where `section` has the width.
+    fn check_heads(&self, section: &Section, width_key: &str) -> Result<(), ModelError> {
+        if self.heads > 0 && self.width.is_multiple_of(self.heads) {
+            return Ok(());
+        }
+        let supported = format!("a multiple of the {} heads", self.heads);
+        Err(section.refusal(width_key, &json!(self.width), &supported))
+    }
 }
 
 /// Between the two layers of an MLP.
@@ -88,6 +107,14 @@ pub(super) struct PreprocessConfig {
     pub(super) std: [f32; 3],
     pub(super) interpolation: Interpolation,
     pub(super) resize_mode: ResizeMode,
+}
+
+impl PreprocessConfig {
+    /// For an encoder of that size.
+    pub(super) fn spec(&self, height: usize, width: usize) -> ImageSpec {
+        let (interpolation, resize_mode) = (self.interpolation, self.resize_mode);
+        ImageSpec { height: height as u32, width: width as u32, interpolation, resize_mode }
+    }
 }
 
 /// Of OpenAI's training data; open_clip's default.
@@ -123,14 +150,13 @@ const INERT_TEXT_KEYS: [&str; 5] =
     ["pad_id", "eos_id", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"];
 
 impl Config {
-    pub(super) fn parse(json: &[u8]) -> Result<Config, ModelError> {
+    pub(super) fn from_open_clip(json: &[u8]) -> Result<Config, ModelError> {
         // open_clip reads nothing else at the top level.
-        let mut file: Map<String, Value> = serde_json::from_slice(json).map_err(ModelError::ConfigSyntax)?;
-        let mut model = Section::new("model_cfg", file.remove("model_cfg"))?;
-        let vision = Section::new("model_cfg.vision_cfg", model.take("vision_cfg"))?;
-        let text = Section::new("model_cfg.text_cfg", model.take("text_cfg"))?;
-        let preprocess =
-            Section::new("preprocess_cfg", Some(file.remove("preprocess_cfg").unwrap_or(json!({}))))?;
+        let mut file = Section::file(CONFIG_FILE, json)?;
+        let mut model = file.section("model_cfg", None)?;
+        let vision = model.section("vision_cfg", None)?;
+        let text = model.section("text_cfg", None)?;
+        let preprocess = file.section("preprocess_cfg", Some(json!({})))?;
 
         let activation = if model.flag("quick_gelu")? { Activation::QuickGelu } else { Activation::Gelu };
         let prefix = if model.flag("custom_text")? { "text." } else { "" };
@@ -213,9 +239,6 @@ fn transformer_config(
     let width = section.size("width", Some(default_width))?;
     let layers = section.size("layers", Some(12))?;
     let heads = heads(section, width)?;
-    if heads == 0 || !width.is_multiple_of(heads) {
-        return Err(section.refusal("width", &json!(width), &format!("a multiple of the {heads} heads")));
-    }
     let mlp_ratio = section.take("mlp_ratio").unwrap_or(json!(4.0));
     // open_clip rounds down, too.
     let mlp_width = mlp_ratio.as_f64().map_or(0.0, |ratio| width as f64 * ratio) as usize;
@@ -224,7 +247,9 @@ fn transformer_config(
     }
     section.require(&BLOCK_VARIANTS)?;
     section.require(&[("block_type", json!("default"))])?;
-    Ok(TransformerConfig { width, layers, heads, mlp_width, activation })
+    let config = TransformerConfig { width, layers, heads, mlp_width, activation };
+    config.check_heads(section, "width")?;
+    Ok(config)
 }
 
 fn preprocess_config(mut section: Section) -> Result<PreprocessConfig, ModelError> {

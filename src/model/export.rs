@@ -19,18 +19,23 @@ use super::{Model, TOKENIZER_FILE};
 use crate::clip::spec::{Interpolation, ResizeMode};
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {}: {source}", path.display())]
-pub struct ExportError {
-    pub path: PathBuf,
-    pub source: io::Error,
+pub enum ExportError {
+    #[error("cannot write {}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{name} is a directory of ONNX graphs already")]
+    ReadyMade { name: String },
 }
 
 /// Writes `model` into `directory`, which is made if it is not there.
 pub fn export(model: &Model, directory: &Path) -> Result<(), ExportError> {
     let at = |path: &Path| {
         let path = path.to_owned();
-        move |source| ExportError { path, source }
+        move |source| ExportError::File { path, source }
     };
+    // The weights of such graphs are in files of their own, which are not written here.
+    if model.image.directory.is_some() || model.text.directory.is_some() {
+        return Err(ExportError::ReadyMade { name: model.name.clone() });
+    }
     fs::create_dir_all(directory).map_err(at(directory))?;
     for (graph, name) in [(&model.image, "image.onnx"), (&model.text, "text.onnx")] {
         graph.write(directory, name).map_err(at(&directory.join(name)))?;

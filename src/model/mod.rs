@@ -1,42 +1,37 @@
 //! Where models come from: weights, a config and a vocabulary become two ONNX graphs.
 //!
-//! It does not run anything and does not know ONNX Runtime; that is `engine`'s part. A model is three
-//! files, as open_clip writes them: [`WEIGHTS_FILE`], [`CONFIG_FILE`], [`TOKENIZER_FILE`]. Whatever those
-//! files ask for that the graphs do not implement is refused by name: a model that loads computes what
-//! open_clip computes.
+//! It does not run anything and does not know ONNX Runtime; that is `engine`'s part. Which files make a
+//! model is said in [`files`], and in [`ready_made`] for those that are ONNX graphs already. Whatever those files
+//! ask for that the graphs do not implement is refused by name: a model that loads computes what open_clip
+//! computes.
 
 mod builtin;
 mod checkpoint;
 pub mod classifiers;
 mod config;
 pub mod export;
+mod files;
 pub mod graph;
+mod ready_made;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
-use crate::clip::spec::{ClipSpec, ImageSpec, TextSpec};
-use checkpoint::Checkpoint;
-use config::Config;
+use crate::clip::spec::ClipSpec;
+use files::Files;
+pub use files::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use graph::Graph;
-
-/// Weights under open_clip's names, as fp32, fp16 or bf16.
-pub const WEIGHTS_FILE: &str = "open_clip_model.safetensors";
-/// `model_cfg` and `preprocess_cfg`.
-pub const CONFIG_FILE: &str = "open_clip_config.json";
-/// A Hugging Face tokenizer.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// A CLIP model that is ready to be opened on a device.
 #[derive(Debug)]
 pub struct Model {
     /// `emoji-clip`, or the name of the directory it was read from.
     pub name: String,
-    /// SHA-256 over the weights, config and tokenizer files one after the other, in hexadecimal.
+    /// SHA-256 over the weights, configuration and tokenizer files one after the other, in hexadecimal.
+    /// Shards go in the order of their names, transformers' `config.json` before its preprocessor's; an
+    /// index of shards does not count. ONNX graphs come first, each before the weights beside it.
     pub fingerprint: String,
     pub spec: ClipSpec,
     /// The bytes of [`TOKENIZER_FILE`], not parsed.
@@ -47,58 +42,59 @@ pub struct Model {
     pub text: Graph,
 }
 
-/// Why three files are not a model. Every message names the file and the key or tensor at fault.
+/// Why a directory is not a model. Every message is one line that names the file and the key or tensor.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    #[error("{}: cannot read {file}: {source}", directory.display())]
-    File { directory: PathBuf, file: &'static str, source: io::Error },
-    #[error("{CONFIG_FILE}: {0}")]
-    ConfigSyntax(serde_json::Error),
-    #[error("{CONFIG_FILE}: {key} is {value}, supported is {supported}")]
-    Config { key: String, value: String, supported: String },
-    #[error("{WEIGHTS_FILE}: {0}")]
-    WeightsSyntax(safetensors::SafeTensorError),
-    #[error("{WEIGHTS_FILE}: tensor {name} is missing")]
-    TensorMissing { name: String },
-    #[error("{WEIGHTS_FILE}: tensor {name} has shape {found:?}, {CONFIG_FILE} asks for {expected:?}")]
-    TensorShape { name: String, found: Vec<usize>, expected: Vec<usize> },
-    #[error("{WEIGHTS_FILE}: tensor {name} is of type {found}, supported are F32, F16 and BF16")]
-    TensorType { name: String, found: String },
-    #[error("{WEIGHTS_FILE}: tensor {name} has no place in the architecture of {CONFIG_FILE}")]
-    TensorUnknown { name: String },
+    #[error(
+        "{}: no model: neither {CONFIG_FILE} (open_clip) nor config.json (transformers) nor visual/model.onnx",
+        directory.display()
+    )]
+    NoModel { directory: PathBuf },
+    #[error("cannot read {}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{file}: {source}")]
+    Json { file: String, source: serde_json::Error },
+    #[error("{file}: {key} is {value}, supported is {supported}")]
+    Config { file: String, key: String, value: String, supported: String },
+    #[error("{file}: {reason}")]
+    Weights { file: String, reason: String },
+    #[error("{file}: tensor {name} {fault}")]
+    Tensor { file: String, name: String, fault: TensorFault },
 }
 
-/// The contents of a model's files.
-struct Files<'a> {
-    weights: &'a [u8],
-    config: &'a [u8],
-    tokenizer: &'a [u8],
+/// What is wrong with a tensor.
+#[derive(Debug, thiserror::Error)]
+pub enum TensorFault {
+    #[error("is missing")]
+    Missing,
+    #[error("has shape {found:?}, the configuration asks for {expected:?}")]
+    Shape { found: Vec<usize>, expected: Vec<usize> },
+    #[error("is of type {0}, supported are F32, F16 and BF16")]
+    Type(String),
+    #[error("has no place in the configured architecture")]
+    Unknown,
+    #[error("is in another shard as well")]
+    Twice,
+    #[error("cannot be read: {0}")]
+    Unreadable(io::Error),
 }
 
 impl Model {
-    /// Reads an open_clip model from a directory.
+    /// Reads a model from a directory.
     ///
-    /// For the time of the call the weights are in memory twice, as in the file and as fp32.
+    /// At no time is more in memory than the weights as fp32 and a few copies of the largest tensor.
     pub fn from_dir(directory: &Path) -> Result<Model, ModelError> {
-        let read = |file| {
-            std::fs::read(directory.join(file)).map_err(|source| ModelError::File {
-                directory: directory.to_owned(),
-                file,
-                source,
-            })
-        };
-        // The small ones first: a wrong directory is noticed before the weights are read.
-        let (config, tokenizer) = (read(CONFIG_FILE)?, read(TOKENIZER_FILE)?);
-        let weights = read(WEIGHTS_FILE)?;
         // `..` and `.` have no name of their own.
         let path = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Model::assemble(name, Files { weights: &weights, config: &config, tokenizer: &tokenizer })
+        if ready_made::is_ready_made(directory) {
+            return ready_made::load(name, directory);
+        }
+        Model::assemble(name, Files::open(directory)?)
     }
 
-    fn assemble(name: String, files: Files<'_>) -> Result<Model, ModelError> {
-        let config = Config::parse(files.config)?;
-        let mut checkpoint = Checkpoint::parse(files.weights)?;
+    fn assemble(name: String, files: Files) -> Result<Model, ModelError> {
+        let Files { config, mut checkpoint, tokenizer_json, fingerprint } = files;
         let image = graph::image::image_encoder(&mut checkpoint, &config.image, config.embed_dim)?;
         let text = graph::text::text_encoder(&mut checkpoint, &config.text, config.embed_dim)?;
         // Saved as a logarithm; OpenAI clipped it in training.
@@ -107,33 +103,17 @@ impl Model {
         checkpoint.finish()?;
         Ok(Model {
             name,
-            fingerprint: fingerprint(&files),
+            fingerprint,
             spec: ClipSpec {
                 embed_dim: config.embed_dim,
-                image: ImageSpec {
-                    height: config.image.height as u32,
-                    width: config.image.width as u32,
-                    interpolation: config.image.preprocess.interpolation,
-                    resize_mode: config.image.preprocess.resize_mode,
-                },
-                text: TextSpec {
-                    context_length: config.text.context_length,
-                    vocab_size: config.text.vocab_size,
-                },
+                image: config.image.preprocess.spec(config.image.height, config.image.width),
+                text: config.text.spec(),
                 logit_scale,
                 logit_bias,
             },
-            tokenizer_json: files.tokenizer.to_vec(),
+            tokenizer_json,
             image,
             text,
         })
     }
-}
-
-fn fingerprint(files: &Files<'_>) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(files.weights);
-    hasher.update(files.config);
-    hasher.update(files.tokenizer);
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,6 +1,7 @@
-//! clipd computes what open_clip computes: for checkpoints of many shapes, on every device and precision.
+//! clipd computes what open_clip and transformers compute: for checkpoints of many shapes, on every device and
+//! precision.
 //!
-//! `tests/fixtures/golden/make.py` wrote the checkpoints and open_clip's results.
+//! `tests/fixtures/golden/make.py` wrote the checkpoints and the reference's results.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -14,26 +15,33 @@ use ndarray::{Array2, ArrayView1};
 use safetensors::SafeTensors;
 
 /// The checkpoints that lie beside their golden file.
-const CHECKPOINTS: [&str; 3] = ["quick-gelu-patch8", "gelu-patch14", "bf16-patch16"];
+const CHECKPOINTS: [&str; 6] = [
+    "quick-gelu-patch8",
+    "gelu-patch14",
+    "bf16-patch16",
+    "transformers-patch8",
+    "transformers-shards",
+    "ready-made",
+];
 /// The embedded model's.
 const BUILTIN: &str = "emoji-clip";
 
 #[test]
-fn fp32_on_the_cpu_agrees_with_open_clip() {
+fn fp32_on_the_cpu_agrees_with_the_reference() {
     let setup =
         Setup { device: Device::Cpu, precision: Precision::Fp32, min_cosine: 0.9999, max_drift: 1e-5 };
     setup.check_all();
 }
 
 #[test]
-fn fp32_on_openvino_agrees_with_open_clip() {
+fn fp32_on_openvino_agrees_with_the_reference() {
     let setup =
         Setup { device: Device::OpenVino, precision: Precision::Fp32, min_cosine: 0.9999, max_drift: 1e-5 };
     setup.check_all();
 }
 
 #[test]
-fn bf16_on_openvino_comes_close_to_open_clip() {
+fn bf16_on_openvino_comes_close_to_the_reference() {
     if !bf16_supported() {
         eprintln!("skipped: this CPU has no bf16 instructions");
         return;
@@ -67,7 +75,7 @@ fn engines_of_one_model_agree() {
     assert_eq!(before, second.run(&images).unwrap());
 }
 
-/// How a model is run, and how far from open_clip it may be.
+/// How a model is run, and how far from the reference it may be.
 struct Setup {
     device: Device,
     precision: Precision,
@@ -144,7 +152,7 @@ fn directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden").join(name)
 }
 
-/// Inputs and open_clip's outputs for one model; `make.py` says what is in it.
+/// Inputs and the reference's outputs for one model; `make.py` says what is in it.
 struct Golden {
     file: Vec<u8>,
 }

@@ -60,16 +60,17 @@ pub enum TextError {
 /// Why a `tokenizer.json` does not fit the model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenizerError {
-    #[error("tokenizer.json cannot be read: {reason}")]
+    #[error("cannot be read: {reason}")]
     Unreadable { reason: String },
-    #[error("tokenizer.json holds no byte-pair encoding, the kind that CLIP uses")]
+    #[error("it holds no byte-pair encoding, the kind that CLIP uses")]
     NotBytePair,
     #[error("the vocabulary lacks {token}")]
     MissingToken { token: String },
     #[error("token id {id} is not below the model's vocabulary size {vocab_size}")]
     IdOutOfRange { id: u32, vocab_size: usize },
-    #[error("{END} has id {end}, but the highest id is {highest}: the model pools at the highest")]
-    EndNotHighest { end: u32, highest: u32 },
+    /// The model pools at the highest id of a row; and a vocabulary that ends elsewhere is another model's.
+    #[error("{END} has id {end}, the model's vocabulary ends with id {last}")]
+    EndNotLast { end: u32, last: usize },
     #[error("a context of {context_length} tokens has no room for a text")]
     ContextTooShort { context_length: usize },
 }
@@ -139,8 +140,8 @@ fn special_ids(file: &Tokenizer, vocab_size: usize) -> Result<(u32, u32), Tokeni
     if highest as usize >= vocab_size {
         return Err(TokenizerError::IdOutOfRange { id: highest, vocab_size });
     }
-    if highest != end {
-        return Err(TokenizerError::EndNotHighest { end, highest });
+    if end as usize + 1 != vocab_size {
+        return Err(TokenizerError::EndNotLast { end, last: vocab_size - 1 });
     }
     Ok((start, end))
 }

@@ -98,8 +98,9 @@ fn vocabularies_that_do_not_fit_the_model_are_refused() {
         |file| {
             file["model"]["vocab"]["beyond"] = json!(VOCAB);
         },
-        "<|endoftext|> has id 3071, but the highest id is 3072: the model pools at the highest",
+        "<|endoftext|> has id 3071, the model's vocabulary ends with id 3072",
     );
+    check_refused(49_408, |_| (), "<|endoftext|> has id 3071, the model's vocabulary ends with id 49407");
     check_refused(
         VOCAB,
         |file| {
@@ -122,7 +123,7 @@ fn vocabularies_that_do_not_fit_the_model_are_refused() {
         |file| {
             file["model"] = json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"});
         },
-        "tokenizer.json holds no byte-pair encoding, the kind that CLIP uses",
+        "it holds no byte-pair encoding, the kind that CLIP uses",
     );
 }
 

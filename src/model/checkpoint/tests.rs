@@ -1,4 +1,5 @@
 use half::{bf16, f16};
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use super::*;
@@ -13,9 +14,42 @@ fn every_type_becomes_f32() {
     for (dtype, bytes) in [(Dtype::F32, f32s), (Dtype::F16, f16s), (Dtype::BF16, bf16s)] {
         let view = TensorView::new(dtype, vec![2, 2], &bytes).unwrap();
         let file = safetensors::serialize([("weight", view)], None).unwrap();
-        let mut checkpoint = Checkpoint::parse(&file).unwrap();
+        let shard = Shard::in_memory("file", file).unwrap();
+        let mut checkpoint = Checkpoint::new("file", vec![shard], Naming::OpenClip).unwrap();
         assert_eq!(checkpoint.take("weight", &[2, 2]).unwrap(), numbers);
         checkpoint.finish().unwrap();
+    }
+}
+
+/// Larger than what is read at a time, and not a multiple of it.
+#[test]
+fn a_large_tensor_is_read_whole() {
+    let numbers: Vec<f32> = (0..300_001).map(|index| index as f32).collect();
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, vec![numbers.len()], &bytes).unwrap();
+    let file = safetensors::serialize([("weight", view)], None).unwrap();
+    let mut shard = Shard::in_memory("file", file).unwrap();
+    assert_eq!(shard.read("weight", &[numbers.len()]).unwrap(), numbers);
+}
+
+#[test]
+fn transformers_names_are_derived_from_open_clips() {
+    let block = "vision_model.encoder.layers.11";
+    let same = |name: &str| Stored::Same(name.to_owned());
+    for (name, expected) in [
+        ("visual.conv1.weight", same("vision_model.embeddings.patch_embedding.weight")),
+        ("visual.proj", Stored::Transposed("visual_projection.weight".to_owned())),
+        ("positional_embedding", same("text_model.embeddings.position_embedding.weight")),
+        ("text_projection", Stored::Transposed("text_projection.weight".to_owned())),
+        ("transformer.resblocks.0.mlp.c_proj.bias", same("text_model.encoder.layers.0.mlp.fc2.bias")),
+        ("visual.transformer.resblocks.11.ln_2.bias", same(&format!("{block}.layer_norm2.bias"))),
+        (
+            "visual.transformer.resblocks.11.attn.in_proj_weight",
+            Stored::Stacked(["q", "k", "v"].map(|part| format!("{block}.self_attn.{part}_proj.weight"))),
+        ),
+    ] {
+        assert_eq!(Naming::Transformers.stored(name), expected);
+        assert_eq!(Naming::OpenClip.stored(name), same(name));
     }
 }
 

@@ -1,4 +1,4 @@
-//! One object of `open_clip_config.json`.
+//! One object of a configuration file.
 //!
 //! Reading a key removes it, so that [`Section::finish`] finds the ones that nobody knows.
 
@@ -8,19 +8,28 @@ use crate::model::ModelError;
 
 /// An object whose keys have not all been read yet.
 pub(super) struct Section {
-    path: &'static str,
+    file: &'static str,
+    /// Keys that lead to the object, with a dot after each.
+    path: String,
     keys: Map<String, Value>,
 }
 
 impl Section {
-    pub(super) fn new(path: &'static str, value: Option<Value>) -> Result<Section, ModelError> {
-        match value {
-            Some(Value::Object(keys)) => Ok(Section { path, keys }),
-            other => Err(ModelError::Config {
-                key: path.to_owned(),
-                value: other.unwrap_or(Value::Null).to_string(),
-                supported: "an object".to_owned(),
-            }),
+    /// A file, which is one object.
+    pub(super) fn file(file: &'static str, json: &[u8]) -> Result<Section, ModelError> {
+        match serde_json::from_slice(json) {
+            Ok(keys) => Ok(Section { file, path: String::new(), keys }),
+            Err(source) => Err(ModelError::Json { file: file.to_owned(), source }),
+        }
+    }
+
+    /// The object at `key`. `default` is there if nothing else is.
+    pub(super) fn section(&mut self, key: &str, default: Option<Value>) -> Result<Section, ModelError> {
+        match self.take(key).or(default).unwrap_or(Value::Null) {
+            Value::Object(keys) => {
+                Ok(Section { file: self.file, path: format!("{}{key}.", self.path), keys })
+            }
+            other => Err(self.refusal(key, &other, "an object")),
         }
     }
 
@@ -105,7 +114,8 @@ impl Section {
 
     pub(super) fn refusal(&self, key: &str, value: &Value, supported: &str) -> ModelError {
         ModelError::Config {
-            key: format!("{}.{key}", self.path),
+            file: self.file.to_owned(),
+            key: format!("{}{key}", self.path),
             value: value.to_string(),
             supported: supported.to_owned(),
         }

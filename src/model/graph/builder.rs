@@ -16,6 +16,13 @@ use super::{Graph, OUTPUT, Weight};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Value(String);
 
+impl Value {
+    /// The result of a node that another builder added.
+    pub(super) fn named(name: &str) -> Value {
+        Value(name.to_owned())
+    }
+}
+
 /// A size in the shape of an input or output.
 pub(super) enum Dim {
     Fixed(usize),
@@ -81,6 +88,17 @@ impl Builder {
         })
     }
 
+    /// A small tensor inside the protobuf.
+    pub(super) fn numbers(&mut self, values: &[f32], shape: &[usize]) -> Value {
+        self.constant(TensorProto {
+            name: format!("{values:?}"),
+            dims: dims(shape),
+            data_type: ElementType::Float.into(),
+            float_data: values.to_vec(),
+            ..TensorProto::default()
+        })
+    }
+
     pub(super) fn add(&mut self, a: &Value, b: &Value) -> Value {
         self.node("Add", &[a, b], vec![])
     }
@@ -116,8 +134,8 @@ impl Builder {
         self.node("Softmax", &[x], vec![int("axis", -1)])
     }
 
-    pub(super) fn cast_to_float(&mut self, x: &Value) -> Value {
-        self.node("Cast", &[x], vec![int("to", ElementType::Float as i64)])
+    pub(super) fn cast(&mut self, x: &Value, element: ElementType) -> Value {
+        self.node("Cast", &[x], vec![int("to", element as i64)])
     }
 
     /// In `shape`, 0 keeps the size at that position and -1 takes what is left.
@@ -172,24 +190,38 @@ impl Builder {
         self.node("ArgMax", &[x], vec![int("axis", axis), int("keepdims", 1)])
     }
 
-    /// Ends the graph with `result`, a float tensor of `[batch, width]`.
-    pub(super) fn finish(mut self, result: &Value, width: usize) -> Graph {
+    /// Gives `x` a second name.
+    pub(super) fn name(&mut self, x: &Value, name: &str) {
         self.graph.node.push(NodeProto {
-            input: vec![result.0.clone()],
-            output: vec![OUTPUT.to_owned()],
-            name: OUTPUT.to_owned(),
+            input: vec![x.0.clone()],
+            output: vec![name.to_owned()],
+            name: name.to_owned(),
             op_type: "Identity".to_owned(),
             attribute: vec![],
         });
-        let shape = [Dim::Dynamic("batch"), Dim::Fixed(width)];
-        self.graph.output.push(value_info(OUTPUT, ElementType::Float, &shape));
+    }
+
+    /// Declares `result`, a float tensor of `[batch, width]`, as the graph's output.
+    pub(super) fn output(&mut self, result: &Value, width: Dim) {
+        self.graph.output.push(value_info(&result.0, ElementType::Float, &[Dim::Dynamic("batch"), width]));
+    }
+
+    /// Ends the graph with `result`, a float tensor of `[batch, width]`.
+    pub(super) fn finish(mut self, result: &Value, width: usize) -> Graph {
+        self.name(result, OUTPUT);
+        self.output(&Value::named(OUTPUT), Dim::Fixed(width));
         let model = ModelProto {
             ir_version: IR_VERSION,
             producer_name: env!("CARGO_PKG_NAME").to_owned(),
             graph: Some(self.graph),
             opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET_VERSION }],
         };
-        Graph { proto: model.encode_to_vec(), weights: self.weights }
+        Graph { proto: model.encode_to_vec(), weights: self.weights, ..Graph::default() }
+    }
+
+    /// What was added so far, to be part of another graph.
+    pub(super) fn into_proto(self) -> GraphProto {
+        self.graph
     }
 
     /// Constants are named after what they hold, so equal ones are one.
@@ -202,7 +234,7 @@ impl Builder {
     }
 
     fn node(&mut self, op_type: &str, inputs: &[&Value], attribute: Vec<AttributeProto>) -> Value {
-        let name = format!("{op_type}_{}", self.graph.node.len());
+        let name = format!("{}/{op_type}_{}", self.graph.name, self.graph.node.len());
         self.graph.node.push(NodeProto {
             input: inputs.iter().map(|value| value.0.clone()).collect(),
             output: vec![name.clone()],

@@ -15,7 +15,7 @@ use crate::model::config::ImageConfig;
 
 /// Writes the graph of open_clip's `VisionTransformer`, tensors `visual.*`.
 pub(in crate::model) fn image_encoder(
-    checkpoint: &mut Checkpoint<'_>,
+    checkpoint: &mut Checkpoint,
     config: &ImageConfig,
     embed_dim: usize,
 ) -> Result<Graph, ModelError> {
@@ -24,7 +24,7 @@ pub(in crate::model) fn image_encoder(
     let shape = [Dim::Dynamic("batch"), Dim::Fixed(config.height), Dim::Fixed(config.width), Dim::Fixed(3)];
     let image = writer.graph.input(IMAGE_INPUT, ElementType::Uint8, &shape);
     let pixels = cut_into_patches(&mut writer.graph, &image, config);
-    let pixels = writer.graph.cast_to_float(&pixels);
+    let pixels = writer.graph.cast(&pixels, ElementType::Float);
     let kernel = writer.checkpoint.take("visual.conv1.weight", &[width, 3, config.patch, config.patch])?;
     let (kernel, bias) = fold_normalisation(&kernel, config);
     let kernel =

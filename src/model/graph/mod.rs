@@ -8,26 +8,36 @@
 //! | image | `image`: uint8 `[batch, height, width, 3]` | `embedding`: float `[batch, embed_dim]` |
 //! | text | `tokens`: int64 `[batch, length]`, padded with 0 | `embedding`: float `[batch, embed_dim]` |
 //!
-//! Embeddings are not normalised. Every size but `batch` and `length` is fixed.
+//! Embeddings are not normalised. Every size but `batch` and `length` is fixed. The exception are graphs that
+//! others exported: [`ready_made`] adapts their input, and keeps what they fix and how they name it.
 
 mod builder;
 mod file;
 pub(super) mod image;
-mod onnx;
+pub(super) mod onnx;
+pub(super) mod ready_made;
 #[cfg(test)]
 mod tests;
 pub(super) mod text;
 mod transformer;
 
+use std::path::PathBuf;
+
 /// An encoder: its operators, and apart from them the weights they refer to by name.
 ///
 /// Apart, because a protobuf message may not exceed 2 GB, and because sessions can share weights.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Graph {
     /// An ONNX `ModelProto`.
     pub proto: Vec<u8>,
     /// One for every initializer of `proto` that is marked as external.
     pub weights: Vec<Weight>,
+    /// How many rows a run takes, if the graph fixes it.
+    pub rows: Option<usize>,
+    /// How many tokens a row has, if the graph fixes it.
+    pub length: Option<usize>,
+    /// Where the files are that a ready-made graph keeps weights in.
+    pub directory: Option<PathBuf>,
 }
 
 /// A tensor of an encoder, in row-major order.

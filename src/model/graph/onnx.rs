@@ -5,76 +5,76 @@
 //! which is the same on the wire.
 
 /// Version of the file format that goes with opset 20.
-pub(super) const IR_VERSION: i64 = 9;
+pub(in crate::model) const IR_VERSION: i64 = 9;
 /// Operator set of every graph.
-pub(super) const OPSET_VERSION: i64 = 20;
+pub(in crate::model) const OPSET_VERSION: i64 = 20;
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct ModelProto {
+pub(in crate::model) struct ModelProto {
     #[prost(int64, tag = "1")]
-    pub(super) ir_version: i64,
+    pub(in crate::model) ir_version: i64,
     #[prost(string, tag = "2")]
-    pub(super) producer_name: String,
+    pub(in crate::model) producer_name: String,
     #[prost(message, optional, tag = "7")]
-    pub(super) graph: Option<GraphProto>,
+    pub(in crate::model) graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
-    pub(super) opset_import: Vec<OperatorSetIdProto>,
+    pub(in crate::model) opset_import: Vec<OperatorSetIdProto>,
 }
 
 /// An empty domain is the standard one, `ai.onnx`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct OperatorSetIdProto {
+pub(in crate::model) struct OperatorSetIdProto {
     #[prost(string, tag = "1")]
-    pub(super) domain: String,
+    pub(in crate::model) domain: String,
     #[prost(int64, tag = "2")]
-    pub(super) version: i64,
+    pub(in crate::model) version: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct GraphProto {
+pub(in crate::model) struct GraphProto {
     #[prost(message, repeated, tag = "1")]
-    pub(super) node: Vec<NodeProto>,
+    pub(in crate::model) node: Vec<NodeProto>,
     #[prost(string, tag = "2")]
-    pub(super) name: String,
+    pub(in crate::model) name: String,
     #[prost(message, repeated, tag = "5")]
-    pub(super) initializer: Vec<TensorProto>,
+    pub(in crate::model) initializer: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
-    pub(super) input: Vec<ValueInfoProto>,
+    pub(in crate::model) input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
-    pub(super) output: Vec<ValueInfoProto>,
+    pub(in crate::model) output: Vec<ValueInfoProto>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct NodeProto {
+pub(in crate::model) struct NodeProto {
     #[prost(string, repeated, tag = "1")]
-    pub(super) input: Vec<String>,
+    pub(in crate::model) input: Vec<String>,
     #[prost(string, repeated, tag = "2")]
-    pub(super) output: Vec<String>,
+    pub(in crate::model) output: Vec<String>,
     #[prost(string, tag = "3")]
-    pub(super) name: String,
+    pub(in crate::model) name: String,
     #[prost(string, tag = "4")]
-    pub(super) op_type: String,
+    pub(in crate::model) op_type: String,
     #[prost(message, repeated, tag = "5")]
-    pub(super) attribute: Vec<AttributeProto>,
+    pub(in crate::model) attribute: Vec<AttributeProto>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct AttributeProto {
+pub(in crate::model) struct AttributeProto {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub(in crate::model) name: String,
     #[prost(float, optional, tag = "2")]
-    pub(super) f: Option<f32>,
+    pub(in crate::model) f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
-    pub(super) i: Option<i64>,
+    pub(in crate::model) i: Option<i64>,
     #[prost(int64, repeated, tag = "8")]
-    pub(super) ints: Vec<i64>,
+    pub(in crate::model) ints: Vec<i64>,
     #[prost(enumeration = "AttributeType", tag = "20")]
-    pub(super) r#type: i32,
+    pub(in crate::model) r#type: i32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
-pub(super) enum AttributeType {
+pub(in crate::model) enum AttributeType {
     Undefined = 0,
     Float = 1,
     Int = 2,
@@ -82,81 +82,83 @@ pub(super) enum AttributeType {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct TensorProto {
+pub(in crate::model) struct TensorProto {
     #[prost(int64, repeated, tag = "1")]
-    pub(super) dims: Vec<i64>,
+    pub(in crate::model) dims: Vec<i64>,
     #[prost(enumeration = "ElementType", tag = "2")]
-    pub(super) data_type: i32,
+    pub(in crate::model) data_type: i32,
     #[prost(float, repeated, tag = "4")]
-    pub(super) float_data: Vec<f32>,
+    pub(in crate::model) float_data: Vec<f32>,
     #[prost(int64, repeated, tag = "7")]
-    pub(super) int64_data: Vec<i64>,
+    pub(in crate::model) int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
-    pub(super) name: String,
+    pub(in crate::model) name: String,
     #[prost(message, repeated, tag = "13")]
-    pub(super) external_data: Vec<StringStringEntryProto>,
+    pub(in crate::model) external_data: Vec<StringStringEntryProto>,
     #[prost(enumeration = "DataLocation", tag = "14")]
-    pub(super) data_location: i32,
+    pub(in crate::model) data_location: i32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
-pub(super) enum ElementType {
+pub(in crate::model) enum ElementType {
     Undefined = 0,
     Float = 1,
     Uint8 = 2,
+    Int32 = 6,
     Int64 = 7,
+    Float16 = 10,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
-pub(super) enum DataLocation {
+pub(in crate::model) enum DataLocation {
     Default = 0,
     External = 1,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct StringStringEntryProto {
+pub(in crate::model) struct StringStringEntryProto {
     #[prost(string, tag = "1")]
-    pub(super) key: String,
+    pub(in crate::model) key: String,
     #[prost(string, tag = "2")]
-    pub(super) value: String,
+    pub(in crate::model) value: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct ValueInfoProto {
+pub(in crate::model) struct ValueInfoProto {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub(in crate::model) name: String,
     #[prost(message, optional, tag = "2")]
-    pub(super) r#type: Option<TypeProto>,
+    pub(in crate::model) r#type: Option<TypeProto>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct TypeProto {
+pub(in crate::model) struct TypeProto {
     #[prost(message, optional, tag = "1")]
-    pub(super) tensor_type: Option<TensorTypeProto>,
+    pub(in crate::model) tensor_type: Option<TensorTypeProto>,
 }
 
 /// `TypeProto.Tensor`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct TensorTypeProto {
+pub(in crate::model) struct TensorTypeProto {
     #[prost(enumeration = "ElementType", tag = "1")]
-    pub(super) elem_type: i32,
+    pub(in crate::model) elem_type: i32,
     #[prost(message, optional, tag = "2")]
-    pub(super) shape: Option<TensorShapeProto>,
+    pub(in crate::model) shape: Option<TensorShapeProto>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct TensorShapeProto {
+pub(in crate::model) struct TensorShapeProto {
     #[prost(message, repeated, tag = "1")]
-    pub(super) dim: Vec<DimensionProto>,
+    pub(in crate::model) dim: Vec<DimensionProto>,
 }
 
 /// `TensorShapeProto.Dimension`: a fixed size or the name of one that is known at run time.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct DimensionProto {
+pub(in crate::model) struct DimensionProto {
     #[prost(int64, optional, tag = "1")]
-    pub(super) dim_value: Option<i64>,
+    pub(in crate::model) dim_value: Option<i64>,
     #[prost(string, optional, tag = "2")]
-    pub(super) dim_param: Option<String>,
+    pub(in crate::model) dim_param: Option<String>,
 }

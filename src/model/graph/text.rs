@@ -13,7 +13,7 @@ use crate::model::config::TextConfig;
 
 /// Writes the graph of open_clip's `TextTransformer`.
 pub(in crate::model) fn text_encoder(
-    checkpoint: &mut Checkpoint<'_>,
+    checkpoint: &mut Checkpoint,
     config: &TextConfig,
     embed_dim: usize,
 ) -> Result<Graph, ModelError> {

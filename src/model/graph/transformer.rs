@@ -10,9 +10,9 @@ use crate::model::config::{Activation, TransformerConfig};
 const LAYER_NORM_EPSILON: f32 = 1e-5;
 
 /// Writes one encoder: its graph so far, and the checkpoint that its weights come from.
-pub(super) struct Writer<'w, 'c> {
+pub(super) struct Writer<'w> {
     pub(super) graph: Builder,
-    pub(super) checkpoint: &'w mut Checkpoint<'c>,
+    pub(super) checkpoint: &'w mut Checkpoint,
 }
 
 /// Which tokens leave a block, and what they may look at.
@@ -25,7 +25,7 @@ struct Attention<'v> {
     mask: Option<&'v Value>,
 }
 
-impl Writer<'_, '_> {
+impl Writer<'_> {
     /// Blocks `0..layers` of the transformer whose tensors are named `prefix.N...`.
     ///
     /// The last one is computed for the token alone that becomes the embedding, which `pool` picks from

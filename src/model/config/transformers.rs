@@ -1,0 +1,158 @@
+//! The same configuration as transformers' `CLIPModel` and `CLIPImageProcessor` save it.
+//!
+//! Defaults are those of transformers 5's `CLIPTextConfig`, `CLIPVisionConfig` and `CLIPImageProcessor`. Of
+//! `config.json` a `CLIPModel` reads the keys that are read here; older releases wrote dozens of others
+//! that change nothing. A key of the preprocessor's that nobody knows is refused.
+
+use serde_json::{Value, json};
+
+use super::section::Section;
+use super::{Activation, Config, ImageConfig, OPENAI_MEAN, OPENAI_STD};
+use super::{PreprocessConfig, TextConfig, TransformerConfig};
+use crate::clip::spec::{Interpolation, ResizeMode};
+use crate::model::ModelError;
+
+/// `vision_config` and `text_config`, among others.
+pub(in crate::model) const CONFIG_FILE: &str = "config.json";
+pub(in crate::model) const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
+/// Where transformers 5 saves the preprocessor together with the tokenizer; it reads this one first.
+pub(in crate::model) const PROCESSOR_FILE: &str = "processor_config.json";
+
+/// The end token of the usual vocabulary.
+const END_TOKEN: u64 = 49_407;
+/// What configurations of transformers before 4.31 have instead of it; such models pool at the highest id.
+const LEGACY_END_TOKEN: u64 = 2;
+
+/// Names of classes and arguments for training, which do not change what the processor does.
+const INERT_KEYS: [&str; 5] = [
+    "image_processor_type",
+    "feature_extractor_type",
+    "processor_class",
+    "_valid_processor_keys",
+    "data_format",
+];
+
+impl Config {
+    /// `preprocessor_file` is the name of the file that holds `preprocessor`.
+    pub(in crate::model) fn from_transformers(
+        config: &[u8],
+        preprocessor_file: &'static str,
+        preprocessor: &[u8],
+    ) -> Result<Config, ModelError> {
+        let mut model = Section::file(CONFIG_FILE, config)?;
+        let model_type = model.take("model_type").unwrap_or(Value::Null);
+        if model_type != "clip" {
+            return Err(model.refusal("model_type", &model_type, "\"clip\""));
+        }
+        let vision = tower(&mut model, "vision_config", "vision_config_dict")?;
+        let text = tower(&mut model, "text_config", "text_config_dict")?;
+        let mut preprocessor = Section::file(preprocessor_file, preprocessor)?;
+        if preprocessor_file == PROCESSOR_FILE {
+            preprocessor = preprocessor.section("image_processor", None)?;
+        }
+        Ok(Config {
+            embed_dim: model.size("projection_dim", Some(512))?,
+            image: image_config(vision, preprocessor)?,
+            text: text_config(text)?,
+            logit_bias: false,
+        })
+    }
+}
+
+/// An encoder's section. Old files have it twice; transformers lets the one with `_dict` win.
+fn tower(model: &mut Section, key: &str, old_key: &str) -> Result<Section, ModelError> {
+    let newer = model.section(key, Some(json!({})))?;
+    match model.take(old_key) {
+        None => Ok(newer),
+        old => model.section(old_key, old),
+    }
+}
+
+fn image_config(mut section: Section, preprocessor: Section) -> Result<ImageConfig, ModelError> {
+    let side = section.size("image_size", Some(224))?;
+    let patch = section.size("patch_size", Some(32))?;
+    if patch > side {
+        return Err(section.refusal("patch_size", &json!(patch), "at most image_size"));
+    }
+    section.require(&[("num_channels", json!(3))])?;
+    Ok(ImageConfig {
+        height: side,
+        width: side,
+        patch,
+        transformer: transformer_config(&mut section, [768, 3072, 12, 12])?,
+        preprocess: preprocess_config(preprocessor, side)?,
+    })
+}
+
+fn text_config(mut section: Section) -> Result<TextConfig, ModelError> {
+    let vocab_size = section.size("vocab_size", Some(49_408))?;
+    // The graph pools at the highest id of a row, which is the end token if that is the vocabulary's last.
+    let end = section.take("eos_token_id").unwrap_or(json!(END_TOKEN));
+    if end != LEGACY_END_TOKEN && end != vocab_size as u64 - 1 {
+        let supported = format!("the last id, {}, or {LEGACY_END_TOKEN}", vocab_size - 1);
+        return Err(section.refusal("eos_token_id", &end, &supported));
+    }
+    Ok(TextConfig {
+        context_length: section.size("max_position_embeddings", Some(77))?,
+        vocab_size,
+        prefix: "",
+        transformer: transformer_config(&mut section, [512, 2048, 12, 8])?,
+    })
+}
+
+/// Defaults are of `hidden_size`, `intermediate_size`, `num_hidden_layers` and `num_attention_heads`.
+fn transformer_config(
+    section: &mut Section,
+    [width, mlp_width, layers, heads]: [usize; 4],
+) -> Result<TransformerConfig, ModelError> {
+    section.require(&[("layer_norm_eps", json!(1e-5))])?;
+    let config = TransformerConfig {
+        width: section.size("hidden_size", Some(width))?,
+        layers: section.size("num_hidden_layers", Some(layers))?,
+        heads: section.size("num_attention_heads", Some(heads))?,
+        mlp_width: section.size("intermediate_size", Some(mlp_width))?,
+        activation: section
+            .choice("hidden_act", &[("quick_gelu", Activation::QuickGelu), ("gelu", Activation::Gelu)])?,
+    };
+    config.check_heads(section, "hidden_size")?;
+    Ok(config)
+}
+
+/// `side` is the image encoder's.
+fn preprocess_config(mut section: Section, side: usize) -> Result<PreprocessConfig, ModelError> {
+    let steps = ["do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"];
+    section.require(&steps.map(|step| (step, json!(true))))?;
+    section.require(&[("do_pad", json!(false))])?;
+    let factor = section.take("rescale_factor").unwrap_or(json!(1.0 / 255.0));
+    if factor.as_f64().is_none_or(|factor| (factor * 255.0 - 1.0).abs() > 1e-6) {
+        return Err(section.refusal("rescale_factor", &factor, "1/255"));
+    }
+    let square = json!({"height": side, "width": side});
+    let size = section.take("size").unwrap_or(json!(224));
+    let resize_mode = if size == side || size == json!({"shortest_edge": side}) {
+        ResizeMode::Shortest
+    } else if size == square {
+        ResizeMode::Squash
+    } else {
+        return Err(section.refusal("size", &size, &format!("{side}, the image encoder's")));
+    };
+    let crop = section.take("crop_size").unwrap_or(json!(224));
+    if crop != side && crop != square {
+        return Err(section.refusal("crop_size", &crop, &format!("{side}, the image encoder's")));
+    }
+    let resample = section.take("resample").unwrap_or(json!(3));
+    let interpolation = match resample.as_u64() {
+        Some(2) => Interpolation::Bilinear,
+        Some(3) => Interpolation::Bicubic,
+        _ => return Err(section.refusal("resample", &resample, "2 (bilinear) or 3 (bicubic)")),
+    };
+    let config = PreprocessConfig {
+        mean: section.rgb("image_mean", OPENAI_MEAN)?,
+        std: section.rgb("image_std", OPENAI_STD)?,
+        interpolation,
+        resize_mode,
+    };
+    section.ignore(&INERT_KEYS);
+    section.finish()?;
+    Ok(config)
+}

@@ -1,0 +1,116 @@
+//! Which files make a model, in each of the layouts whose graphs clipd writes itself.
+//!
+//! | layout | weights | configuration |
+//! |---|---|---|
+//! | open_clip | `open_clip_model.safetensors` | `open_clip_config.json` |
+//! | transformers | `model.safetensors` | `config.json`, `preprocessor_config.json` or `processor_config.json` |
+//!
+//! Both have a `tokenizer.json`, and either may have its weights in several shards. Where both layouts are
+//! present, open_clip's counts. It does not look below the directory.
+
+use std::io::{self, Read};
+use std::path::{Component, Path};
+
+use sha2::{Digest, Sha256};
+
+use super::ModelError;
+use super::checkpoint::shard::Shard;
+use super::checkpoint::{Checkpoint, Naming};
+use super::config::{Config, transformers};
+
+/// open_clip's weights, as fp32, fp16 or bf16.
+pub const WEIGHTS_FILE: &str = "open_clip_model.safetensors";
+/// open_clip's `model_cfg` and `preprocess_cfg`.
+pub const CONFIG_FILE: &str = "open_clip_config.json";
+/// A Hugging Face tokenizer.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Read at a time; a multiple of the size of any number.
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
+
+/// transformers' weights.
+const TRANSFORMERS_WEIGHTS_FILE: &str = "model.safetensors";
+
+/// A model's files: the small ones read, the weights open.
+pub(super) struct Files {
+    pub(super) config: Config,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) tokenizer_json: Vec<u8>,
+    pub(super) fingerprint: String,
+}
+
+impl Files {
+    /// The small files come first: a wrong directory is noticed before the weights are read.
+    pub(super) fn open(directory: &Path) -> Result<Files, ModelError> {
+        let read = |file| read(directory, file);
+        if directory.join(CONFIG_FILE).exists() {
+            let (config, tokenizer) = (read(CONFIG_FILE)?, read(TOKENIZER_FILE)?);
+            let parsed = Config::from_open_clip(&config)?;
+            let checkpoint = Checkpoint::open(directory, WEIGHTS_FILE, Naming::OpenClip)?;
+            Files::new(parsed, checkpoint, &[&config], tokenizer)
+        } else if directory.join(transformers::CONFIG_FILE).exists() {
+            let config = read(transformers::CONFIG_FILE)?;
+            let has_processor = directory.join(transformers::PROCESSOR_FILE).exists();
+            let preprocessor_file =
+                if has_processor { transformers::PROCESSOR_FILE } else { transformers::PREPROCESSOR_FILE };
+            let preprocessor = read(preprocessor_file)?;
+            let tokenizer = read(TOKENIZER_FILE)?;
+            let parsed = Config::from_transformers(&config, preprocessor_file, &preprocessor)?;
+            let checkpoint = Checkpoint::open(directory, TRANSFORMERS_WEIGHTS_FILE, Naming::Transformers)?;
+            Files::new(parsed, checkpoint, &[&config, &preprocessor], tokenizer)
+        } else {
+            Err(ModelError::NoModel { directory: directory.to_owned() })
+        }
+    }
+
+    /// open_clip's three files.
+    pub(super) fn in_memory(
+        weights: impl AsRef<[u8]> + 'static,
+        config: &[u8],
+        tokenizer: &[u8],
+    ) -> Result<Files, ModelError> {
+        let parsed = Config::from_open_clip(config)?;
+        let shard = Shard::in_memory(WEIGHTS_FILE, weights)?;
+        let checkpoint = Checkpoint::new(WEIGHTS_FILE, vec![shard], Naming::OpenClip)?;
+        Files::new(parsed, checkpoint, &[config], tokenizer.to_vec())
+    }
+
+    fn new(
+        config: Config,
+        mut checkpoint: Checkpoint,
+        config_files: &[&[u8]],
+        tokenizer_json: Vec<u8>,
+    ) -> Result<Files, ModelError> {
+        let mut hasher = Sha256::new();
+        checkpoint.hash(&mut hasher)?;
+        config_files.iter().for_each(|file| hasher.update(file));
+        hasher.update(&tokenizer_json);
+        let fingerprint = hexadecimal(hasher);
+        Ok(Files { config, checkpoint, tokenizer_json, fingerprint })
+    }
+}
+
+pub(super) fn read(directory: &Path, file: &str) -> Result<Vec<u8>, ModelError> {
+    let path = directory.join(file);
+    std::fs::read(&path).map_err(|source| ModelError::File { path, source })
+}
+
+/// Whether a name that a file mentions is one in the file's own directory.
+pub(super) fn is_plain(name: &str) -> bool {
+    matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(file)] if file == name)
+}
+
+/// Adds what is left of `source` to a digest.
+pub(super) fn hash(source: &mut impl Read, hasher: &mut Sha256) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match source.read(&mut chunk)? {
+            0 => return Ok(()),
+            length => hasher.update(&chunk[..length]),
+        }
+    }
+}
+
+pub(super) fn hexadecimal(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

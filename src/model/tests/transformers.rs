@@ -1,0 +1,88 @@
+//! What transformers' files may say.
+
+use serde_json::json;
+
+use super::*;
+use crate::clip::spec::{Interpolation, ResizeMode};
+
+const CONFIG: &str = "config.json";
+const PREPROCESSOR: &str = "preprocessor_config.json";
+
+#[test]
+fn the_config_becomes_the_spec() {
+    let fixture = Fixture::copy("transformers-patch8");
+    fixture.set(PREPROCESSOR, "size", json!({"height": 32, "width": 32}));
+    fixture.set(PREPROCESSOR, "crop_size", json!(32));
+    fixture.set(PREPROCESSOR, "resample", json!(2));
+    let spec = fixture.load().unwrap().spec;
+    assert_eq!((spec.embed_dim, spec.image.height, spec.image.width), (24, 32, 32));
+    assert_eq!((spec.text.context_length, spec.text.vocab_size), (16, 300));
+    assert_eq!(
+        (spec.image.interpolation, spec.image.resize_mode),
+        (Interpolation::Bilinear, ResizeMode::Squash)
+    );
+    fixture.set(PREPROCESSOR, "size", json!(32));
+    fixture.set(PREPROCESSOR, "resample", json!(null));
+    let image = fixture.load().unwrap().spec.image;
+    assert_eq!((image.interpolation, image.resize_mode), (Interpolation::Bicubic, ResizeMode::Shortest));
+}
+
+#[test]
+fn values_that_would_change_the_result_are_refused() {
+    let side = "32, the image encoder's";
+    for (file, path, value, supported) in [
+        (CONFIG, "model_type", json!("siglip"), "\"clip\""),
+        (CONFIG, "vision_config.layer_norm_eps", json!(1e-6), "0.00001"),
+        (CONFIG, "vision_config.hidden_act", json!("gelu_new"), "quick_gelu, gelu"),
+        (CONFIG, "vision_config.num_channels", json!(4), "3"),
+        (CONFIG, "vision_config.patch_size", json!(64), "at most image_size"),
+        (CONFIG, "text_config.eos_token_id", json!(298), "the last id, 299, or 2"),
+        (CONFIG, "text_config.eos_token_id", json!(null), "the last id, 299, or 2"),
+        (CONFIG, "text_config.hidden_size", json!(33), "a multiple of the 2 heads"),
+        (CONFIG, "text_config", json!([]), "an object"),
+        (PREPROCESSOR, "do_center_crop", json!(false), "true"),
+        (PREPROCESSOR, "rescale_factor", json!(1), "1/255"),
+        (PREPROCESSOR, "size", json!({"shortest_edge": 36}), side),
+        (PREPROCESSOR, "crop_size", json!(31), side),
+        (PREPROCESSOR, "resample", json!(0), "2 (bilinear) or 3 (bicubic)"),
+        (PREPROCESSOR, "image_std", json!(["1"]), "a number or three"),
+        (PREPROCESSOR, "do_flip", json!(true), "nothing: clipd does not know this key"),
+    ] {
+        // What is absent has transformers' default, for a vocabulary of 49,408.
+        let value_read = if value.is_null() { json!(49_407) } else { value.clone() };
+        check(
+            "transformers-patch8",
+            |fixture| fixture.set(file, path, value),
+            &format!("{file}: {path} is {value_read}, supported is {supported}"),
+        );
+    }
+}
+
+/// Releases before 4.28 saved the sections twice, and let the older name win.
+#[test]
+fn a_section_under_its_older_name_wins() {
+    let fixture = Fixture::copy("transformers-patch8");
+    let config = std::fs::read(fixture.path(CONFIG)).unwrap();
+    let text = serde_json::from_slice::<Value>(&config).unwrap()["text_config"].clone();
+    fixture.set(CONFIG, "text_config_dict", text);
+    fixture.set(CONFIG, "text_config.hidden_size", json!(512));
+    fixture.load().unwrap();
+    fixture.set(CONFIG, "text_config_dict", json!(null));
+    fixture.load().unwrap_err();
+}
+
+#[test]
+fn the_preprocessor_may_be_part_of_the_processor() {
+    let fixture = Fixture::copy("transformers-patch8");
+    fixture.edit(PREPROCESSOR, |bytes| {
+        let preprocessor: Value = serde_json::from_slice(bytes).unwrap();
+        *bytes = json!({"image_processor": preprocessor}).to_string().into_bytes();
+    });
+    std::fs::rename(fixture.path(PREPROCESSOR), fixture.path("processor_config.json")).unwrap();
+    fixture.load().unwrap();
+    fixture.set("processor_config.json", "image_processor.resample", json!(0));
+    assert_eq!(
+        fixture.load().unwrap_err().to_string(),
+        "processor_config.json: image_processor.resample is 0, supported is 2 (bilinear) or 3 (bicubic)"
+    );
+}
