@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::batcher::{self, Batcher, OpenEngine, Workers};
+use crate::cli::download::Download;
 use crate::clip::PREPROCESSING_VERSION;
 use crate::clip::classifier::{Coefficient, Logits};
 use crate::clip::image::ImagePreprocessor;
@@ -26,6 +27,7 @@ use crate::engine::{Description, Engine, EngineError};
 use crate::grpc::{self, ModelCard};
 use crate::http::metrics::MetricsServer;
 use crate::model::classifiers::{ClassifierFileError, Head, read_classifiers};
+use crate::model::hub::{self, HubError};
 use crate::model::{Model, ModelError};
 use crate::pipeline::classifiers::{self, Source};
 use crate::pipeline::{self, Pipeline};
@@ -48,6 +50,8 @@ pub struct Served {
 pub enum StartError {
     #[error(transparent)]
     Model(#[from] ModelError),
+    #[error(transparent)]
+    Hub(#[from] HubError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error("tokenizer.json: {0}")]
@@ -92,11 +96,16 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
 }
 
 /// Reads a model from where the user says it is.
-pub fn load_model(source: &ModelSource) -> Result<Model, ModelError> {
-    match source {
-        ModelSource::Builtin => Model::builtin(),
-        ModelSource::Directory(directory) => Model::from_dir(directory),
-    }
+pub fn load_model(source: &ModelSource) -> Result<Model, StartError> {
+    Ok(match source {
+        ModelSource::Builtin => Model::builtin()?,
+        ModelSource::Directory(directory) => Model::from_dir(directory)?,
+        ModelSource::Hub(repository, access) => {
+            let mut shown = Download::shown();
+            let directory = hub::fetch(repository, access, &mut |event| shown.on(event))?;
+            Model { name: repository.to_string(), ..Model::from_dir(&directory)? }
+        }
+    })
 }
 
 /// What an embedding depends on, in ASCII: the model's files (64 of their 256 bits tell models apart), how

@@ -30,7 +30,8 @@
 //! - [`app`] puts everything together, and only `main` and `bench` use it;
 //! - [`mod@bench`] is a client too, and opens the engines of `app` by itself to measure what they can do;
 //! - [`grpc`] and [`http`] are edges: wire types and their libraries stop there;
-//! - [`cli`] is a client of a running server, and uses nothing but the generated client of [`grpc`];
+//! - [`cli`] is a client of a running server, and uses nothing but the generated client of [`grpc`]; it also shows
+//!   downloads of [`model::hub`];
 //! - [`pipeline`] knows no transport; [`clip`] and [`scheduler`] know no threads, files, clocks or logs;
 //! - ONNX Runtime is known to [`engine`] alone, checkpoints and ONNX graphs to [`model`] alone;
 //! - the operating system's time is read in [`clock`] alone; metric names are in [`telemetry`] alone.

@@ -7,10 +7,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clipd::cli::download::Download;
 use clipd::cli::{classify, embed};
-use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags};
+use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags, PullFlags};
 use clipd::config::report::{self, MemoryLimits};
-use clipd::config::{Config, ModelSource};
+use clipd::config::{Config, ModelSource, hub_access};
+use clipd::model::hub;
 use clipd::shutdown::Signals;
 use clipd::telemetry::logging;
 use clipd::{app, bench};
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let flags = match cli.command {
         Command::Classify(flags) if problems.is_empty() => return classify(&flags),
         Command::Embed(flags) if problems.is_empty() => return embed(&flags),
+        Command::Pull(flags) if problems.is_empty() => return exit(pull(&flags)),
         Command::Export(flags) if problems.is_empty() => return exit(export(&flags)),
         Command::Bench(flags) if problems.is_empty() => {
             return match flags.own_server() {
@@ -41,9 +44,11 @@ fn main() -> ExitCode {
                 Err(problems) => usage(&problems),
             };
         }
-        Command::Classify(_) | Command::Embed(_) | Command::Export(_) | Command::Bench(_) => {
-            return usage(&problems);
-        }
+        Command::Classify(_)
+        | Command::Embed(_)
+        | Command::Pull(_)
+        | Command::Export(_)
+        | Command::Bench(_) => return usage(&problems),
         Command::Serve(flags) => flags,
     };
     let config = Config::from_flags(&flags).map_err(|more| problems.extend(more));
@@ -73,8 +78,17 @@ fn exit(result: Result<(), Box<dyn Error>>) -> ExitCode {
     }
 }
 
+fn pull(flags: &PullFlags) -> Result<(), Box<dyn Error>> {
+    let text = &flags.repository;
+    let repository = text.parse().map_err(|()| format!("{text:?} is not ORG/NAME or ORG/NAME@REVISION"))?;
+    let mut shown = Download::shown();
+    let directory = hub::fetch(&repository, &hub_access(&flags.hub)?, &mut |event| shown.on(event))?;
+    writeln!(std::io::stdout(), "{}", directory.display())?;
+    Ok(())
+}
+
 fn export(flags: &ExportFlags) -> Result<(), Box<dyn Error>> {
-    let model = app::load_model(&ModelSource::from_flag(flags.model.as_deref()))?;
+    let model = app::load_model(&ModelSource::from_flags(&flags.model)?)?;
     clipd::model::export::export(&model, &flags.out)?;
     tracing::info!(model = model.name, directory = %flags.out.display(), "exported");
     Ok(())

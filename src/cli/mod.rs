@@ -9,6 +9,7 @@
 
 mod classify;
 pub(crate) mod client;
+pub mod download;
 mod embed;
 pub mod flags;
 pub(crate) mod inputs;

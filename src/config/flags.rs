@@ -25,6 +25,8 @@ pub enum Command {
     Classify(ClassifyFlags),
     /// Embed pictures and texts, with a running server
     Embed(EmbedFlags),
+    /// Download a model from the Hugging Face hub into its cache
+    Pull(PullFlags),
     /// Write a model as ONNX files for other tools
     Export(ExportFlags),
     /// Measure what this machine can do, and how much of it a server gives
@@ -41,14 +43,43 @@ pub struct LoggingFlags {
     pub log_format: String,
 }
 
+/// Which model, and how to reach the Hugging Face hub.
+#[derive(Clone, Debug, Args)]
+pub struct ModelFlags {
+    /// Directory with a model of open_clip or transformers, or with ONNX graphs; or a repository of the Hugging
+    /// Face hub, ORG/NAME or ORG/NAME@REVISION
+    /// [default: the small embedded emoji model]
+    #[arg(long, env = "CLIPD_MODEL", help_heading = "Model and device")]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub hub: HubFlags,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct HubFlags {
+    /// Token for the Hugging Face hub [default: that of its cache, if any]
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true, help_heading = "Model and device")]
+    pub hf_token: Option<String>,
+    /// 1: take models from the hub's cache only
+    #[arg(long, env = "HF_HUB_OFFLINE", default_value = "0", help_heading = "Model and device")]
+    pub hf_hub_offline: String,
+}
+
 #[derive(Debug, Args)]
 pub struct ExportFlags {
-    /// As of `serve` [default: the small embedded emoji model]
-    #[arg(long, env = "CLIPD_MODEL")]
-    pub model: Option<String>,
+    #[command(flatten)]
+    pub model: ModelFlags,
     /// Directory to write to; it is made, and no file in it is overwritten
     #[arg(long)]
     pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct PullFlags {
+    /// ORG/NAME or ORG/NAME@REVISION
+    pub repository: String,
+    #[command(flatten)]
+    pub hub: HubFlags,
 }
 
 /// Durations are written like 250ms or 5s; sizes are bytes.
@@ -66,10 +97,8 @@ pub struct ServeFlags {
     #[arg(long, env = "CLIPD_METRICS_LISTEN", default_value = "0.0.0.0:9090", help_heading = "Addresses")]
     pub metrics_listen: String,
 
-    /// Directory with a model of open_clip or transformers, or with ONNX graphs; see the README
-    /// [default: the small embedded emoji model]
-    #[arg(long, env = "CLIPD_MODEL", help_heading = "Model and device")]
-    pub model: Option<String>,
+    #[command(flatten)]
+    pub model: ModelFlags,
     /// Directory with named classifiers: label sets and linear heads, as TOML or JSON
     /// [default: none]
     #[arg(long, env = "CLIPD_CLASSIFIERS", help_heading = "Model and device")]

@@ -12,13 +12,14 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clip::image::ImageLimits;
+use crate::model::hub::{Access, Repository};
 use crate::scheduler::Settings;
 use crate::{grpc, pipeline};
-use flags::ServeFlags;
+use flags::{HubFlags, ModelFlags, ServeFlags};
 use problems::Problems;
 
 /// Everything `serve` needs to know.
@@ -53,15 +54,33 @@ pub enum ModelSource {
     Builtin,
     /// A directory with a model's files.
     Directory(PathBuf),
+    /// A repository of the Hugging Face hub.
+    Hub(Repository, Access),
 }
 
 impl ModelSource {
-    pub fn from_flag(model: Option<&str>) -> ModelSource {
-        match model {
-            None => ModelSource::Builtin,
-            Some(directory) => ModelSource::Directory(directory.into()),
+    /// A directory that is there goes before a repository of the same name.
+    pub fn from_flags(flags: &ModelFlags) -> Result<ModelSource, String> {
+        let Some(model) = &flags.model else { return Ok(ModelSource::Builtin) };
+        if Path::new(model).is_dir() {
+            return Ok(ModelSource::Directory(model.into()));
         }
+        let repository = model.parse().map_err(|()| {
+            format!("--model: {model:?} is neither a directory nor ORG/NAME or ORG/NAME@REVISION of the hub")
+        })?;
+        Ok(ModelSource::Hub(repository, hub_access(&flags.hub)?))
     }
+}
+
+/// How to reach the hub.
+pub fn hub_access(flags: &HubFlags) -> Result<Access, String> {
+    let offline = match flags.hf_hub_offline.to_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => true,
+        "0" | "false" | "no" | "off" | "" => false,
+        other => return Err(format!("--hf-hub-offline: {other:?} is not one of 0, 1")),
+    };
+    let token = flags.hf_token.clone().filter(|token| !token.is_empty());
+    Ok(Access { token, offline, ..Access::default() })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +118,10 @@ impl Config {
         let config = Config {
             listen: problems.address("--listen", &flags.listen),
             metrics_listen: problems.address("--metrics-listen", &flags.metrics_listen),
-            model: ModelSource::from_flag(flags.model.as_deref()),
+            model: ModelSource::from_flags(&flags.model).unwrap_or_else(|problem| {
+                problems.add(problem);
+                ModelSource::Builtin
+            }),
             classifiers: flags.classifiers.as_ref().map(PathBuf::from),
             device: problems.choice(
                 "--device",

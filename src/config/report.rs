@@ -69,8 +69,13 @@ pub fn flags(serve: &ArgMatches, config: &Config) -> Vec<String> {
     let arguments = command.find_subcommand("serve").into_iter().flat_map(clap::Command::get_arguments);
     arguments
         .filter(|argument| argument.get_action().takes_values())
-        .filter_map(|argument| Some((argument.get_id().as_str(), argument.get_long()?)))
-        .map(|(id, long)| format!("--{long} {} ({})", value(serve, id, config), source(serve, id)))
+        .filter_map(|argument| Some((argument, argument.get_id().as_str(), argument.get_long()?)))
+        .map(|(argument, id, long)| {
+            let given = serve.get_raw(id).is_some();
+            let secret = argument.is_hide_env_values_set() && given;
+            let value = if secret { "(hidden)".to_owned() } else { value(serve, id, config) };
+            format!("--{long} {value} ({})", source(serve, id))
+        })
         .collect()
 }
 

@@ -12,6 +12,7 @@ mod config;
 pub mod export;
 mod files;
 pub mod graph;
+pub mod hub;
 mod ready_made;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ mod command_line;
 mod embed;
 mod golden;
 mod health;
+mod hub;
 mod metrics;
 mod overload;
 mod readme;

@@ -10,6 +10,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         "app",
         &[
             "batcher",
+            "cli",
             "clip",
             "clock",
             "config",
@@ -28,9 +29,9 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         &["app", "cli", "clip", "clock", "config", "engine", "grpc", "modality", "shutdown", "telemetry"],
     ),
     // Plain structs owned by the modules they configure.
-    ("config", &["cli", "clip", "grpc", "pipeline", "scheduler"]),
-    // The generated client alone.
-    ("cli", &["grpc"]),
+    ("config", &["cli", "clip", "grpc", "model", "pipeline", "scheduler"]),
+    // The generated client alone, and what a download from the hub tells.
+    ("cli", &["grpc", "model"]),
     // `clip` for the types of answers, `batcher` and `shutdown` for what health reports,
     // `scheduler` for what `GetModel` says of batches.
     ("grpc", &["batcher", "class", "clip", "clock", "pipeline", "scheduler", "shutdown", "telemetry"]),
@@ -49,7 +50,9 @@ const MAY_USE: [(&str, &[&str]); 17] = [
 ];
 
 /// A library and the one module that may know it.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 13] = [
+    ("hf_hub", &["model"]),
+    ("ureq", &["model"]),
     ("tonic", &["bench", "cli", "grpc"]),
     ("tonic_health", &["grpc"]),
     ("tonic_reflection", &["grpc"]),

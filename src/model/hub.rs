@@ -1,0 +1,327 @@
+//! Models from the Hugging Face hub, kept in the cache that Python's tools share.
+//!
+//! The `hf-hub` crate knows the hub's protocol and the layout of the cache. Here is what it leaves open: which files
+//! make a model, whether what came is what was announced, how long a silent hub is waited for, and what to do
+//! without one. It does not read the files; [`super::Model::from_dir`] does.
+
+mod choice;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use hf_hub::api::Progress;
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
+use hf_hub::{Cache, Repo, RepoType};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use choice::{choose, shards_of};
+
+/// A download that brings nothing for so long is given up.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How often `hf-hub` begins again where a connection broke.
+const RETRIES: usize = 3;
+/// What the hub calls its default branch.
+const MAIN: &str = "main";
+
+/// A repository of the hub at one of its revisions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repository {
+    /// `ORG/NAME`.
+    pub id: String,
+    /// A branch, a tag or a commit.
+    pub revision: String,
+}
+
+/// How to reach the hub.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Without one, that of the file `token` in the home of the cache.
+    pub token: Option<String>,
+    /// Only what is in the cache.
+    pub offline: bool,
+    /// `None`: `HF_ENDPOINT`, or the hub itself.
+    pub endpoint: Option<String>,
+    /// `None`: below `HF_HOME`, or `~/.cache/huggingface`.
+    pub cache: Option<PathBuf>,
+}
+
+/// What happens while files come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A file of so many bytes begins, or begins again.
+    Start { file: String, bytes: usize },
+    /// So many bytes more have come.
+    Bytes(usize),
+    /// The hub cannot be reached; what is in the cache is used.
+    Cached { reason: String },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    #[error("{0}: the hub has no such repository or revision, or it is private and HF_TOKEN is not set")]
+    NotFound(Repository),
+    #[error("{0}: the hub refuses access: HF_TOKEN is wrong, or its owner has not been granted access")]
+    Denied(Repository),
+    #[error("{repository}: {missing}")]
+    NoModel { repository: Repository, missing: &'static str },
+    #[error("{0} is not in the cache, and HF_HUB_OFFLINE is set; `clipd pull {0}` gets it")]
+    NotCached(Repository),
+    #[error("{repository}: the hub cannot be reached, and the cache has no copy: {reason}")]
+    Unreachable { repository: Repository, reason: String },
+    #[error("{repository}: {file}: nothing came from the hub for {} seconds", SILENCE.as_secs())]
+    Silent { repository: Repository, file: String },
+    #[error("{repository}: {file} is not what the hub announced ({what}), and was deleted")]
+    Corrupt { repository: Repository, file: String, what: &'static str },
+    #[error("{repository}: {file}: {reason}")]
+    File { repository: Repository, file: String, reason: String },
+}
+
+/// The hub's answer about a repository.
+#[derive(Debug, Deserialize)]
+struct Listing {
+    sha: String,
+    siblings: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Entry {
+    rfilename: String,
+    size: Option<u64>,
+    lfs: Option<Lfs>,
+}
+
+/// Of a large file.
+#[derive(Debug, Deserialize)]
+struct Lfs {
+    sha256: String,
+}
+
+/// The directory with the files of a model, which are downloaded unless the cache has them.
+pub fn fetch(
+    repository: &Repository,
+    access: &Access,
+    report: &mut dyn FnMut(Event),
+) -> Result<PathBuf, HubError> {
+    let cache = access.cache.clone().map_or_else(Cache::from_env, Cache::new);
+    let cached = cached(repository, &cache);
+    if access.offline {
+        return cached.ok_or_else(|| HubError::NotCached(repository.clone()));
+    }
+    // A commit does not change.
+    if let Some(directory) = &cached
+        && is_commit(&repository.revision)
+    {
+        return Ok(directory.clone());
+    }
+    let download = Download { repository, cache: &cache, api: api(access, &cache, repository)? };
+    match (download.listing(), cached) {
+        (Ok(listing), _) => download.model(&listing, report),
+        (Err(HubError::Unreachable { reason, .. }), Some(directory)) => {
+            report(Event::Cached { reason });
+            Ok(directory)
+        }
+        (Err(error), _) => Err(error),
+    }
+}
+
+fn api(access: &Access, cache: &Cache, repository: &Repository) -> Result<Api, HubError> {
+    let token = access.token.clone().or_else(|| cache.token());
+    let mut builder = ApiBuilder::from_env().with_cache_dir(cache.path().clone());
+    if let Some(endpoint) = &access.endpoint {
+        builder = builder.with_endpoint(endpoint.clone());
+    }
+    builder
+        .with_token(token)
+        .with_retries(RETRIES)
+        .with_progress(false)
+        .with_user_agent("clipd", env!("CARGO_PKG_VERSION"))
+        .build()
+        .map_err(|error| HubError::Unreachable { repository: repository.clone(), reason: error.to_string() })
+}
+
+/// The snapshot in the cache, if it has all files of a model.
+fn cached(repository: &Repository, cache: &Cache) -> Option<PathBuf> {
+    let home = cache.path().join(repository.repo(&repository.revision).folder_name());
+    let commit = if is_commit(&repository.revision) {
+        repository.revision.clone()
+    } else {
+        fs::read_to_string(home.join("refs").join(&repository.revision)).ok()?
+    };
+    let directory = home.join("snapshots").join(commit.trim());
+    let files: Vec<String> = fs::read_dir(&directory)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        // A link whose file is gone is no file.
+        .filter(|name| directory.join(name).exists())
+        .collect();
+    let chosen = choose(&files).ok()?;
+    // An index names the shards; without all of them the snapshot is not complete.
+    let shards = chosen.iter().filter(|file| file.ends_with(".index.json"));
+    let complete = shards.filter_map(|index| shards_of(&directory.join(index))).flatten();
+    complete.into_iter().all(|shard| files.contains(&shard)).then_some(directory)
+}
+
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+struct Download<'a> {
+    repository: &'a Repository,
+    cache: &'a Cache,
+    api: Api,
+}
+
+impl Download<'_> {
+    fn listing(&self) -> Result<Listing, HubError> {
+        let request = self.api.repo(self.repository.repo(&self.repository.revision)).info_request();
+        let unreachable =
+            |reason: String| HubError::Unreachable { repository: self.repository.clone(), reason };
+        let mut response =
+            request.query("blobs", "true").call().map_err(|error| self.refused(error, unreachable))?;
+        response.body_mut().read_json().map_err(|error| unreachable(error.to_string()))
+    }
+
+    /// Gets what is missing, and makes the revision point to it once all is there.
+    fn model(&self, listing: &Listing, report: &mut dyn FnMut(Event)) -> Result<PathBuf, HubError> {
+        let names: Vec<String> = listing.siblings.iter().map(|entry| entry.rfilename.clone()).collect();
+        let chosen = choose(&names)
+            .map_err(|missing| HubError::NoModel { repository: self.repository.clone(), missing })?;
+        // Of the commit that was listed: a branch may move meanwhile.
+        let at_commit = self.cache.repo(self.repository.repo(&listing.sha));
+        let directory = at_commit.pointer_path(&listing.sha);
+        for entry in listing.siblings.iter().filter(|entry| chosen.contains(&entry.rfilename.as_str())) {
+            let path = directory.join(&entry.rfilename);
+            if !path.exists() {
+                self.file(entry, &listing.sha, report)?;
+                self.verify(entry, &path)?;
+            }
+        }
+        let branch = self.cache.repo(self.repository.repo(&self.repository.revision));
+        branch.create_ref(&listing.sha).map_err(|error| self.failed("refs", &error.to_string()))?;
+        Ok(directory)
+    }
+
+    /// On a thread of its own, because a silent connection cannot be interrupted.
+    fn file(&self, entry: &Entry, commit: &str, report: &mut dyn FnMut(Event)) -> Result<(), HubError> {
+        let (events, inbox) = mpsc::channel();
+        let (repo, name) = (self.api.repo(self.repository.repo(commit)), entry.rfilename.clone());
+        let thread = std::thread::spawn(move || repo.download_with_progress(&name, Reporter(events)));
+        loop {
+            match inbox.recv_timeout(SILENCE) {
+                Ok(event) => report(event),
+                // The reporter is gone: the download has ended.
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    let (repository, file) = (self.repository.clone(), entry.rfilename.clone());
+                    return Err(HubError::Silent { repository, file });
+                }
+            }
+        }
+        let result = thread.join().map_err(|_| self.failed(&entry.rfilename, "the download panicked"))?;
+        result.map(drop).map_err(|error| match error {
+            ApiError::RequestError(error) => {
+                self.refused(*error, |reason| self.failed(&entry.rfilename, &reason))
+            }
+            error => self.failed(&entry.rfilename, &error.to_string()),
+        })
+    }
+
+    /// What came is as long as announced, and has the announced hash where the hub knows one (large files).
+    fn verify(&self, entry: &Entry, path: &Path) -> Result<(), HubError> {
+        let failed = |error: io::Error| self.failed(&entry.rfilename, &error.to_string());
+        let what = if entry.size.is_some_and(|size| fs::metadata(path).is_ok_and(|file| file.len() != size)) {
+            "another length"
+        } else if let Some(lfs) = &entry.lfs
+            && sha256(path).map_err(failed)? != lfs.sha256
+        {
+            "another SHA-256"
+        } else {
+            return Ok(());
+        };
+        // The link and what it points to.
+        if let Ok(blob) = fs::canonicalize(path) {
+            fs::remove_file(blob).map_err(failed)?;
+        }
+        let _ = fs::remove_file(path);
+        Err(HubError::Corrupt { repository: self.repository.clone(), file: entry.rfilename.clone(), what })
+    }
+
+    fn refused(&self, error: ureq::Error, otherwise: impl FnOnce(String) -> HubError) -> HubError {
+        match error {
+            ureq::Error::StatusCode(404) => HubError::NotFound(self.repository.clone()),
+            ureq::Error::StatusCode(401 | 403) => HubError::Denied(self.repository.clone()),
+            error => otherwise(error.to_string()),
+        }
+    }
+
+    fn failed(&self, file: &str, reason: &str) -> HubError {
+        let (repository, file) = (self.repository.clone(), file.to_owned());
+        HubError::File { repository, file, reason: reason.to_owned() }
+    }
+}
+
+fn sha256(path: &Path) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = io::Read::read(&mut file, &mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Tells of a download from its thread. Nobody listens any more after a silence.
+struct Reporter(Sender<Event>);
+
+impl Progress for Reporter {
+    fn init(&mut self, size: usize, filename: &str) {
+        let _ = self.0.send(Event::Start { file: filename.to_owned(), bytes: size });
+    }
+
+    fn update(&mut self, size: usize) {
+        let _ = self.0.send(Event::Bytes(size));
+    }
+
+    fn finish(&mut self) {}
+}
+
+impl Repository {
+    fn repo(&self, revision: &str) -> Repo {
+        Repo::with_revision(self.id.clone(), RepoType::Model, revision.to_owned())
+    }
+}
+
+/// `ORG/NAME` or `ORG/NAME@REVISION`.
+impl FromStr for Repository {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Repository, ()> {
+        let (id, revision) = text.split_once('@').unwrap_or((text, MAIN));
+        let word = |part: &str| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            !part.is_empty() && !part.starts_with('.') && part.chars().all(allowed)
+        };
+        let (org, name) = id.split_once('/').ok_or(())?;
+        let valid = word(org) && word(name) && revision.split('/').all(word);
+        valid.then(|| Repository { id: id.to_owned(), revision: revision.to_owned() }).ok_or(())
+    }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.id)?;
+        if self.revision == MAIN { Ok(()) } else { write!(f, "@{}", self.revision) }
+    }
+}

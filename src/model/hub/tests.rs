@@ -1,0 +1,48 @@
+use super::*;
+
+#[test]
+fn a_repository_is_an_organisation_a_name_and_a_revision() {
+    let check = |text: &str, expected: Option<(&str, &str)>| {
+        let parsed = text.parse::<Repository>().ok();
+        let parsed = parsed.as_ref().map(|parsed| (parsed.id.as_str(), parsed.revision.as_str()));
+        assert_eq!(parsed, expected, "{text}");
+    };
+    check("laion/CLIP-ViT-B-16", Some(("laion/CLIP-ViT-B-16", "main")));
+    check("a/b@v1.0", Some(("a/b", "v1.0")));
+    check("a/b@refs/pr/1", Some(("a/b", "refs/pr/1")));
+    for bad in ["", "a", "a/", "/b", "a/b/c", "../b", "a/..", "a/b@", "a/b@../x", "a b/c", "https://x/y"] {
+        check(bad, None);
+    }
+    assert_eq!("a/b@v1".parse::<Repository>().unwrap().to_string(), "a/b@v1");
+    assert_eq!("a/b".parse::<Repository>().unwrap().to_string(), "a/b");
+}
+
+#[track_caller]
+fn check(files: &[&str], expected: Result<&[&str], &str>) {
+    let files: Vec<String> = files.iter().map(|file| (*file).to_owned()).collect();
+    match (choose(&files), expected) {
+        (Ok(chosen), Ok(expected)) => assert_eq!(chosen, expected),
+        (Err(message), Err(part)) => assert!(message.contains(part), "{message}"),
+        (got, expected) => panic!("{got:?} instead of {expected:?}"),
+    }
+}
+
+#[test]
+fn the_files_of_a_model_are_chosen() {
+    let open_clip = ["open_clip_model.safetensors", "open_clip_config.json", "tokenizer.json"];
+    let transformers = ["model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json"];
+    check(&open_clip, Ok(&open_clip));
+    check(&transformers, Ok(&transformers));
+    // Of both, open_clip's.
+    check(&[&transformers[..], &open_clip].concat(), Ok(&open_clip));
+    let shards = [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+    ];
+    check(&[&shards, &transformers[1..]].concat(), Ok(&[&shards, &transformers[1..]].concat()));
+    check(&["pytorch_model.bin", "config.json", "tokenizer.json"], Err("pickled"));
+    check(&["README.md"], Err("neither open_clip_model.safetensors"));
+    check(&open_clip[..2], Err("tokenizer.json"));
+    check(&transformers[..3], Err("preprocessor_config.json"));
+}
