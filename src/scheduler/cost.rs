@@ -53,6 +53,9 @@ impl CostModel {
             let mut points: Vec<Point> =
                 measurements.iter().filter(|each| each.modality == modality).map(Point::new).collect();
             points.sort_by(|a, b| a.work.total_cmp(&b.work));
+            for index in 0..points.len() {
+                straighten(&mut points, index);
+            }
             points
         });
         CostModel { curves }
@@ -75,6 +78,7 @@ impl CostModel {
         let ratio = (batch.elapsed.as_secs_f64() / predicted).clamp(1.0 / OUTLIER, OUTLIER);
         for (index, nearness) in neighbours(points, x) {
             points[index].seconds *= 1.0 + LEARNING_RATE * nearness * (ratio - 1.0);
+            straighten(points, index);
         }
     }
 
@@ -109,6 +113,14 @@ impl Point {
     fn new(measurement: &Measurement) -> Point {
         let Measurement { modality, rows, tokens, elapsed } = *measurement;
         Point { work: work(modality, rows, tokens), seconds: elapsed.as_secs_f64(), rows, tokens }
+    }
+}
+
+/// More work never takes less time: what the point at `index` says counts for those that contradict it.
+fn straighten(points: &mut [Point], index: usize) {
+    let seconds = points[index].seconds;
+    for (other, point) in points.iter_mut().enumerate() {
+        point.seconds = if other < index { point.seconds.min(seconds) } else { point.seconds.max(seconds) };
     }
 }
 

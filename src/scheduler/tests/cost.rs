@@ -41,6 +41,16 @@ fn service_corrects_the_warm_up() {
 }
 
 #[test]
+fn more_work_never_takes_less_time() {
+    let mut cost = cost();
+    for _ in 0..100 {
+        cost.observe(&ran(1, 70));
+    }
+    let (one, four) = (cost.predict(Modality::Image, 1, 0), cost.predict(Modality::Image, 4, 0));
+    assert!(one > Duration::from_millis(69) && four >= one, "{one:?}, {four:?}");
+}
+
+#[test]
 fn one_batch_that_was_held_up_changes_little() {
     let mut cost = cost();
     cost.observe(&ran(4, 10_000));
