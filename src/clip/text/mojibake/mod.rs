@@ -15,8 +15,8 @@ use self::codec::Codec;
 use super::html;
 
 /// How often each byte of a text may be looked at. ftfy repeats its steps until nothing changes,
-/// which takes time quadratic in the length for `Ãƒƒƒƒ...`. Of
-/// 100,000 texts, mojibake upon mojibake and several kinds in one, none needs more.
+/// which takes time quadratic in the length for `Ãƒƒƒƒ...`. None of 100,000 texts with several
+/// kinds of mojibake in each other needed more.
 const WORK_PER_BYTE: usize = 12;
 
 /// What may still be spent on one text.
