@@ -1,16 +1,14 @@
 //! open_clip's text cleaning: `ftfy.fix_text`, `html.unescape` twice, white space to single
 //! spaces, lower case.
 //!
-//! Of ftfy 6.3 everything is here but the repair of mojibake (text once decoded with the wrong
-//! encoding, as in "schÃ¶n"): such text is tokenized as it is. The one port of that heuristic to
-//! Rust repairs other strings than ftfy does, and a wrong repair is worse than none. ftfy's line
-//! breaks need no step of their own, since they become spaces.
+//! ftfy's line breaks need no step of their own, since they become spaces.
 
 use std::iter;
 
 use unicode_normalization::UnicodeNormalization;
 
 use super::html;
+use super::mojibake::Repair;
 
 /// ftfy repeats its fixes until nothing changes, which takes time quadratic in the length for
 /// `&amp;amp;amp;...`. Real text needs two or three rounds.
@@ -26,7 +24,7 @@ pub(super) fn clean(text: &str) -> String {
     words.join(" ").to_lowercase()
 }
 
-/// `ftfy.fix_text` line by line, without `fix_encoding`.
+/// `ftfy.fix_text`, line by line.
 fn fix_text(text: &str) -> String {
     let mut entities = true;
     text.split_inclusive('\n')
@@ -39,9 +37,10 @@ fn fix_text(text: &str) -> String {
 }
 
 fn fix_line(line: &str, entities: bool) -> String {
+    let mut repair = Repair::of(line);
     let mut line = line.to_owned();
     for _ in 0..MAX_ROUNDS {
-        let fixed = fix_once(&line, entities);
+        let fixed = fix_once(&line, entities, &mut repair);
         if fixed == line {
             break;
         }
@@ -50,9 +49,10 @@ fn fix_line(line: &str, entities: bool) -> String {
     line
 }
 
-fn fix_once(line: &str, entities: bool) -> String {
+fn fix_once(line: &str, entities: bool, repair: &mut Repair) -> String {
     let unescaped = if entities { html::unescape_closed(line) } else { line.into() };
-    let shown: String = unescaped
+    let shown: String = repair
+        .repair(&unescaped)
         .chars()
         .map(html::windows_1252)
         .flat_map(split_ligature)

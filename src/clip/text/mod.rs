@@ -11,6 +11,7 @@
 
 mod clean;
 mod html;
+mod mojibake;
 
 use std::collections::HashSet;
 

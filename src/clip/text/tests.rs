@@ -24,7 +24,7 @@ struct Reference {
 #[test]
 fn tokens_are_open_clips() {
     let references: Vec<Reference> = serde_json::from_slice(TEXTS).unwrap();
-    assert_eq!(references.len(), 269);
+    assert_eq!(references.len(), 2823);
     let tokenizer = tokenizer(1000, 1000);
     for Reference { text, ids } in references {
         if ids.is_empty() {

@@ -23,7 +23,7 @@ fn cleaning_is_open_clips() {
         ("<i>&EACUTE;&amp;amp;amp;</i>", "<i>&eacute;&amp;</i>"),
         ("&EACUTE;\n<i>\n&EACUTE;", "é <i> &eacute;"),
         ("ΟΔΟΣ İ ẞ", "οδος i\u{307} ß"),
-        ("schÃ¶n", "schã¶n"),
+        ("schÃ¶n", "schön"),
         ("\u{0}\u{200B}", "\u{200B}"),
         (" \u{7}\n", ""),
     ] {
