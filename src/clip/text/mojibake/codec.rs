@@ -108,7 +108,7 @@ static CHARACTERS: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
     let mut characters = vec![Bytes::default(); 0x1_0000];
     for codec in CODECS {
         let ascii = (0..0x80).map(|byte| (char::from(byte), byte));
-        let high = codec.high_half().into_iter().zip(0x80..);
+        let high = codec.high_half().into_iter().zip(0x80..=u8::MAX);
         for (character, byte) in ascii.chain(high) {
             characters[character as usize][codec as usize] = byte;
         }
