@@ -28,6 +28,9 @@ const SHORT_TEXT: usize = 8;
 /// A warm-up batch that takes longer is not run again.
 const LONG_RUN: Duration = Duration::from_millis(250);
 
+/// How long a worker looks for its next batch before it sleeps. A few times what a sleep and a wake-up take.
+const NEAR: Duration = Duration::from_micros(200);
+
 /// Rows of the jobs in `jobs` are all of `modality`.
 pub(super) struct Assignment {
     pub(super) modality: Modality,
@@ -108,24 +111,61 @@ impl Worker {
         let meters = Meters::new(&self.metrics, &description);
         self.report(Report::Ready { worker: self.id, description, measurements });
         let mut failures = 0;
-        for assignment in &self.batches {
-            let batch = match self.run_batch(&mut *engine, assignment, &meters)? {
-                Ok(batch) => {
+        while let Some(assignment) = self.next() {
+            let modality = assignment.modality;
+            let (batch, waiting) = split(assignment);
+            let start = self.shared.clock.now();
+            let result = caught(|| {
+                let embeddings = engine.run(&batch)?;
+                assert_eq!(embeddings.nrows(), batch.rows(), "an engine returns one embedding per row");
+                Ok::<_, EngineError>(embeddings)
+            });
+            let inference = self.shared.clock.now().since(start);
+            match result {
+                Ok(Ok(embeddings)) => {
                     failures = 0;
-                    Some(batch)
+                    let (rows, tokens) = (batch.rows(), batch.longest());
+                    let ran = Measurement { modality, rows, tokens, elapsed: inference };
+                    // Before the answers, so that the next batch is closed meanwhile.
+                    self.report(Report::Idle { worker: self.id, batch: Some(ran) });
+                    meters.record(&batch, inference);
+                    self.shared.outcomes.completed.increment(waiting.len() as u64);
+                    for (values, job) in embeddings.outer_iter().zip(waiting) {
+                        let queue = start.since(job.arrival);
+                        meters.queue[modality.index()].record_duration(queue);
+                        // A client that has gone needs no answer.
+                        let _ = job.reply.send(Ok(Embedded { values: values.to_vec(), queue, inference }));
+                    }
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     tracing::error!(worker = self.id.0, %error, "batch failed");
+                    self.fail(waiting, &JobError::Failed(error.to_string()));
                     failures += 1;
                     if failures == FAILURES_IN_A_ROW {
                         return Err(Lost(format!("{failures} batches failed in a row: {error}")));
                     }
-                    None
+                    self.report(Report::Idle { worker: self.id, batch: None });
                 }
-            };
-            self.report(Report::Idle { worker: self.id, batch });
+                Err(lost) => {
+                    self.fail(waiting, &JobError::WorkerLost);
+                    return Err(lost);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The next batch; `None` at the end. While rows wait the next one is near: to sleep and to be woken would
+    /// take longer.
+    fn next(&self) -> Option<Assignment> {
+        let start = self.shared.clock.now();
+        while self.shared.outlook.borrow().has_waiting() && self.shared.clock.now().since(start) < NEAR {
+            if let Ok(assignment) = self.batches.try_recv() {
+                return Some(assignment);
+            }
+            std::hint::spin_loop();
+        }
+        self.batches.recv().ok()
     }
 
     /// Runs batches of zeros of rising size: the first use of a shape is slow, and the scheduler
@@ -174,46 +214,11 @@ impl Worker {
         })
     }
 
-    /// Runs a batch and answers its jobs, whatever happens.
-    fn run_batch(
-        &self,
-        engine: &mut dyn Engine,
-        assignment: Assignment,
-        meters: &Meters,
-    ) -> Result<Result<Measurement, EngineError>, Lost> {
-        let modality = assignment.modality;
-        let (batch, waiting) = split(assignment);
-        let start = self.shared.clock.now();
-        let result = caught(|| {
-            let embeddings = engine.run(&batch)?;
-            assert_eq!(embeddings.nrows(), batch.rows(), "an engine returns one embedding per row");
-            Ok::<_, EngineError>(embeddings)
-        });
-        let inference = self.shared.clock.now().since(start);
-        let outcomes = &self.shared.outcomes;
-        let embeddings = match result {
-            Ok(Ok(embeddings)) => embeddings,
-            Ok(Err(error)) => {
-                outcomes.failed.increment(waiting.len() as u64);
-                answer(waiting, &JobError::Failed(error.to_string()));
-                return Ok(Err(error));
-            }
-            Err(lost) => {
-                outcomes.failed.increment(waiting.len() as u64);
-                answer(waiting, &JobError::WorkerLost);
-                return Err(lost);
-            }
-        };
-        meters.record(&batch, modality);
-        meters.inference[modality.index()].record_duration(inference);
-        outcomes.completed.increment(waiting.len() as u64);
-        for (values, job) in embeddings.outer_iter().zip(waiting) {
-            let queue = start.since(job.arrival);
-            meters.queue[modality.index()].record_duration(queue);
-            // A client that has gone needs no answer.
-            let _ = job.reply.send(Ok(Embedded { values: values.to_vec(), queue, inference }));
+    fn fail(&self, waiting: Vec<Waiting>, error: &JobError) {
+        self.shared.outcomes.failed.increment(waiting.len() as u64);
+        for job in waiting {
+            let _ = job.reply.send(Err(error.clone()));
         }
-        Ok(Ok(Measurement { modality, rows: batch.rows(), tokens: batch.longest(), elapsed: inference }))
     }
 
     fn report(&self, report: Report) {
@@ -245,12 +250,6 @@ fn split(assignment: Assignment) -> (engine::Batch, Vec<Waiting>) {
         Modality::Text => engine::Batch::Texts(texts),
     };
     (batch, waiting)
-}
-
-fn answer(waiting: Vec<Waiting>, error: &JobError) {
-    for job in waiting {
-        let _ = job.reply.send(Err(error.clone()));
-    }
 }
 
 /// A panic inside an engine costs its worker, not the process.
@@ -285,8 +284,10 @@ impl Meters {
         }
     }
 
-    fn record(&self, batch: &engine::Batch, modality: Modality) {
-        self.rows[modality.index()].record(batch.rows() as f64);
+    fn record(&self, batch: &engine::Batch, inference: Duration) {
+        let modality = batch.modality().index();
+        self.rows[modality].record(batch.rows() as f64);
+        self.inference[modality].record_duration(inference);
         if let engine::Batch::Texts(rows) = batch {
             let longest = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
             let tokens: usize = rows.iter().map(|row| row.0.len()).sum();

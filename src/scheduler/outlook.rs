@@ -71,6 +71,11 @@ impl Outlook {
         (needed > left).then(|| Rejection::TooLate { retry_after: needed - left })
     }
 
+    /// Whether any row waits.
+    pub fn has_waiting(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.waiting > 0)
+    }
+
     /// Whether `rows` more would fit the queue.
     pub fn has_room(&self, modality: Modality, rows: usize) -> bool {
         self.lanes[modality.index()].waiting + rows <= self.max_queue_size
