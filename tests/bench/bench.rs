@@ -4,12 +4,14 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clipd::batcher::{Batcher, OpenEngine, Options, Row};
-use clipd::clip::row::ImageRow;
+use clipd::clip::row::{ImageRow, TokenRow};
 use clipd::clock::Clock;
 use clipd::engine::Engine;
 use clipd::engine::synthetic::{Pace, SyntheticEngine};
 use clipd::scheduler::Settings;
 use clipd::telemetry::metrics::Metrics;
+
+use crate::rng::Rng;
 
 pub(crate) const MAX_BATCH: usize = 16;
 /// Small, so that what is measured is not the copying of pixels.
@@ -54,27 +56,23 @@ pub(crate) async fn spinning_batcher(clock: Clock, settings: Settings) -> Batche
     batcher(clock, settings, spinning(clock, PACE), ROW_BYTES).await
 }
 
-pub(crate) fn row() -> Row {
+pub(crate) fn image() -> Row {
     Row::Image(ImageRow(vec![7; ROW_BYTES].into()))
 }
 
-/// Times of arrival from the start, exponentially distributed gaps, `group` at a time.
-pub(crate) fn poisson(rate: f64, seconds: f64, group: usize, seed: u64) -> Vec<Duration> {
-    let mut state = seed;
-    let mut now = 0.0;
-    let mut arrivals = Vec::new();
-    loop {
-        // SplitMix64 (Steele and others 2014).
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        let uniform = ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64;
-        now -= (1.0 - uniform).ln() * group as f64 / rate;
-        if now > seconds {
-            return arrivals;
-        }
-        arrivals.extend(std::iter::repeat_n(Duration::from_secs_f64(now), group));
-    }
+pub(crate) fn text() -> Row {
+    Row::Text(TokenRow(vec![7; 8].into()))
+}
+
+/// Times of arrival from the start of a Poisson process.
+pub(crate) fn poisson(rate: f64, seconds: f64, seed: u64) -> Vec<Duration> {
+    let mut rng = Rng::new(seed);
+    let mut at = Duration::ZERO;
+    let next = std::iter::repeat_with(|| {
+        at += rng.exponential(Duration::from_secs_f64(1.0 / rate));
+        at
+    });
+    next.take_while(|at| at.as_secs_f64() < seconds).collect()
 }
 
 pub(crate) fn mean(times: &[Duration]) -> Duration {

@@ -2,7 +2,7 @@
 //!
 //! Sections: `scheduler` (CPU time per job), `throughput` (batcher against a raw loop of the same engine), `idle`
 //! (latency added to a bare run), `ideal` (an open loop against the ideal queue on the same arrivals), `overload`
-//! (goodput at twice what the engine can do), `delay` (what waiting for company does to bursts).
+//! (goodput at twice what the engine can do), `share` (texts while images saturate the engine).
 //! Every section prints a Markdown table. They are measurements, not tests: nothing fails, and other work on the
 //! machine shows in them. `clipd bench` measures a whole server.
 
@@ -12,6 +12,9 @@ mod bench;
 mod ideal;
 mod open_loop;
 mod raw;
+#[path = "../sim/rng.rs"]
+#[expect(dead_code, reason = "the simulation draws more")]
+mod rng;
 mod scheduler;
 
 fn main() {
@@ -24,7 +27,7 @@ fn main() {
         ("idle", raw::idle_latency),
         ("ideal", open_loop::against_the_ideal),
         ("overload", open_loop::overload),
-        ("delay", open_loop::delays_under_bursts),
+        ("share", open_loop::texts_beside_images),
     ];
     for (name, section) in sections {
         if chosen.is_empty() || chosen.iter().any(|each| each == name) {

@@ -3,14 +3,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use clipd::batcher::{Batcher, Handle, JobError};
+use clipd::batcher::{Batcher, Handle, JobError, Row};
 use clipd::class::Class;
 use clipd::clock::{Clock, Timestamp};
-use clipd::modality::Modality;
 use clipd::scheduler::outlook::Arrival;
 use clipd::scheduler::{Rejection, Settings};
 
-use crate::bench::{MAX_BATCH, PACE, mean, millis, percentile, poisson, row, settings, spinning_batcher};
+use crate::bench::{
+    MAX_BATCH, PACE, image, mean, millis, percentile, poisson, settings, spinning_batcher, text,
+};
 use crate::ideal;
 
 const SECONDS: f64 = 8.0;
@@ -28,8 +29,24 @@ fn capacity() -> f64 {
     MAX_BATCH as f64 / (PACE.per_batch + PACE.per_row * MAX_BATCH as u32).as_secs_f64()
 }
 
+/// What is sent, and to which batcher.
+struct Load {
+    settings: Settings,
+    row: Row,
+    timeout: Option<Duration>,
+    /// Callers who always have an image under way.
+    image_clients: usize,
+}
+
+impl Load {
+    fn of_images(timeout: Option<Duration>) -> Load {
+        Load { settings: settings(), row: image(), timeout, image_clients: 0 }
+    }
+}
+
 /// Sends one row at each of `arrivals`; answers come in the order of arrival.
-fn play(settings: Settings, arrivals: &[Duration], timeout: Option<Duration>) -> Vec<Outcome> {
+fn play(load: Load, arrivals: &[Duration]) -> Vec<Outcome> {
+    let Load { settings, row, timeout, image_clients } = load;
     let clock = Clock::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -37,6 +54,7 @@ fn play(settings: Settings, arrivals: &[Duration], timeout: Option<Duration>) ->
         .build()
         .expect("threads start");
     let batcher = runtime.block_on(spinning_batcher(clock, settings));
+    let clients: Vec<_> = (0..image_clients).map(|_| runtime.spawn(client(batcher.handle()))).collect();
     let outcomes = Arc::new(Mutex::new(vec![Outcome::Late; arrivals.len()]));
     let start = clock.now().saturating_add(Duration::from_millis(50));
     let mut calls = Vec::new();
@@ -44,27 +62,37 @@ fn play(settings: Settings, arrivals: &[Duration], timeout: Option<Duration>) ->
         let intended = start.saturating_add(*arrival);
         wait_until(clock, intended);
         let deadline = timeout.map_or(Timestamp::MAX, |timeout| intended.saturating_add(timeout));
-        let (handle, outcomes) = (batcher.handle(), outcomes.clone());
+        let (handle, row, outcomes) = (batcher.handle(), row.clone(), outcomes.clone());
         calls.push(runtime.spawn(async move {
-            let outcome = call(clock, &handle, intended, deadline).await;
+            let outcome = call(clock, &handle, row, intended, deadline).await;
             outcomes.lock().expect("no caller panics")[index] = outcome;
         }));
     }
     for call in calls {
         runtime.block_on(call).expect("no caller panics");
     }
+    clients.iter().for_each(|client| client.abort());
     Batcher::drain(batcher);
     let outcomes = outcomes.lock().expect("no caller panics");
     outcomes.clone()
 }
 
-async fn call(clock: Clock, handle: &Handle, intended: Timestamp, deadline: Timestamp) -> Outcome {
-    let arrival = Arrival { modality: Modality::Image, rows: 1, class: Class::Interactive, deadline };
+/// Until it is aborted.
+async fn client(handle: Handle) {
+    while let Ok(tickets) = handle.submit(vec![image()], Class::Interactive, Timestamp::MAX) {
+        for ticket in tickets {
+            ticket.await.expect("the job is done");
+        }
+    }
+}
+
+async fn call(clock: Clock, handle: &Handle, row: Row, intended: Timestamp, deadline: Timestamp) -> Outcome {
+    let arrival = Arrival { modality: row.modality(), rows: 1, class: Class::Interactive, deadline };
     let since = || clock.now().since(intended);
     if handle.refusal(&arrival).is_some() {
         return Outcome::Refused(since());
     }
-    let Ok(mut tickets) = handle.submit(vec![row()], Class::Interactive, deadline) else {
+    let Ok(mut tickets) = handle.submit(vec![row], Class::Interactive, deadline) else {
         return Outcome::Refused(since());
     };
     match tickets.remove(0).await {
@@ -97,9 +125,9 @@ pub(crate) fn against_the_ideal() {
     println!("| load | ideal: mean, p99 in ms | clipd: mean, p99 in ms | ratio: mean, p99 |");
     println!("|---|---|---|---|");
     for load in [0.3, 0.6, 0.9] {
-        let arrivals = poisson(load * capacity(), SECONDS, 1, 1);
-        let mut ideal = ideal::latencies(&arrivals, PACE, MAX_BATCH, Duration::ZERO);
-        let mut real = done(&play(settings(), &arrivals, None));
+        let arrivals = poisson(load * capacity(), SECONDS, 1);
+        let mut ideal = ideal::latencies(&arrivals, PACE, MAX_BATCH);
+        let mut real = done(&play(Load::of_images(None), &arrivals));
         assert_eq!(real.len(), arrivals.len(), "all were answered");
         let (ideal, real) = (summary(&mut ideal), summary(&mut real));
         println!(
@@ -123,12 +151,12 @@ fn summary(times: &mut [Duration]) -> (f64, f64) {
 pub(crate) fn overload() {
     const SLO: Duration = Duration::from_millis(200);
     let span = |rate: f64, from: f64, seed| {
-        let arrivals = poisson(rate * capacity(), SECONDS, 1, seed);
+        let arrivals = poisson(rate * capacity(), SECONDS, seed);
         arrivals.into_iter().map(move |at| at + Duration::from_secs_f64(from))
     };
     let arrivals: Vec<Duration> =
         span(0.6, 0.0, 1).chain(span(2.0, SECONDS, 2)).chain(span(0.6, 2.0 * SECONDS, 3)).collect();
-    let outcomes = play(settings(), &arrivals, Some(SLO));
+    let outcomes = play(Load::of_images(Some(SLO)), &arrivals);
     let between = |from: f64, to: f64| -> Vec<Outcome> {
         let inside = |at: &Duration| (from..to).contains(&at.as_secs_f64());
         arrivals.iter().zip(&outcomes).filter(|(at, _)| inside(at)).map(|(_, outcome)| *outcome).collect()
@@ -149,19 +177,16 @@ pub(crate) fn overload() {
     println!("| p99 at load 0.6 before; from 2 s after | {:.1} ms; {:.1} ms |", p99(&before), p99(&after));
 }
 
-/// Bursts of sixteen, at a low load.
-pub(crate) fn delays_under_bursts() {
-    println!("| max_queue_delay | mean | p99 |");
-    println!("|---|---|---|");
-    for delay in [0, 300, 1_000, 5_000].map(Duration::from_micros) {
-        // Sixteen within 0.3 ms.
-        let mut arrivals = poisson(0.2 * capacity(), SECONDS, 16, 4);
-        for (index, at) in arrivals.iter_mut().enumerate() {
-            *at += Duration::from_micros(20) * (index % 16) as u32;
-        }
-        arrivals.sort_unstable();
-        let mut times = done(&play(Settings { max_queue_delay: delay, ..settings() }, &arrivals, None));
-        let (mean, p99) = summary(&mut times);
-        println!("| {:.1} ms | {mean:.2} ms | {p99:.2} ms | |", millis(delay));
-    }
+/// Now and then a text, while images take all that is left.
+pub(crate) fn texts_beside_images() {
+    let arrivals = poisson(20.0, 2.0 * SECONDS, 5);
+    let load = Load { row: text(), image_clients: 4 * MAX_BATCH, ..Load::of_images(None) };
+    let mut latencies = done(&play(load, &arrivals));
+    assert_eq!(latencies.len(), arrivals.len(), "all were answered");
+    let run = |rows: usize| millis(PACE.per_batch + PACE.per_row * rows as u32);
+    let (mean, p99) = summary(&mut latencies);
+    println!("| texts | mean | p99 | 1.2 x the longest run of images + 2 x a text |");
+    println!("|---|---|---|---|");
+    let bound = 1.2 * run(MAX_BATCH) + 2.0 * run(1);
+    println!("| {} | {mean:.1} ms | {p99:.1} ms | {bound:.1} ms |", arrivals.len());
 }

@@ -7,10 +7,12 @@
 //!
 //! `cargo test --test sim` runs a fixed set of seeds, `SIM_SEEDS=100000 cargo test --release --test sim` a larger one.
 //! `SIM_SEED=123 cargo test --test sim` replays one, and shows its events if it fails.
-//! `mutants/run` plants bugs in a copy of the scheduler, to see that the checkers find them.
+//! `mutants/run` plants bugs in a copy of the scheduler, to see that the checkers find them. `ablations` measures
+//! what its rules are worth.
 
 #![expect(clippy::print_stdout, reason = "a test may show what it covered")]
 
+mod ablations;
 mod arrivals;
 mod checkers;
 mod composition;
