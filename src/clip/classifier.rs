@@ -11,16 +11,14 @@ use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayView1};
-
-use super::embedding::{dot, normalize};
+use super::embedding::{dot, dots, normalize};
 
 /// Labels, one unit row each, and how similarity becomes a logit.
 #[derive(Clone, Debug)]
 pub struct Classifier {
     labels: Arc<[String]>,
-    /// Shape [labels, embed_dim]; rows are contiguous unit vectors.
-    matrix: Array2<f32>,
+    /// Shape [labels, embed_dim]; rows are unit vectors.
+    matrix: Vec<f32>,
     logits: Logits,
 }
 
@@ -116,7 +114,7 @@ impl Classifier {
             scale: Coefficient::PerLabel(lengths.into()),
             bias: Coefficient::PerLabel(biases.into()),
         };
-        Self::new(labels, embed_dim, weights, logits)
+        Self::new(labels, weights, logits)
     }
 
     /// Takes rows of shape [labels, embed_dim] as they are.
@@ -133,24 +131,17 @@ impl Classifier {
                 return Err(ClassifierError::NotUnit { label: label.clone() });
             }
         }
-        Self::new(labels, embed_dim, rows, logits)
+        Self::new(labels, rows, logits)
     }
 
     /// `rows` have the right length.
-    fn new(
-        labels: Arc<[String]>,
-        embed_dim: NonZeroUsize,
-        rows: Vec<f32>,
-        logits: Logits,
-    ) -> Result<Self, ClassifierError> {
+    fn new(labels: Arc<[String]>, rows: Vec<f32>, logits: Logits) -> Result<Self, ClassifierError> {
         if labels.is_empty() {
             return Err(ClassifierError::NoLabels);
         }
         logits.scale.check(labels.len())?;
         logits.bias.check(labels.len())?;
-        let matrix = Array2::from_shape_vec((labels.len(), embed_dim.get()), rows)
-            .expect("the length was checked against the shape");
-        Ok(Self { labels, matrix, logits })
+        Ok(Self { labels, matrix: rows, logits })
     }
 
     pub fn labels(&self) -> &Arc<[String]> {
@@ -161,7 +152,8 @@ impl Classifier {
     ///
     /// `embedding` is a unit vector. Panics if its length is not the model's.
     pub fn classify(&self, embedding: &[f32], top_k: Option<NonZeroUsize>) -> Vec<Prediction> {
-        let similarities = self.matrix.dot(&ArrayView1::from(embedding));
+        let similarities = dots(&self.matrix, embedding);
+        assert_eq!(similarities.len(), self.labels.len(), "an embedding has the model's length");
         let logits: Vec<f32> = similarities
             .iter()
             .enumerate()

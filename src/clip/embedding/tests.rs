@@ -38,3 +38,17 @@ fn normalize_gives_a_unit_vector_or_refuses() {
 fn dot_sums_products() {
     assert_eq!(dot(&[1.0, 2.0, 3.0], &[4.0, -5.0, 6.0]), 12.0);
 }
+
+/// At lengths around those that are summed at a time.
+#[test]
+fn dots_are_the_dots_of_the_rows() {
+    for len in [1, 31, 32, 33, 128, 517] {
+        // Whole numbers, so that the order of the sums does not matter.
+        let number = |index: usize| (index * 7 % 13) as f32 - 6.0;
+        let vector: Vec<f32> = (0..len).map(number).collect();
+        let matrix: Vec<f32> = (0..3 * len).map(|index| number(index + 5)).collect();
+        let expected: Vec<f32> = matrix.chunks_exact(len).map(|row| dot(row, &vector)).collect();
+        assert_eq!(dots(&matrix, &vector), expected, "{len}");
+    }
+    assert_eq!(dots(&[], &[1.0]), [0.0; 0]);
+}

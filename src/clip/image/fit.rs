@@ -62,8 +62,12 @@ fn place(kept: &[u8], mode: &Mode, placement: &Placement, spec: &ImageSpec) -> I
     let kept_rows = kept.chunks_exact(horizontal.kept as usize * mode.channels());
     let input_rows = input.chunks_exact_mut(spec.width as usize * 3).skip(vertical.margin as usize);
     for (kept_row, input_row) in kept_rows.zip(input_rows) {
-        let pixels = input_row.as_chunks_mut().0;
+        let pixels = input_row.as_chunks_mut::<3>().0;
         let pixels = &mut pixels[horizontal.margin as usize..];
+        if let Mode::Rgb = mode {
+            pixels[..horizontal.kept as usize].as_flattened_mut().copy_from_slice(kept_row);
+            continue;
+        }
         for (kept, pixel) in kept_row.chunks_exact(mode.channels()).zip(pixels) {
             *pixel = mode.rgb(kept);
         }

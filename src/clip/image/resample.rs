@@ -10,7 +10,10 @@
 //! to the sums of the few output rows whose window it is in. No intermediate picture exists, and
 //! rows and columns that do not reach the crop are never read.
 
+use std::array;
 use std::ops::Range;
+
+use pulp::{Arch, NullaryFnOnce};
 
 use super::placement::{Axis, Placement};
 use crate::clip::spec::Interpolation;
@@ -60,19 +63,51 @@ pub(super) fn resample<const C: usize>(
     prepare: impl Fn(&mut [[u8; C]]),
 ) -> Vec<u8> {
     if !is_vertical_first(placement) {
-        return horizontal_first(samples, placement, prepare);
+        return dispatched(samples, placement, &prepare);
     }
     let Placement { horizontal, vertical, interpolation } = *placement;
     let rows = Placement { horizontal: Axis::unchanged(horizontal.source), vertical, interpolation };
     let columns = Placement { horizontal, vertical: Axis::unchanged(vertical.kept), interpolation };
-    let flattened = horizontal_first(samples, &rows, prepare);
-    horizontal_first(&flattened, &columns, |_: &mut [[u8; C]]| ())
+    let flattened = dispatched(samples, &rows, &prepare);
+    dispatched(&flattened, &columns, &|_: &mut [[u8; C]]| ())
 }
 
+/// [`horizontal_first`], compiled for each generation of vector instructions; which of them runs is decided here.
+fn dispatched<const C: usize, P: Fn(&mut [[u8; C]])>(
+    samples: &[u8],
+    placement: &Placement,
+    prepare: &P,
+) -> Vec<u8> {
+    struct Pass<'a, const C: usize, P> {
+        samples: &'a [u8],
+        placement: &'a Placement,
+        prepare: &'a P,
+    }
+
+    impl<const C: usize, P: Fn(&mut [[u8; C]])> NullaryFnOnce for Pass<'_, C, P> {
+        type Output = Vec<u8>;
+
+        // Only what is inlined here is compiled anew.
+        #[inline(always)]
+        fn call(self) -> Vec<u8> {
+            horizontal_first(self.samples, self.placement, self.prepare)
+        }
+    }
+
+    Arch::new().dispatch(Pass { samples, placement, prepare })
+}
+
+/// A pixel as the horizontal pass takes it: up to four samples, and a multiplication of all at once.
+type Lanes = [i32; 4];
+
+/// So many source pixels are taken at a time.
+const TAPS: usize = 4;
+
+#[inline(always)]
 fn horizontal_first<const C: usize>(
     samples: &[u8],
     placement: &Placement,
-    prepare: impl Fn(&mut [[u8; C]]),
+    prepare: &impl Fn(&mut [[u8; C]]),
 ) -> Vec<u8> {
     let columns = Windows::new(&placement.horizontal, placement.interpolation);
     let rows = Windows::new(&placement.vertical, placement.interpolation);
@@ -82,10 +117,10 @@ fn horizontal_first<const C: usize>(
     };
     let stride = placement.horizontal.source as usize;
 
-    let row_len = columns.windows.len() * C;
     let mut source_row = vec![[0; C]; source_columns.len()];
-    let mut stretched = vec![0; row_len];
-    let mut sums = vec![ONE_HALF; rows.windows.len() * row_len];
+    let mut lanes = vec![Lanes::default(); source_columns.len() + TAPS];
+    let mut stretched = vec![Lanes::default(); columns.windows.len()];
+    let mut sums = vec![[ONE_HALF; 4]; rows.windows.len() * stretched.len()];
     // Output rows whose window holds the current source row: windows never move backwards.
     let mut open = 0..0;
     for y in rows.source() {
@@ -93,45 +128,59 @@ fn horizontal_first<const C: usize>(
         let pixels = samples.as_chunks::<C>().0;
         source_row.copy_from_slice(&pixels[start..][source_columns.clone()]);
         prepare(&mut source_row);
+        for (lanes, pixel) in lanes.iter_mut().zip(&source_row) {
+            *lanes = array::from_fn(|c| pixel.get(c).copied().unwrap_or(0).into());
+        }
         if placement.horizontal.keeps_size() {
-            stretched.copy_from_slice(source_row.as_flattened());
+            stretched.copy_from_slice(&lanes[..source_row.len()]);
         } else {
-            stretch_row(&source_row, &columns, source_columns.start, &mut stretched);
+            stretch_row(&lanes, &columns, source_columns.start, &mut stretched);
         }
 
-        while open.end < rows.windows.len() && rows.windows[open.end].start <= y {
+        while open.end < rows.windows.len() && rows.windows[open.end].source.start <= y {
             open.end += 1;
         }
-        while rows.windows[open.start].end() <= y {
+        while rows.windows[open.start].source.end <= y {
             open.start += 1;
         }
         for row in open.clone() {
             let weight = rows.weight(row, y);
-            let sums = &mut sums[row * row_len..][..row_len];
-            for (sum, sample) in sums.iter_mut().zip(&stretched) {
-                *sum += i32::from(*sample) * weight;
+            let sums = &mut sums[row * stretched.len()..][..stretched.len()];
+            for (sums, pixel) in sums.iter_mut().zip(&stretched) {
+                *sums = array::from_fn(|c| sums[c] + pixel[c] * weight);
             }
         }
     }
-    sums.into_iter().map(to_sample).collect()
+    let mut resized = vec![0; sums.len() * C];
+    for (pixel, sums) in resized.as_chunks_mut::<C>().0.iter_mut().zip(sums) {
+        let samples = sums.map(|sum| to_sample(sum) as u8);
+        pixel.copy_from_slice(&samples[..C]);
+    }
+    resized
 }
 
 /// The horizontal pass over one row; `row` begins at source column `offset`.
-fn stretch_row<const C: usize>(row: &[[u8; C]], columns: &Windows, offset: usize, stretched: &mut [u8]) {
-    for (window, pixel) in columns.windows.iter().zip(stretched.as_chunks_mut().0) {
-        let weights = &columns.weights[window.weights.clone()];
-        let mut sums = [ONE_HALF; C];
-        for (source, weight) in row[window.start - offset..].iter().zip(weights) {
-            for c in 0..C {
-                sums[c] += i32::from(source[c]) * weight;
-            }
+#[inline(always)]
+fn stretch_row(row: &[Lanes], columns: &Windows, offset: usize, stretched: &mut [Lanes]) {
+    for (window, pixel) in columns.windows.iter().zip(stretched) {
+        let mut weights = &columns.weights[window.weights.clone()];
+        let mut sources = &row[window.source.start - offset..];
+        let mut sums = [ONE_HALF; 4];
+        while let (Some((source, later)), Some((weight, rest))) =
+            (sources.split_first_chunk::<TAPS>(), weights.split_first_chunk::<TAPS>())
+        {
+            let [a, b, x, y]: [Lanes; TAPS] =
+                array::from_fn(|tap| source[tap].map(|sample| sample * weight[tap]));
+            sums = array::from_fn(|c| sums[c] + ((a[c] + b[c]) + (x[c] + y[c])));
+            (sources, weights) = (later, rest);
         }
         *pixel = sums.map(to_sample);
     }
 }
 
-fn to_sample(sum: i32) -> u8 {
-    (sum >> FRACTION_BITS).clamp(0, 255) as u8
+#[inline(always)]
+fn to_sample(sum: i32) -> i32 {
+    (sum >> FRACTION_BITS).clamp(0, 255)
 }
 
 /// For every kept output pixel of one direction, the source pixels it is made of.
@@ -141,16 +190,9 @@ struct Windows {
 }
 
 struct Window {
-    /// First source pixel.
-    start: usize,
-    /// Its weights, one for each source pixel.
+    source: Range<usize>,
+    /// One for each source pixel, and zeros up to a multiple of [`TAPS`].
     weights: Range<usize>,
-}
-
-impl Window {
-    fn end(&self) -> usize {
-        self.start + self.weights.len()
-    }
 }
 
 impl Windows {
@@ -172,7 +214,9 @@ impl Windows {
             let sum: f64 = exact.iter().sum();
             let first_weight = weights.len();
             weights.extend(exact.iter().map(|weight| fixed(weight / sum)));
-            windows.push(Window { start: start as usize, weights: first_weight..weights.len() });
+            weights.resize(first_weight + exact.len().next_multiple_of(TAPS), 0);
+            windows
+                .push(Window { source: start as usize..end as usize, weights: first_weight..weights.len() });
         }
         Self { windows, weights }
     }
@@ -180,7 +224,7 @@ impl Windows {
     /// The source pixels that are read at all.
     fn source(&self) -> Range<usize> {
         match (self.windows.first(), self.windows.last()) {
-            (Some(first), Some(last)) => first.start..last.end(),
+            (Some(first), Some(last)) => first.source.start..last.source.end,
             _ => 0..0,
         }
     }
@@ -188,7 +232,7 @@ impl Windows {
     /// How much source pixel `source` counts in output pixel `pixel`, whose window holds it.
     fn weight(&self, pixel: usize, source: usize) -> i32 {
         let window = &self.windows[pixel];
-        self.weights[window.weights.start + source - window.start]
+        self.weights[window.weights.start + source - window.source.start]
     }
 }
 

@@ -1,0 +1,92 @@
+//! What one core does outside the engine for one input: pictures, texts, scores.
+
+use std::fmt::Display;
+use std::hint::black_box;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clipd::clip::classifier::{Classifier, Coefficient, Logits};
+use clipd::clip::embedding::normalize;
+use clipd::clip::image::{ImageLimits, ImagePreprocessor};
+use clipd::clip::spec::{ImageSpec, Interpolation, ResizeMode};
+use clipd::clip::text::TextTokenizer;
+use clipd::clock::Clock;
+use clipd::model::Model;
+
+use crate::bench::percentile;
+use crate::rng::Rng;
+
+/// 500 x 375, of 47 kB.
+const PICTURE: &[u8] = include_bytes!("../../src/bench/pictures/0.jpg");
+
+const CAPTION: &str = "A small brown dog runs over a wet meadow after a yellow ball.";
+
+/// Most embeddings have 512 numbers.
+const DIM: NonZeroUsize = NonZeroUsize::new(512).expect("it is not zero");
+
+pub(crate) fn inputs() {
+    println!("| input | per second and core | median |");
+    println!("|---|---|---|");
+    pictures();
+    texts();
+    for labels in [1_000, 20_000] {
+        scores(labels);
+    }
+}
+
+/// To the input of a model of 224 x 224.
+fn pictures() {
+    let spec = ImageSpec {
+        height: 224,
+        width: 224,
+        interpolation: Interpolation::Bicubic,
+        resize_mode: ResizeMode::Shortest,
+    };
+    let limits = ImageLimits { max_bytes: usize::MAX, max_pixels: u64::MAX };
+    let preprocessor = ImagePreprocessor::new(spec, limits);
+    measure("JPEG 500 x 375", || preprocessor.encoded(PICTURE).expect("it is a picture"));
+    for (width, height) in [(500, 375), (4_000, 3_000)] {
+        let pixels = vec![127; width as usize * height as usize * 3];
+        measure(&format!("raw RGB {width} x {height}"), || {
+            preprocessor.rgb(width, height, &pixels).expect("the length is right")
+        });
+    }
+}
+
+fn texts() {
+    let model = Model::builtin().expect("it is embedded");
+    let tokenizer = TextTokenizer::new(&model.tokenizer_json, &model.spec.text, 65_536).expect("it fits");
+    measure("caption of 61 characters", || tokenizer.encode(CAPTION).expect("it is a text"));
+}
+
+/// What a classification with cached labels adds to an embedding.
+fn scores(labels: usize) {
+    let mut rng = Rng::new(labels as u64);
+    let mut unit = || {
+        let mut row: Vec<f32> = (0..DIM.get()).map(|_| rng.between(-1.0, 1.0) as f32).collect();
+        normalize(&mut row).expect("it is not zero");
+        row
+    };
+    let rows: Vec<f32> = (0..labels).flat_map(|_| unit()).collect();
+    let names: Arc<[String]> = (0..labels).map(|label| label.to_string()).collect();
+    let logits = Logits { scale: Coefficient::Shared(100.0), bias: Coefficient::Shared(0.0) };
+    let classifier = Classifier::from_unit_rows(names, DIM, rows, logits).expect("rows are of length 1");
+    let image = unit();
+    measure(&format!("scores of {labels} labels, the best five"), || {
+        classifier.classify(&image, NonZeroUsize::new(5))
+    });
+}
+
+fn measure<T>(input: &(impl Display + ?Sized), mut run: impl FnMut() -> T) {
+    const SPAN: Duration = Duration::from_secs(2);
+    let clock = Clock::start();
+    let mut times = Vec::new();
+    while clock.now().since(Default::default()) < SPAN {
+        let start = clock.now();
+        black_box(run());
+        times.push(clock.now().since(start));
+    }
+    let median = percentile(&mut times, 0.5).as_secs_f64();
+    println!("| {input} | {:.0} | {:.3} ms |", 1.0 / median, median * 1e3);
+}
