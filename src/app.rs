@@ -76,8 +76,9 @@ pub enum StopError {
 /// Reads the model and prepares one engine per worker. Takes seconds; call it off the async runtime.
 pub fn load(config: &Config) -> Result<Served, StartError> {
     let model = load_model(&config.model)?;
-    tracing::info!(name = model.name, fingerprint = model.fingerprint, "model loaded");
     let (device, precision) = choose_engine(config)?;
+    let fingerprint = fingerprint(&model.fingerprint, precision);
+    tracing::info!(name = model.name, fingerprint, "model loaded");
     let onnx = Arc::new(OnnxModel::new(&model.spec, model.image, model.text)?);
     let threads = config.threads;
     let open = || -> OpenEngine {
@@ -88,7 +89,7 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
     };
     Ok(Served {
         name: model.name,
-        fingerprint: fingerprint(&model.fingerprint, precision),
+        fingerprint,
         spec: model.spec,
         tokenizer_json: model.tokenizer_json,
         engines: (0..config.workers.get()).map(|_| open()).collect(),
