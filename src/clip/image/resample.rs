@@ -9,6 +9,8 @@
 //! Source rows are visited once: each is stretched horizontally into one scratch row, and added
 //! to the sums of the few output rows whose window it is in. No intermediate picture exists, and
 //! rows and columns that do not reach the crop are never read.
+//!
+//! Pixels are four numbers, whatever their mode, so that compilers find vectors.
 
 use std::array;
 use std::ops::Range;
@@ -101,7 +103,7 @@ fn dispatched<const C: usize, P: Fn(&mut [[u8; C]])>(
 type Lanes = [i32; 4];
 
 /// So many source pixels are taken at a time.
-const TAPS: usize = 4;
+const TAPS: usize = 8;
 
 #[inline(always)]
 fn horizontal_first<const C: usize>(
@@ -120,9 +122,11 @@ fn horizontal_first<const C: usize>(
     let mut source_row = vec![[0; C]; source_columns.len()];
     let mut lanes = vec![Lanes::default(); source_columns.len() + TAPS];
     let mut stretched = vec![Lanes::default(); columns.windows.len()];
-    let mut sums = vec![[ONE_HALF; 4]; rows.windows.len() * stretched.len()];
-    // Output rows whose window holds the current source row: windows never move backwards.
+    let mut resized = vec![0; rows.windows.len() * stretched.len() * C];
+    // Output rows whose window holds the current source row: windows never move backwards. Only they have sums.
     let mut open = 0..0;
+    let most_open = rows.most_open();
+    let mut sums = vec![[ONE_HALF; 4]; most_open * stretched.len()];
     for y in rows.source() {
         let start = y * stride;
         let pixels = samples.as_chunks::<C>().0;
@@ -140,21 +144,21 @@ fn horizontal_first<const C: usize>(
         while open.end < rows.windows.len() && rows.windows[open.end].source.start <= y {
             open.end += 1;
         }
-        while rows.windows[open.start].source.end <= y {
-            open.start += 1;
-        }
         for row in open.clone() {
             let weight = rows.weight(row, y);
-            let sums = &mut sums[row * stretched.len()..][..stretched.len()];
+            let sums = &mut sums[row % most_open * stretched.len()..][..stretched.len()];
             for (sums, pixel) in sums.iter_mut().zip(&stretched) {
                 *sums = array::from_fn(|c| sums[c] + pixel[c] * weight);
             }
+            if rows.windows[row].source.end == y + 1 {
+                open.start = row + 1;
+                let resized = &mut resized.as_chunks_mut::<C>().0[row * stretched.len()..];
+                for (pixel, sums) in resized.iter_mut().zip(sums) {
+                    let samples = std::mem::replace(sums, [ONE_HALF; 4]).map(to_sample);
+                    *pixel = array::from_fn(|c| samples[c] as u8);
+                }
+            }
         }
-    }
-    let mut resized = vec![0; sums.len() * C];
-    for (pixel, sums) in resized.as_chunks_mut::<C>().0.iter_mut().zip(sums) {
-        let samples = sums.map(|sum| to_sample(sum) as u8);
-        pixel.copy_from_slice(&samples[..C]);
     }
     resized
 }
@@ -169,9 +173,9 @@ fn stretch_row(row: &[Lanes], columns: &Windows, offset: usize, stretched: &mut 
         while let (Some((source, later)), Some((weight, rest))) =
             (sources.split_first_chunk::<TAPS>(), weights.split_first_chunk::<TAPS>())
         {
-            let [a, b, x, y]: [Lanes; TAPS] =
-                array::from_fn(|tap| source[tap].map(|sample| sample * weight[tap]));
-            sums = array::from_fn(|c| sums[c] + ((a[c] + b[c]) + (x[c] + y[c])));
+            for tap in 0..TAPS {
+                sums = array::from_fn(|c| sums[c] + source[tap][c] * weight[tap]);
+            }
             (sources, weights) = (later, rest);
         }
         *pixel = sums.map(to_sample);
@@ -227,6 +231,14 @@ impl Windows {
             (Some(first), Some(last)) => first.source.start..last.source.end,
             _ => 0..0,
         }
+    }
+
+    /// The most windows that have a source pixel in common.
+    fn most_open(&self) -> usize {
+        let open = |(index, window): (usize, &Window)| {
+            self.windows[index..].iter().take_while(|later| later.source.start < window.source.end).count()
+        };
+        self.windows.iter().enumerate().map(open).max().unwrap_or(0)
     }
 
     /// How much source pixel `source` counts in output pixel `pixel`, whose window holds it.
