@@ -155,15 +155,17 @@ impl Worker {
         Ok(())
     }
 
-    /// The next batch; `None` at the end. While rows wait the next one is near: to sleep and to be woken would
+    /// The next batch; `None` at the end. Where rows wait the next one is near: to sleep and to be woken would
     /// take longer.
     fn next(&self) -> Option<Assignment> {
-        let start = self.shared.clock.now();
-        while self.shared.outlook.borrow().has_waiting() && self.shared.clock.now().since(start) < NEAR {
-            if let Ok(assignment) = self.batches.try_recv() {
-                return Some(assignment);
+        if self.shared.outlook.borrow().has_waiting() {
+            let start = self.shared.clock.now();
+            while self.shared.clock.now().since(start) < NEAR {
+                if let Ok(assignment) = self.batches.try_recv() {
+                    return Some(assignment);
+                }
+                std::hint::spin_loop();
             }
-            std::hint::spin_loop();
         }
         self.batches.recv().ok()
     }
