@@ -24,6 +24,10 @@ pub(super) struct Shell {
     draining: bool,
     metrics: Metrics,
     queue_rows: [Gauge; 2],
+    /// One for each point of the cost model.
+    predicted: Vec<Gauge>,
+    /// The cost model has learned what was not published yet.
+    has_learned: bool,
 }
 
 impl Shell {
@@ -43,6 +47,8 @@ impl Shell {
             draining: false,
             queue_rows: Modality::ALL.map(|modality| metrics.queue_rows(modality)),
             metrics,
+            predicted: Vec::new(),
+            has_learned: false,
         };
         shell.publish_workers(|_| ());
         shell
@@ -64,6 +70,10 @@ impl Shell {
                 self.perform(action);
             }
             self.publish_queue();
+            // After what runs next was decided: nobody waits for it.
+            if std::mem::take(&mut self.has_learned) {
+                self.publish_cost();
+            }
         }
         // Commands that arrived too late are answered like those that arrive during the drain.
         for command in commands.try_iter() {
@@ -125,8 +135,7 @@ impl Shell {
     fn on_report(&mut self, report: Report) {
         match report {
             Report::Ready { worker, description, measurements } => {
-                self.scheduler.set_cost(CostModel::new(&measurements));
-                self.publish_cost();
+                self.set_cost(CostModel::new(&measurements));
                 self.scheduler.worker_idle(worker);
                 self.publish_workers(|workers| {
                     workers.description.get_or_insert(description);
@@ -135,7 +144,7 @@ impl Shell {
             Report::Idle { worker, batch } => {
                 if let Some(batch) = batch {
                     self.scheduler.observe(&batch);
-                    self.publish_cost();
+                    self.has_learned = true;
                 }
                 self.scheduler.worker_idle(worker);
             }
@@ -194,10 +203,18 @@ impl Shell {
         self.publish_outlook();
     }
 
+    fn set_cost(&mut self, cost: CostModel) {
+        let gauge =
+            |point: Measurement| self.metrics.predicted_duration(point.modality, point.rows, point.tokens);
+        self.predicted = cost.points().map(gauge).collect();
+        self.scheduler.set_cost(cost);
+        self.publish_cost();
+    }
+
     fn publish_cost(&self) {
         let cost = self.scheduler.cost();
-        for Measurement { modality, rows, tokens, elapsed } in cost.points() {
-            self.metrics.predicted_duration(modality, rows, tokens).set(elapsed.as_secs_f64());
+        for (gauge, point) in self.predicted.iter().zip(cost.points()) {
+            gauge.set(point.elapsed.as_secs_f64());
         }
         self.shared.cost.send_replace(cost.clone());
     }

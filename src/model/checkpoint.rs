@@ -32,11 +32,15 @@ pub(super) struct Checkpoint {
     places: BTreeMap<String, usize>,
 }
 
-/// What `FILE.index.json` says; where each tensor is, the shards say themselves.
-#[derive(Deserialize)]
-struct ShardIndex {
-    /// The name of a shard for each tensor.
-    weight_map: BTreeMap<String, String>,
+/// The shards that the text of a `FILE.index.json` names; where each tensor is, they say themselves.
+pub(super) fn shard_names(json: &[u8]) -> serde_json::Result<BTreeSet<String>> {
+    #[derive(Deserialize)]
+    struct ShardIndex {
+        /// The name of a shard for each tensor.
+        weight_map: BTreeMap<String, String>,
+    }
+    let index: ShardIndex = serde_json::from_slice(json)?;
+    Ok(index.weight_map.into_values().collect())
 }
 
 impl Checkpoint {
@@ -47,9 +51,8 @@ impl Checkpoint {
             return Checkpoint::new(file, vec![Shard::open(directory, file)?], naming);
         }
         let json = read(directory, &index_file)?;
-        let ShardIndex { weight_map } = serde_json::from_slice(&json)
-            .map_err(|source| ModelError::Json { file: index_file.clone(), source })?;
-        let names: BTreeSet<String> = weight_map.into_values().collect();
+        let names =
+            shard_names(&json).map_err(|source| ModelError::Json { file: index_file.clone(), source })?;
         let open = |name: &String| match is_plain(name) {
             true => Shard::open(directory, name),
             false => Err(ModelError::Weights {

@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use hf_hub::api::Progress;
@@ -22,10 +22,13 @@ use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::files::{hash, hexadecimal};
 use choice::{choose, shards_of};
 
 /// A download that brings nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
+/// Events of a download that wait to be shown; then it waits for them.
+const UNTOLD: usize = 64;
 /// How often `hf-hub` begins again where a connection broke.
 const RETRIES: usize = 3;
 /// What the hub calls its default branch.
@@ -211,7 +214,7 @@ impl Download<'_> {
 
     /// On a thread of its own, because a silent connection cannot be interrupted.
     fn file(&self, entry: &Entry, commit: &str, report: &mut dyn FnMut(Event)) -> Result<(), HubError> {
-        let (events, inbox) = mpsc::channel();
+        let (events, inbox) = mpsc::sync_channel(UNTOLD);
         let (repo, name) = (self.api.repo(self.repository.repo(commit)), entry.rfilename.clone());
         let thread = std::thread::spawn(move || repo.download_with_progress(&name, Reporter(events)));
         loop {
@@ -270,20 +273,12 @@ impl Download<'_> {
 
 fn sha256(path: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = io::Read::read(&mut file, &mut buffer)?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(&buffer[..read]);
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    hash(&mut File::open(path)?, &mut hasher)?;
+    Ok(hexadecimal(hasher))
 }
 
 /// Tells of a download from its thread. Nobody listens any more after a silence.
-struct Reporter(Sender<Event>);
+struct Reporter(SyncSender<Event>);
 
 impl Progress for Reporter {
     fn init(&mut self, size: usize, filename: &str) {

@@ -19,6 +19,7 @@
 
 mod batch;
 pub mod cost;
+mod decision;
 pub mod outlook;
 mod queue;
 mod share;
@@ -33,6 +34,7 @@ use crate::class::Class;
 use crate::clock::Timestamp;
 use crate::modality::Modality;
 use cost::{CostModel, Measurement};
+pub use decision::{Action, Batch, CloseReason, DropReason, Rejection};
 use outlook::arrivals;
 use queue::Queue;
 use share::Share;
@@ -68,74 +70,6 @@ pub struct Settings {
     pub interactive_target: Duration,
     /// A bulk job counts as due this long after its arrival.
     pub bulk_target: Duration,
-}
-
-/// What the shell must do next.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Action {
-    Dispatch(Batch),
-    Drop(JobId, DropReason),
-}
-
-/// Jobs that run together. Never empty.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Batch {
-    pub worker: WorkerId,
-    pub modality: Modality,
-    pub jobs: Vec<JobId>,
-    pub close_reason: CloseReason,
-}
-
-/// Why a queued job will never start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropReason {
-    /// Its deadline passed.
-    Expired,
-    /// Every worker is lost.
-    NoWorker,
-}
-
-/// Why a batch stopped waiting for more jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// As many rows wait as run best together, or `max_batch_size`.
-    Full,
-    /// A worker was idle and no delay is configured.
-    Idle,
-    /// A job would miss its deadline if it waited longer.
-    Deadline,
-    /// A job has waited for `max_queue_delay`.
-    Delay,
-    /// The server is shutting down.
-    Drain,
-}
-
-impl CloseReason {
-    /// The word used as a metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            CloseReason::Full => "full",
-            CloseReason::Idle => "idle",
-            CloseReason::Deadline => "deadline",
-            CloseReason::Delay => "delay",
-            CloseReason::Drain => "drain",
-        }
-    }
-}
-
-/// Why none of the jobs submitted together was admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
-    /// The queue has no room for all of them; it is expected to have some after `retry_after`.
-    QueueFull { retry_after: Duration },
-    /// They are predicted not to be done by their deadline; with `retry_after` more time they would be.
-    TooLate { retry_after: Duration },
-    /// No worker is warm yet.
-    Starting,
-    /// `begin_drain` was called.
-    Draining,
-    /// Every worker is lost.
-    NoWorker,
 }
 
 /// A run is done within this many times its prediction, but for rare exceptions: the latest safe start allows it.

@@ -31,6 +31,11 @@ pub(super) fn palette(colours: &[[u8; 3]]) -> Palette {
     palette
 }
 
+/// Colours that are the shades of grey in order, and so no palette to Pillow.
+pub(super) fn are_shades(colours: &[[u8; 3]]) -> bool {
+    colours.iter().zip(0..=u8::MAX).all(|(colour, shade)| *colour == [shade; 3])
+}
+
 pub(super) fn black_and_white() -> Palette {
     palette(&[[0; 3], [255; 3]])
 }

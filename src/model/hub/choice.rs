@@ -1,19 +1,22 @@
 //! Which files of a repository make a model.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use serde::Deserialize;
-
+use crate::model::checkpoint::shard_names;
+use crate::model::config::transformers;
 use crate::model::{CONFIG_FILE, TOKENIZER_FILE};
 
 /// The files of a repository that make a model; an error says what is missing.
 pub(super) fn choose(files: &[String]) -> Result<Vec<&str>, &'static str> {
     let has = |name: &str| files.iter().any(|file| file == name);
     let beside = |name: &str| files.iter().find(|file| *file == name).map(String::as_str);
-    let (config, stem) =
-        if has(CONFIG_FILE) { (CONFIG_FILE, "open_clip_model") } else { ("config.json", "model") };
+    let (config, stem) = if has(CONFIG_FILE) {
+        (CONFIG_FILE, "open_clip_model")
+    } else {
+        (transformers::CONFIG_FILE, "model")
+    };
     let weights = format!("{stem}.safetensors");
     let index = format!("{weights}.index.json");
     let mut chosen: Vec<&str> = match (beside(&weights), beside(&index)) {
@@ -32,7 +35,7 @@ pub(super) fn choose(files: &[String]) -> Result<Vec<&str>, &'static str> {
     chosen.push(beside(config).ok_or("it has neither open_clip_config.json nor config.json")?);
     chosen.push(beside(TOKENIZER_FILE).ok_or("it has no tokenizer.json")?);
     if config != CONFIG_FILE {
-        let preprocessors = ["preprocessor_config.json", "processor_config.json"];
+        let preprocessors = [transformers::PREPROCESSOR_FILE, transformers::PROCESSOR_FILE];
         let found: Vec<&str> = preprocessors.into_iter().filter_map(beside).collect();
         if found.is_empty() {
             return Err("it has no preprocessor_config.json");
@@ -43,11 +46,6 @@ pub(super) fn choose(files: &[String]) -> Result<Vec<&str>, &'static str> {
 }
 
 /// Names of the files that an index of shards lists.
-pub(super) fn shards_of(index: &Path) -> Option<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let index: Index = serde_json::from_slice(&fs::read(index).ok()?).ok()?;
-    Some(index.weight_map.into_values().collect())
+pub(super) fn shards_of(index: &Path) -> Option<BTreeSet<String>> {
+    shard_names(&fs::read(index).ok()?).ok()
 }

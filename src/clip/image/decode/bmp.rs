@@ -9,7 +9,7 @@ use image::{ColorType, ImageDecoder};
 
 use super::Opened;
 use crate::clip::image::error::ImageError;
-use crate::clip::image::picture::{Mode, Picture, palette};
+use crate::clip::image::picture::{Mode, Picture, are_shades, palette};
 use crate::clip::image::{ImageFormat, ImageHeader};
 
 pub(super) struct Bmp<'a> {
@@ -50,8 +50,7 @@ impl Opened for Bmp<'_> {
 /// The picture before its colours were looked up. `used` is the number of colours that the header announces.
 fn indexed(samples: &[u8], colours: &[[u8; 3]], used: usize) -> Picture<'static> {
     let (pixels, _) = samples.as_chunks::<3>();
-    let shades = colours.iter().take(used).zip(0..=u8::MAX).all(|(colour, shade)| *colour == [shade; 3]);
-    if shades {
+    if are_shades(&colours[..used.min(colours.len())]) {
         let samples = pixels.iter().map(|pixel| pixel[0]).collect();
         return Picture { mode: Mode::Grey, samples: Cow::Owned(samples) };
     }

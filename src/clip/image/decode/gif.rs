@@ -6,7 +6,7 @@ use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError, MemoryLimit};
 
 use super::Opened;
 use crate::clip::image::error::ImageError;
-use crate::clip::image::picture::{Mode, Picture, palette};
+use crate::clip::image::picture::{Mode, Picture, are_shades, palette};
 use crate::clip::image::{ImageFormat, ImageHeader};
 
 pub(super) struct Gif<'a> {
@@ -73,11 +73,9 @@ impl Opened for Gif<'_> {
     }
 }
 
-/// Colours that are the shades of grey in order are no palette to Pillow.
 fn mode(colours: &[u8]) -> Mode {
     let (colours, _) = colours.as_chunks::<3>();
-    let shades = colours.iter().zip(0..=u8::MAX).all(|(colour, shade)| *colour == [shade; 3]);
-    if shades { Mode::Grey } else { Mode::Indexed(Box::new(palette(colours))) }
+    if are_shades(colours) { Mode::Grey } else { Mode::Indexed(Box::new(palette(colours))) }
 }
 
 fn refused(error: DecodingError) -> ImageError {
