@@ -88,7 +88,7 @@ fn pull(flags: &PullFlags) -> Result<(), Box<dyn Error>> {
 }
 
 fn export(flags: &ExportFlags) -> Result<(), Box<dyn Error>> {
-    let model = app::load_model(&ModelSource::from_flags(&flags.model)?)?;
+    let model = app::load::load_model(&ModelSource::from_flags(&flags.model)?)?;
     clipd::model::export::export(&model, &flags.out)?;
     tracing::info!(model = model.name, directory = %flags.out.display(), "exported");
     Ok(())
@@ -96,7 +96,7 @@ fn export(flags: &ExportFlags) -> Result<(), Box<dyn Error>> {
 
 /// What `serve` would run with, if it can.
 fn check_config(config: &Config, serve: &ArgMatches) -> Result<(), Box<dyn Error>> {
-    let served = app::load(config)?;
+    let served = app::load::load(config)?;
     let mut out = std::io::stdout().lock();
     for line in report::flags(serve, config) {
         writeln!(out, "{line}")?;
@@ -136,7 +136,7 @@ async fn serve_until_signalled(config: &Config) -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::listen()?;
     let loading = tokio::task::spawn_blocking({
         let config = config.clone();
-        move || app::load(&config)
+        move || app::load::load(&config)
     });
     let served = tokio::select! {
         served = loading => served??,

@@ -77,7 +77,7 @@ impl Bank {
     /// Loads the model of `config` and opens its engines with `layout`.
     pub(super) fn open(config: &Config, layout: Layout) -> Result<(Bank, Preprocessing), Error> {
         let config = Config { workers: layout.workers, threads: layout.threads, ..config.clone() };
-        let served = app::load(&config)?;
+        let served = app::load::load(&config)?;
         let preprocessing = Preprocessing {
             size: [served.spec.image.height, served.spec.image.width],
             images: ImagePreprocessor::new(served.spec.image, config.image_limits),

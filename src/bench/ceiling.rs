@@ -15,6 +15,7 @@ use super::bank::{Bank, Layout, Preprocessing, Run};
 use super::progress::Progress;
 use super::workload::Inputs;
 use super::{Error, machine};
+use crate::app;
 use crate::clip::row::{ImageRow, TokenRow};
 use crate::config::Config;
 use crate::config::bench::Workload;
@@ -98,6 +99,7 @@ pub(super) fn measure(
     progress: &Progress,
 ) -> Result<Ceiling, Error> {
     progress.step("ceiling: opening the engine");
+    let config = &app::load::settled(config)?;
     let (bank, preprocessing) = Bank::open(config, Layout::of(config))?;
     let mut banks = vec![bank];
     for layout in other_layouts(&banks[0]) {

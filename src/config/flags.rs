@@ -106,7 +106,7 @@ pub struct ServeFlags {
     /// auto, cpu or openvino
     #[arg(long, env = "CLIPD_DEVICE", default_value = "auto", help_heading = "Model and device")]
     pub device: String,
-    /// auto, fp32 or bf16 (bf16: openvino only)
+    /// auto, fp32, bf16 or int8 (bf16 and int8: openvino only; auto never takes int8)
     #[arg(long, env = "CLIPD_PRECISION", default_value = "auto", help_heading = "Model and device")]
     pub precision: String,
     /// Worker threads, each with an inference session of its own

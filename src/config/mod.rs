@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clip::image::ImageLimits;
+use crate::engine::choice::{DeviceChoice, PrecisionChoice};
 use crate::model::hub::{Access, Repository};
 use crate::scheduler::Settings;
 use crate::{grpc, pipeline};
@@ -83,22 +84,6 @@ pub fn hub_access(flags: &HubFlags) -> Result<Access, String> {
     Ok(Access { token, offline, ..Access::default() })
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// OpenVINO where it runs in bf16, otherwise the CPU provider.
-    Auto,
-    Cpu,
-    OpenVino,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrecisionChoice {
-    /// The fastest that the device supports.
-    Auto,
-    Fp32,
-    Bf16,
-}
-
 /// A call with an earlier deadline overtakes calls that arrived less than this long before it; others run
 /// first come, first served.
 const INTERACTIVE_TARGET: Duration = Duration::from_millis(500);
@@ -139,6 +124,7 @@ impl Config {
                     ("auto", PrecisionChoice::Auto),
                     ("fp32", PrecisionChoice::Fp32),
                     ("bf16", PrecisionChoice::Bf16),
+                    ("int8", PrecisionChoice::Int8),
                 ],
             ),
             workers,

@@ -31,9 +31,11 @@ impl Device {
 pub enum Precision {
     /// The reference: the cosine between an embedding and open_clip's is 1 within 1e-6.
     Fp32,
-    /// The cosine to the reference is about 0.99995. On [`Device::OpenVino`] only; faster where
-    /// [`bf16_preferred`] says so.
+    /// The cosine to the reference is about 0.99994. On [`Device::OpenVino`] only.
     Bf16,
+    /// Weights in 8 bits, and what is multiplied with them too, in groups. How close it comes depends on the model:
+    /// [`super::fidelity`] measures it. On [`Device::OpenVino`] only.
+    Int8,
 }
 
 impl Precision {
@@ -42,6 +44,7 @@ impl Precision {
         match self {
             Precision::Fp32 => "fp32",
             Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
         }
     }
 }
@@ -59,24 +62,24 @@ pub fn available_devices() -> Result<Vec<Device>, EngineError> {
     Ok(devices)
 }
 
-/// Whether this CPU has bf16 instructions, without which [`Precision::Bf16`] cannot be had.
+/// Whether this CPU has bf16 instructions, without which [`Precision::Bf16`] cannot be had. That they are there does
+/// not make them fast: see [`super::choice`].
 pub fn bf16_supported() -> bool {
-    cpu_has("avx512_bf16") || cpu_has("amx_bf16")
+    cpu_has(&["avx512_bf16", "amx_bf16"])
 }
 
-/// Whether bf16 is faster than fp32 here. That takes AMX, with which it is four to five times as fast:
-/// with AVX-512's bf16 instructions alone, OpenVINO needs 1.7 times the CPU time of fp32 for an image.
-pub fn bf16_preferred() -> bool {
-    cpu_has("amx_bf16")
+/// Whether this CPU multiplies 8-bit integers in vectors, without which [`Precision::Int8`] is slower than fp32.
+pub fn int8_supported() -> bool {
+    cpu_has(&["avx512_vnni", "avx_vnni"])
 }
 
-/// The standard library's detection does not know AMX yet. The file exists on Linux only, like the
-/// builds of ONNX Runtime with OpenVINO that [`Device::OpenVino`] needs.
-fn cpu_has(flag: &str) -> bool {
+/// Whether the CPU has one of these. The standard library's detection does not know AMX yet. The file exists on Linux
+/// only, like the builds of ONNX Runtime with OpenVINO that [`Device::OpenVino`] needs.
+fn cpu_has(any: &[&str]) -> bool {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     cpus.lines()
         .find(|line| line.starts_with("flags"))
-        .is_some_and(|flags| flags.split(' ').any(|word| word == flag))
+        .is_some_and(|flags| flags.split(' ').any(|word| any.contains(&word)))
 }
 
 pub(super) fn check_available(device: Device, precision: Precision) -> Result<(), EngineError> {
@@ -87,13 +90,17 @@ pub(super) fn check_available(device: Device, precision: Precision) -> Result<()
             device.as_str()
         )));
     }
-    match (device, precision) {
-        (Device::Cpu, Precision::Bf16) => Err(EngineError::Device(
-            "precision bf16 needs device openvino; device cpu computes in fp32".to_owned(),
-        )),
-        (Device::OpenVino, Precision::Bf16) if !bf16_supported() => Err(EngineError::Device(
-            "precision bf16: this CPU has neither AVX-512's nor AMX's bf16 instructions".to_owned(),
-        )),
-        _ => Ok(()),
-    }
+    let problem = match (device, precision) {
+        (Device::Cpu, Precision::Bf16 | Precision::Int8) => {
+            "needs device openvino; device cpu computes in fp32"
+        }
+        (Device::OpenVino, Precision::Bf16) if !bf16_supported() => {
+            "this CPU has neither AVX-512's nor AMX's bf16 instructions"
+        }
+        (Device::OpenVino, Precision::Int8) if !int8_supported() => {
+            "this CPU has neither AVX-512's nor AVX's VNNI instructions"
+        }
+        _ => return Ok(()),
+    };
+    Err(EngineError::Device(format!("precision {}: {problem}", precision.as_str())))
 }

@@ -3,7 +3,9 @@
 //! It knows nothing of requests, queues or time: a batch goes in, embeddings come out.
 //! [`onnx`] is the engine that serves; [`synthetic`] stands in for it in tests and load models.
 
+pub mod choice;
 pub mod device;
+pub mod fidelity;
 pub mod onnx;
 mod runtime;
 mod session;
@@ -61,7 +63,7 @@ pub struct Description {
     pub device: String,
     /// Library and version, such as `onnxruntime 1.24.1 (OpenVINO)`.
     pub engine: String,
-    /// `fp32` or `bf16`.
+    /// `fp32`, `bf16` or `int8`.
     pub precision: String,
 }
 

@@ -12,7 +12,7 @@ use ort::value::{DynValue, Tensor};
 use super::EngineError;
 use super::device::Precision;
 use super::runtime::{Runtime, runtime};
-use crate::model::graph::Graph;
+use crate::model::graph::{Graph, Values, int8};
 
 /// Where ONNX Runtime looks for files of weights when the graph is not a file itself.
 const WEIGHTS_DIRECTORY: &str = "session.model_external_initializers_file_folder_path";
@@ -38,8 +38,11 @@ impl Encoder {
             .weights
             .into_iter()
             .map(|weight| {
-                let tensor = Tensor::from_array((weight.shape, weight.values))?;
-                Ok((weight.name, Arc::new(tensor.into_dyn())))
+                let tensor = match weight.values {
+                    Values::F32(values) => Tensor::from_array((weight.shape, values))?.into_dyn(),
+                    Values::I8(values) => Tensor::from_array((weight.shape, values))?.into_dyn(),
+                };
+                Ok((weight.name, Arc::new(tensor)))
             })
             .collect::<Result<_, EngineError>>()?;
         Ok(Encoder { proto: graph.proto, weights, directory: graph.directory })
@@ -116,12 +119,18 @@ fn cpu_provider() -> ExecutionProviderDispatch {
 }
 
 fn openvino_provider(precision: Precision, threads: NonZeroUsize) -> ExecutionProviderDispatch {
-    let hint = match precision {
-        Precision::Fp32 => "f32",
-        Precision::Bf16 => "bf16",
+    // Group 0 switches OpenVINO's own quantisation off, whatever the weights are.
+    let (hint, group) = match precision {
+        Precision::Fp32 => ("f32", 0),
+        Precision::Bf16 => ("bf16", 0),
+        Precision::Int8 => ("f32", int8::GROUP),
     };
     let config = serde_json::json!({
-        "CPU": { "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads.to_string() }
+        "CPU": {
+            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_NUM_THREADS": threads.to_string(),
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": group.to_string(),
+        }
     });
     ep::OpenVINO::default()
         .with_device_type("CPU")

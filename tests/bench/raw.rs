@@ -156,6 +156,6 @@ fn embedded(flags: &[&str]) -> OpenEngine {
         panic!("the flags are right")
     };
     let config = Config::from_flags(&flags).expect("the configuration is right");
-    let mut served = app::load(&config).expect("the model loads");
+    let mut served = app::load::load(&config).expect("the model loads");
     served.engines.remove(0)
 }

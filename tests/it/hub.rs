@@ -188,7 +188,7 @@ async fn a_model_is_pulled_once_and_served() {
     let config = Config { model: ModelSource::Hub(repository(), access), ..config(&[]) };
     let served = tokio::task::spawn_blocking({
         let config = config.clone();
-        move || app::load(&config).unwrap()
+        move || app::load::load(&config).unwrap()
     });
     let mut server = Server::listen(&config, served.await.unwrap()).await;
     server.running.ready().await.unwrap();

@@ -29,7 +29,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         &["app", "cli", "clip", "clock", "config", "engine", "grpc", "modality", "shutdown", "telemetry"],
     ),
     // Plain structs owned by the modules they configure.
-    ("config", &["cli", "clip", "grpc", "model", "pipeline", "scheduler"]),
+    ("config", &["cli", "clip", "engine", "grpc", "model", "pipeline", "scheduler"]),
     // The generated client alone, and what a download from the hub tells.
     ("cli", &["grpc", "model"]),
     // `clip` for the types of answers, `batcher` and `shutdown` for what health reports,

@@ -10,7 +10,7 @@ use super::onnx::{
     ModelProto, NodeProto, OPSET_VERSION, OperatorSetIdProto, StringStringEntryProto, TensorProto,
     TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
-use super::{Graph, OUTPUT, Weight};
+use super::{Graph, OUTPUT, Values, Weight};
 
 /// The result of a node, a constant or an input, by its name in the graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,19 +49,12 @@ impl Builder {
     /// A tensor that is handed to the runtime beside the protobuf.
     pub(super) fn weight(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> Value {
         assert_eq!(values.len(), shape.iter().product::<usize>(), "{name}: as many values as its shape says");
-        self.graph.initializer.push(TensorProto {
+        self.graph.initializer.push(external(name, shape, ElementType::Float));
+        self.weights.push(Weight {
             name: name.to_owned(),
-            dims: dims(shape),
-            data_type: ElementType::Float.into(),
-            data_location: DataLocation::External.into(),
-            // onnx.proto requires a location; the values are looked up by the tensor's name.
-            external_data: vec![StringStringEntryProto {
-                key: "location".to_owned(),
-                value: "weights".to_owned(),
-            }],
-            ..TensorProto::default()
+            shape: shape.to_vec(),
+            values: Values::F32(values),
         });
-        self.weights.push(Weight { name: name.to_owned(), shape: shape.to_vec(), values });
         Value(name.to_owned())
     }
 
@@ -246,6 +239,22 @@ impl Builder {
     }
 }
 
+/// The initializer of a [`Weight`].
+pub(super) fn external(name: &str, shape: &[usize], element: ElementType) -> TensorProto {
+    TensorProto {
+        name: name.to_owned(),
+        dims: dims(shape),
+        data_type: element.into(),
+        data_location: DataLocation::External.into(),
+        // onnx.proto requires a location; the values are looked up by the tensor's name.
+        external_data: vec![StringStringEntryProto {
+            key: "location".to_owned(),
+            value: "weights".to_owned(),
+        }],
+        ..TensorProto::default()
+    }
+}
+
 fn value_info(name: &str, element: ElementType, shape: &[Dim]) -> ValueInfoProto {
     let dim = shape
         .iter()
@@ -262,7 +271,7 @@ fn dims(shape: &[usize]) -> Vec<i64> {
     shape.iter().map(|&size| size as i64).collect()
 }
 
-fn int(name: &str, value: i64) -> AttributeProto {
+pub(super) fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
 }
 

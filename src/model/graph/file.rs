@@ -7,7 +7,7 @@ use std::path::Path;
 use prost::Message;
 
 use super::onnx::{ModelProto, StringStringEntryProto};
-use super::{Graph, Weight};
+use super::{Graph, Values, Weight};
 
 /// Every weight begins at a multiple of this, so that readers can map it into memory (a page).
 const ALIGNMENT: u64 = 4096;
@@ -23,8 +23,17 @@ impl Graph {
         for Weight { name, values, .. } in &self.weights {
             let start = end.next_multiple_of(ALIGNMENT);
             data.write_all(&vec![0; (start - end) as usize])?;
-            values.iter().try_for_each(|value| data.write_all(&value.to_le_bytes()))?;
-            end = start + 4 * values.len() as u64;
+            let bytes = match values {
+                Values::F32(values) => {
+                    values.iter().try_for_each(|value| data.write_all(&value.to_le_bytes()))?;
+                    4 * values.len()
+                }
+                Values::I8(values) => {
+                    values.iter().try_for_each(|value| data.write_all(&value.to_le_bytes()))?;
+                    values.len()
+                }
+            };
+            end = start + bytes as u64;
             let tensor = initializers.iter_mut().find(|tensor| tensor.name == *name);
             tensor.expect("every weight has its initializer").external_data = [
                 ("location", data_name.clone()),

@@ -14,7 +14,9 @@
 mod builder;
 mod file;
 pub(super) mod image;
+pub mod int8;
 pub(super) mod onnx;
+pub mod probe;
 pub(super) mod ready_made;
 #[cfg(test)]
 mod tests;
@@ -41,12 +43,28 @@ pub struct Graph {
 }
 
 /// A tensor of an encoder, in row-major order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Weight {
     pub name: String,
     pub shape: Vec<usize>,
     /// As many as the product of `shape`.
-    pub values: Vec<f32>,
+    pub values: Values,
+}
+
+/// The numbers of a tensor.
+#[derive(Clone, Debug)]
+pub enum Values {
+    F32(Vec<f32>),
+    I8(Vec<i8>),
+}
+
+impl Values {
+    pub fn len(&self) -> usize {
+        match self {
+            Values::F32(values) => values.len(),
+            Values::I8(values) => values.len(),
+        }
+    }
 }
 
 /// Name of the image encoder's input.

@@ -105,6 +105,7 @@ pub(in crate::model) enum ElementType {
     Undefined = 0,
     Float = 1,
     Uint8 = 2,
+    Int8 = 3,
     Int32 = 6,
     Int64 = 7,
     Float16 = 10,

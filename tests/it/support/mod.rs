@@ -42,7 +42,7 @@ impl Server {
     /// Serves the embedded model, and waits until it is warm.
     pub(crate) async fn start(flags: &[&str]) -> Server {
         let config = config(flags);
-        let served = app::load(&config).unwrap();
+        let served = app::load::load(&config).unwrap();
         let server = Server::listen(&config, served).await;
         server.running.ready().await.unwrap();
         server
@@ -83,7 +83,7 @@ pub(crate) fn synthetic(engines: Vec<OpenEngine>) -> Served {
     let model = Model::builtin().unwrap();
     Served {
         name: model.name,
-        fingerprint: app::fingerprint(&model.fingerprint, Precision::Fp32),
+        fingerprint: app::load::fingerprint(&model.fingerprint, Precision::Fp32),
         spec: model.spec,
         tokenizer_json: model.tokenizer_json,
         engines,

@@ -1,6 +1,9 @@
 //! The composition root: makes the parts, connects them, and takes them down in order.
 //!
-//! `serve` and the tests start a server through the same [`start`]; only the engines differ.
+//! `serve` and the tests start a server through the same [`start`]; only the engines differ. [`load`] says where they
+//! come from.
+
+pub mod load;
 
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
@@ -12,23 +15,19 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::batcher::{self, Batcher, OpenEngine, Workers};
-use crate::cli::download::Download;
-use crate::clip::PREPROCESSING_VERSION;
 use crate::clip::classifier::{Coefficient, Logits};
 use crate::clip::image::ImagePreprocessor;
 use crate::clip::spec::ClipSpec;
 use crate::clip::text::TextTokenizer;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::config::report::MemoryLimits;
-use crate::config::{Config, DeviceChoice, ModelSource, PrecisionChoice};
-use crate::engine::device::{Device, Precision, available_devices, bf16_preferred};
-use crate::engine::onnx::OnnxModel;
-use crate::engine::{Description, Engine, EngineError};
+use crate::engine::{Description, EngineError};
 use crate::grpc::{self, ModelCard};
 use crate::http::metrics::MetricsServer;
+use crate::model::ModelError;
 use crate::model::classifiers::{ClassifierFileError, Head, read_classifiers};
-use crate::model::hub::{self, HubError};
-use crate::model::{Model, ModelError};
+use crate::model::hub::HubError;
 use crate::pipeline::classifiers::{self, Source};
 use crate::pipeline::{self, Pipeline};
 use crate::shutdown::Phase;
@@ -37,7 +36,7 @@ use crate::telemetry::metrics::Metrics;
 /// What a server serves, and what runs it.
 pub struct Served {
     pub name: String,
-    /// Of all that an embedding depends on; see [`fingerprint`].
+    /// Of all that an embedding depends on; see [`load::fingerprint`].
     pub fingerprint: String,
     pub spec: ClipSpec,
     pub tokenizer_json: Vec<u8>,
@@ -71,80 +70,6 @@ pub enum StopError {
     GraceExceeded { grace: Duration, left: &'static str },
     #[error("the gRPC server failed: {0}")]
     Serve(String),
-}
-
-/// Reads the model and prepares one engine per worker. Takes seconds; call it off the async runtime.
-pub fn load(config: &Config) -> Result<Served, StartError> {
-    let model = load_model(&config.model)?;
-    let (device, precision) = choose_engine(config)?;
-    let fingerprint = fingerprint(&model.fingerprint, precision);
-    tracing::info!(name = model.name, fingerprint, "model loaded");
-    let onnx = Arc::new(OnnxModel::new(&model.spec, model.image, model.text)?);
-    let threads = config.threads;
-    let open = || -> OpenEngine {
-        let onnx = onnx.clone();
-        Box::new(move || {
-            onnx.open(device, precision, threads).map(|engine| Box::new(engine) as Box<dyn Engine>)
-        })
-    };
-    Ok(Served {
-        name: model.name,
-        fingerprint,
-        spec: model.spec,
-        tokenizer_json: model.tokenizer_json,
-        engines: (0..config.workers.get()).map(|_| open()).collect(),
-    })
-}
-
-/// Reads a model from where the user says it is.
-pub fn load_model(source: &ModelSource) -> Result<Model, StartError> {
-    Ok(match source {
-        ModelSource::Builtin => Model::builtin()?,
-        ModelSource::Directory(directory) => Model::from_dir(directory)?,
-        ModelSource::Hub(repository, access) => {
-            let mut shown = Download::shown();
-            let directory = hub::fetch(repository, access, &mut |event| shown.on(event))?;
-            Model { name: repository.to_string(), ..Model::from_dir(&directory)? }
-        }
-    })
-}
-
-/// What an embedding depends on, in ASCII: the model's files (64 of their 256 bits tell models apart), how
-/// inputs become rows, and the precision.
-pub fn fingerprint(model: &str, precision: Precision) -> String {
-    format!("{}-{PREPROCESSING_VERSION}-{}", &model[..16], precision.as_str())
-}
-
-/// Resolves `auto`, and says what was chosen and why.
-fn choose_engine(config: &Config) -> Result<(Device, Precision), EngineError> {
-    let fast_bf16 = available_devices()?.contains(&Device::OpenVino) && bf16_preferred();
-    let (device, why) = match config.device {
-        DeviceChoice::Cpu => (Device::Cpu, "asked for"),
-        DeviceChoice::OpenVino => (Device::OpenVino, "asked for"),
-        DeviceChoice::Auto if config.precision == PrecisionChoice::Fp32 => {
-            (Device::Cpu, "auto: the default for fp32")
-        }
-        DeviceChoice::Auto if config.precision == PrecisionChoice::Bf16 => {
-            (Device::OpenVino, "auto: only OpenVINO runs bf16")
-        }
-        DeviceChoice::Auto if fast_bf16 => (Device::OpenVino, "auto: the CPU has AMX bf16"),
-        DeviceChoice::Auto => (Device::Cpu, "auto: no AMX bf16, or no OpenVINO provider"),
-    };
-    let precision = match config.precision {
-        PrecisionChoice::Fp32 => Precision::Fp32,
-        PrecisionChoice::Bf16 => Precision::Bf16,
-        PrecisionChoice::Auto if device == Device::OpenVino && bf16_preferred() => Precision::Bf16,
-        PrecisionChoice::Auto => Precision::Fp32,
-    };
-    tracing::info!(
-        ?device,
-        ?precision,
-        workers = config.workers,
-        threads = config.threads,
-        why,
-        "engine chosen"
-    );
-    Ok((device, precision))
 }
 
 /// A server that listens. It is ready once its workers are warm; see [`Running::ready`].

@@ -1,0 +1,92 @@
+//! From a configuration to a model and the engines that run it.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use super::{Served, StartError};
+use crate::batcher::OpenEngine;
+use crate::cli::download::Download;
+use crate::clip::PREPROCESSING_VERSION;
+use crate::clip::spec::ClipSpec;
+use crate::config::{Config, ModelSource};
+use crate::engine::choice::{Choice, choose};
+use crate::engine::device::{Device, Precision};
+use crate::engine::fidelity::{Fidelity, fidelity};
+use crate::engine::onnx::OnnxModel;
+use crate::engine::{Engine, EngineError};
+use crate::model::Model;
+use crate::model::graph::Graph;
+use crate::model::hub;
+
+/// Reads the model and prepares one engine per worker. Takes seconds; call it off the async runtime.
+pub fn load(config: &Config) -> Result<Served, StartError> {
+    let model = load_model(&config.model)?;
+    let Choice { device, precision, why } = choose(config.device, config.precision, config.threads)?;
+    let (workers, threads) = (config.workers, config.threads);
+    tracing::info!(?device, ?precision, workers, threads, why, "engine chosen");
+    let fingerprint = fingerprint(&model.fingerprint, precision);
+    tracing::info!(name = model.name, fingerprint, "model loaded");
+    let onnx = Arc::new(match precision {
+        Precision::Fp32 | Precision::Bf16 => OnnxModel::new(&model.spec, model.image, model.text)?,
+        Precision::Int8 => quantised(&model.spec, model.image, model.text, threads)?,
+    });
+    let open = || -> OpenEngine {
+        let onnx = onnx.clone();
+        Box::new(move || {
+            onnx.open(device, precision, threads).map(|engine| Box::new(engine) as Box<dyn Engine>)
+        })
+    };
+    Ok(Served {
+        name: model.name,
+        fingerprint,
+        spec: model.spec,
+        tokenizer_json: model.tokenizer_json,
+        engines: (0..workers.get()).map(|_| open()).collect(),
+    })
+}
+
+/// `config` with what `auto` leaves open decided, for those who load it several times.
+pub fn settled(config: &Config) -> Result<Config, StartError> {
+    let Choice { device, precision, .. } = choose(config.device, config.precision, config.threads)?;
+    Ok(Config { device: device.into(), precision: precision.into(), ..config.clone() })
+}
+
+/// The model in 8 bits. What that costs is measured and logged, since it depends on the model.
+fn quantised(
+    spec: &ClipSpec,
+    image: Graph,
+    text: Graph,
+    threads: NonZeroUsize,
+) -> Result<OnnxModel, EngineError> {
+    let (Some(image8), Some(text8)) = (image.with_int8_weights(), text.with_int8_weights()) else {
+        let refusal = "precision int8: this model has no matrix that can be quantised: its widths are no multiples \
+                       of 128, or its graphs are ready-made and served as they are";
+        return Err(EngineError::Device(refusal.to_owned()));
+    };
+    let quantised = OnnxModel::new(spec, image8, text8)?;
+    let reference = OnnxModel::new(spec, image, text)?;
+    let mut engine = quantised.open(Device::OpenVino, Precision::Int8, threads)?;
+    let mut reference = reference.open(Device::Cpu, Precision::Fp32, threads)?;
+    let Fidelity { images, texts } = fidelity(spec, &mut reference, &mut engine)?;
+    tracing::info!(%images, %texts, "cosine of int8 to fp32, over made-up inputs");
+    Ok(quantised)
+}
+
+/// Reads a model from where the user says it is.
+pub fn load_model(source: &ModelSource) -> Result<Model, StartError> {
+    Ok(match source {
+        ModelSource::Builtin => Model::builtin()?,
+        ModelSource::Directory(directory) => Model::from_dir(directory)?,
+        ModelSource::Hub(repository, access) => {
+            let mut shown = Download::shown();
+            let directory = hub::fetch(repository, access, &mut |event| shown.on(event))?;
+            Model { name: repository.to_string(), ..Model::from_dir(&directory)? }
+        }
+    })
+}
+
+/// What an embedding depends on, in ASCII: the model's files (64 of their 256 bits tell models apart), how
+/// inputs become rows, and the precision.
+pub fn fingerprint(model: &str, precision: Precision) -> String {
+    format!("{}-{PREPROCESSING_VERSION}-{}", &model[..16], precision.as_str())
+}
