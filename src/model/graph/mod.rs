@@ -58,15 +58,6 @@ pub enum Values {
     I8(Vec<i8>),
 }
 
-impl Values {
-    pub fn len(&self) -> usize {
-        match self {
-            Values::F32(values) => values.len(),
-            Values::I8(values) => values.len(),
-        }
-    }
-}
-
 /// Name of the image encoder's input.
 pub const IMAGE_INPUT: &str = "image";
 /// Name of the text encoder's input.
