@@ -3,7 +3,8 @@
 //! First the ceiling: the engine and the preprocessing by themselves, in this process, which gives their memory
 //! back before the server starts. Then the server, a process of its own or one that runs already: for each
 //! workload one load after the other, closed loops to find its best rate and open loops at shares of it. At last
-//! the report: a table, and on demand a JSON file and an HTML page.
+//! the report: a table, and on demand a JSON file and an HTML page. A [`scenario`] instead compares several servers, or
+//! several kinds of requests, in turns.
 //!
 //! It is a client like any other. Whatever it does has an end: loads by time and count, requests by their
 //! deadline, requests in flight by a number per connection, and a server that it started by its own.
@@ -17,6 +18,7 @@ mod plan;
 mod progress;
 mod recommend;
 mod report;
+mod scenario;
 mod scrape;
 mod server;
 mod tally;
@@ -25,6 +27,8 @@ mod workload;
 
 use std::io::Write;
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use crate::cli;
 use crate::cli::client::Server;
@@ -74,6 +78,11 @@ pub fn run(flags: &BenchFlags, own: Option<OwnServer>) -> Result<(), Box<dyn std
 
 async fn bench(flags: &BenchFlags, own: Option<OwnServer>) -> Result<(), Error> {
     let progress = Progress::begin();
+    if let Some(file) = &flags.scenario {
+        let comparison = scenario::run(flags, file, &progress).await?;
+        progress.end();
+        return publish(flags, &comparison.text(), &comparison, None);
+    }
     let inputs = Arc::new(Inputs::load(flags)?);
     let trace = plan::trace(flags)?;
     let ceiling = match &own {
@@ -99,7 +108,8 @@ async fn bench(flags: &BenchFlags, own: Option<OwnServer>) -> Result<(), Error> 
     progress.end();
     let recommendation = ceiling.as_ref().and_then(recommend);
     let environment = Environment::new(flags, &model);
-    publish(flags, &Report::new(environment, ceiling, services, recommendation))
+    let report = Report::new(environment, ceiling, services, recommendation);
+    publish(flags, &report::table::text(&report), &report, Some(&report::html::page(&report)))
 }
 
 async fn measure_ceiling(
@@ -127,15 +137,16 @@ async fn connect(flags: &BenchFlags, target: &Target) -> Result<(Generator, GetM
     Ok((generator, first.model))
 }
 
-fn publish(flags: &BenchFlags, report: &Report) -> Result<(), Error> {
+/// `page` is for `--html`.
+fn publish(flags: &BenchFlags, text: &str, report: &impl Serialize, page: Option<&str>) -> Result<(), Error> {
     // A reader that has seen enough, as in `clipd bench | head`, is none to complain to.
-    let _ = std::io::stdout().lock().write_all(report::table::text(report).as_bytes());
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
     if let Some(path) = &flags.json {
         let json = serde_json::to_string_pretty(report).map_err(|error| Error::Other(error.to_string()))?;
         write_file(path, &json)?;
     }
-    if let Some(path) = &flags.html {
-        write_file(path, &report::html::page(report))?;
+    if let Some((path, page)) = flags.html.as_ref().zip(page) {
+        write_file(path, page)?;
     }
     Ok(())
 }

@@ -67,6 +67,12 @@ impl Inputs {
         Ok(Inputs { pictures, texts, labels: flags.labels })
     }
 
+    /// With every text that many times over.
+    pub(super) fn repeated(&self, times: usize) -> Inputs {
+        let texts = self.texts.iter().map(|text| vec![text.as_str(); times].join(" ")).collect();
+        Inputs { pictures: self.pictures.clone(), texts, labels: self.labels }
+    }
+
     /// The different requests of a workload; a load sends them again and again.
     pub(super) fn calls(&self, workload: Workload, model: &GetModelResponse) -> Result<Vec<Call>, Error> {
         let encoded = |bytes: &Bytes| Image { source: Some(Source::Encoded(bytes.clone())) };

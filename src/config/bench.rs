@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum, value_parser};
 use http::Uri;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::flags::{Cli, Command};
@@ -24,6 +24,16 @@ pub struct BenchFlags {
     /// has them, if it runs on this machine; without them no ceiling is measured
     #[arg(last = true, value_name = "SERVE FLAGS")]
     pub serve: Vec<String>,
+
+    /// Compare servers in turns as FILE says, which is TOML; the flags after -- are those of all of them. deploy/bench
+    /// has examples
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["addr", "html", "mode", "rate", "concurrency", "duration", "workload", "warm_up"],
+        help_heading = "Server"
+    )]
+    pub scenario: Option<PathBuf>,
 
     /// What to send, one after the other
     #[arg(
@@ -109,7 +119,7 @@ pub struct BenchFlags {
 }
 
 /// What the requests of a load ask for: one picture or text each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Workload {
     /// Embed of a picture's file
@@ -144,7 +154,7 @@ pub struct OwnServer {
 }
 
 /// Put before the user's: a free port each, and a log that a program can read.
-const SERVE: [&str; 5] =
+pub const SERVE: [&str; 5] =
     ["serve", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--log=info", "--log-format=json"];
 
 impl BenchFlags {
@@ -191,7 +201,7 @@ impl BenchFlags {
 }
 
 /// An hour at most: longer is a mistake.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_secs(3600);
     match humantime::parse_duration(text) {
         Ok(duration) if !duration.is_zero() && duration <= longest => Ok(duration),

@@ -130,6 +130,9 @@ fn openvino_provider(precision: Precision, threads: NonZeroUsize) -> ExecutionPr
             "INFERENCE_PRECISION_HINT": hint,
             "INFERENCE_NUM_THREADS": threads.to_string(),
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": group.to_string(),
+            // Pinned, the threads of two sessions share a core while another is idle: two workers of one thread then
+            // give 6.3 images/s instead of 12.8.
+            "ENABLE_CPU_PINNING": "NO",
         }
     });
     ep::OpenVINO::default()

@@ -173,3 +173,46 @@ async fn what_cannot_be_is_said_before_anything_starts() {
         assert!(ran.stderr.contains(message), "{arguments:?}: {}", ran.stderr);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scenario_compares_its_arms_in_turns() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("scenario.toml");
+    let scenario = r#"
+        title = "one thread, and texts three times as long"
+        rounds = 3
+        concurrency = 2
+        duration = "1h"
+        [[arms]]
+        name = "default"
+        [[arms]]
+        name = "one thread"
+        serve = ["--threads=1"]
+        [[arms]]
+        name = "texts"
+        workload = "texts"
+        [[arms]]
+        name = "long texts"
+        workload = "texts"
+        repeat_texts = 3
+    "#;
+    std::fs::write(&file, scenario).unwrap();
+    let file = file.to_str().unwrap();
+    let ran = bench(&["--scenario", file, "--requests=20", "--", "--device=cpu"]).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let arms = ran.json["arms"].as_array().unwrap();
+    let names: Vec<_> = arms.iter().map(|arm| arm["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["default", "one thread", "texts", "long texts"]);
+    assert!(arms.iter().all(|arm| arm["failed"] == 0 && arm["runs"] == "cpu fp32"), "{}", ran.json);
+    assert_eq!(arms[0]["of_first"]["max"], 1.0);
+    for same in &arms[..3] {
+        assert!(same["fidelity"]["min"].as_f64().unwrap() > 0.9999, "{same}");
+    }
+    assert_eq!(arms[3]["fidelity"], Value::Null, "other requests have nothing to be compared with");
+    // Two servers: the arms with the same flags share one.
+    assert_eq!(ran.stderr.matches("starting the server").count(), 2, "{}", ran.stderr);
+    assert!(ran.stdout.contains("long texts"), "{}", ran.stdout);
+
+    let ran = bench(&["--scenario", file, "--mode=poisson"]).await;
+    assert_eq!(ran.code, Some(64), "{}", ran.stderr);
+}

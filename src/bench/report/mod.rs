@@ -4,6 +4,7 @@
 //! its metrics cannot be read. `schema` is raised when a name changes its meaning or goes.
 
 mod chart;
+pub(super) mod comparison;
 pub(super) mod html;
 pub(super) mod table;
 mod warnings;

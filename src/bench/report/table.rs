@@ -136,7 +136,7 @@ fn batches(service: &Service) -> Option<String> {
 }
 
 /// Columns as wide as their widest cell; the first is on the left, numbers are on the right.
-fn titled(title: &str, rows: &[Vec<String>]) -> String {
+pub(super) fn titled(title: &str, rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
@@ -150,7 +150,7 @@ fn titled(title: &str, rows: &[Vec<String>]) -> String {
     format!("{title}{}", lines.collect::<String>())
 }
 
-fn range(spread: Spread, factor: f64) -> String {
+pub(super) fn range(spread: Spread, factor: f64) -> String {
     let Spread { median, min, max } = spread;
     format!("{} ({}-{})", number(median * factor), number(min * factor), number(max * factor))
 }
@@ -164,7 +164,7 @@ pub(in crate::bench) fn number(value: f64) -> String {
     }
 }
 
-fn dash() -> String {
+pub(super) fn dash() -> String {
     "-".to_owned()
 }
 
