@@ -23,7 +23,10 @@ async fn bench(arguments: &[&str]) -> Ran {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CLIPD_")) {
         command.env_remove(name);
     }
-    command.arg("bench").arg("--json").arg(&json).arg("--html").arg(&html);
+    command.arg("bench").arg("--json").arg(&json);
+    if !arguments.contains(&"--scenario") {
+        command.arg("--html").arg(&html);
+    }
     command.args(arguments).current_dir(fixtures()).stdin(Stdio::null());
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let Output { status, stdout, stderr } = output;
