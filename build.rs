@@ -11,6 +11,8 @@ use std::process::{Command, ExitCode};
 use std::{env, fs};
 
 use prost::Message;
+use prost_types::FileDescriptorSet;
+use prost_types::field_descriptor_proto::Type;
 
 const PROTO: &str = "clip/v1/clip.proto";
 
@@ -40,11 +42,24 @@ fn run() -> Result<(), Box<dyn Error>> {
 /// proto -> message types, service, and the descriptor set that reflection serves.
 fn compile_protocol() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile([PROTO], ["proto"])?;
+    let mut descriptors = protox::compile([PROTO], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    labels_as_bytes(&mut descriptors);
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
+}
+
+/// Gives labels the Rust type `Bytes`. There may be 20,000 in a request, and most requests repeat a set that the
+/// server knows: as bytes they stay slices of the message, where each string would be allocated and checked.
+/// Strings and bytes are the same on the wire; that a new label is UTF-8, the pipeline checks.
+fn labels_as_bytes(descriptors: &mut FileDescriptorSet) {
+    let messages = descriptors.file.iter_mut().flat_map(|file| &mut file.message_type);
+    for field in messages.flat_map(|message| &mut message.field).filter(|field| field.name() == "labels") {
+        if field.r#type() == Type::String {
+            field.set_type(Type::Bytes);
+        }
+    }
 }
 
 /// One wheel of the Python package index that carries ONNX Runtime's shared library.

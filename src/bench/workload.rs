@@ -93,7 +93,8 @@ impl Inputs {
                 rows.map(|pixels| embed(Content::Image(image(pixels)))).collect()
             }
             Workload::Classify => {
-                let labels = words::labels(self.labels as usize);
+                let labels: Vec<Bytes> =
+                    words::labels(self.labels as usize).into_iter().map(Bytes::from).collect();
                 let classify = |bytes: &Bytes| ClassifyRequest {
                     images: vec![encoded(bytes)],
                     labels: labels.clone(),

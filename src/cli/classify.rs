@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::client::{Backoff, Server};
@@ -75,7 +76,7 @@ impl Question {
             MAX_IMAGES.min(limits.inputs as usize).min(limits.predictions as usize / per_image.max(1)).max(1);
         let request = ClassifyRequest {
             images: Vec::new(),
-            labels,
+            labels: labels.into_iter().map(Bytes::from).collect(),
             templates,
             top_k: flags.top_k,
             classifier: flags.classifier.clone().unwrap_or_default(),
@@ -188,12 +189,15 @@ const MAX_LABEL_WIDTH: usize = 40;
 const UNKNOWN_LABEL_WIDTH: usize = 24;
 
 impl Report {
-    fn new(format: Format, inputs: &[Input], labels: &[String]) -> Report {
+    fn new(format: Format, inputs: &[Input], labels: &[Bytes]) -> Report {
         let names: Vec<String> = inputs.iter().map(|input| output::printable(&input.name())).collect();
         let image_width = output::widest(names.iter().map(String::as_str).chain(["IMAGE"]));
         let label_width = match labels {
             [] => UNKNOWN_LABEL_WIDTH,
-            labels => output::widest(labels.iter().map(String::as_str).chain(["LABEL"])).min(MAX_LABEL_WIDTH),
+            labels => {
+                let labels = labels.iter().filter_map(|label| std::str::from_utf8(label).ok());
+                output::widest(labels.chain(["LABEL"])).min(MAX_LABEL_WIDTH)
+            }
         };
         let lines = match format {
             Format::Json => Lines::new(),

@@ -65,6 +65,10 @@ pub enum ClassifierError {
     NoDirection { label: String },
 }
 
+/// Embeddings that are compared in one pass over the matrix, which may be far larger than the caches of a CPU.
+/// Eight embeddings of 512 numbers fill half of the smallest one, and a row of the matrix is there too.
+const TOGETHER: usize = 8;
+
 impl Classifier {
     /// Builds zero-shot rows as open_clip's `build_zero_shot_classifier` does: each prompt's
     /// embedding is normalised, a label's row is the mean over its templates, normalised again.
@@ -148,11 +152,18 @@ impl Classifier {
         &self.labels
     }
 
-    /// The `top_k` best labels (all without it), best first; equal scores in label order.
+    /// For each embedding the `top_k` best labels (all without it), best first; equal scores in label order.
     ///
-    /// `embedding` is a unit vector. Panics if its length is not the model's.
-    pub fn classify(&self, embedding: &[f32], top_k: Option<NonZeroUsize>) -> Vec<Prediction> {
-        let similarities = dots(&self.matrix, embedding);
+    /// `embeddings` are unit vectors. Panics if the length of one is not the model's.
+    pub fn classify(&self, embeddings: &[Vec<f32>], top_k: Option<NonZeroUsize>) -> Vec<Vec<Prediction>> {
+        embeddings
+            .chunks(TOGETHER)
+            .flat_map(|together| dots(&self.matrix, together))
+            .map(|similarities| self.best(&similarities, top_k))
+            .collect()
+    }
+
+    fn best(&self, similarities: &[f32], top_k: Option<NonZeroUsize>) -> Vec<Prediction> {
         assert_eq!(similarities.len(), self.labels.len(), "an embedding has the model's length");
         let logits: Vec<f32> = similarities
             .iter()

@@ -130,7 +130,7 @@ pub(super) fn classify_request(request: proto::ClassifyRequest) -> Result<Classi
     })
 }
 
-fn labels(classifier: String, labels: Vec<String>, templates: Vec<String>) -> Result<Labels, Error> {
+fn labels(classifier: String, labels: Vec<Bytes>, templates: Vec<String>) -> Result<Labels, Error> {
     if classifier.is_empty() {
         return Ok(Labels::Listed { labels, templates });
     }
@@ -253,4 +253,28 @@ fn wire_timing(timing: Timing) -> proto::Timing {
 /// Durations here are shorter than the 292 billion years that the wire can say.
 pub(super) fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration::try_from(duration).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    /// The buffer of a message is one piece, and its parts are what the decoders get.
+    #[test]
+    fn contents_are_slices_of_the_message() {
+        let encoded = proto::Image { source: Some(proto::image::Source::Encoded(vec![7; 1000].into())) };
+        let request = proto::ClassifyRequest {
+            images: vec![encoded],
+            labels: vec![Bytes::from_static(b"a label")],
+            ..proto::ClassifyRequest::default()
+        };
+        let message = Bytes::from(request.encode_to_vec());
+        let within = |part: &Bytes| message.as_ptr_range().contains(&part.as_ptr());
+        let request = classify_request(proto::ClassifyRequest::decode(message.clone()).unwrap()).unwrap();
+        let [ImageSource::Encoded(image)] = &request.images[..] else { panic!("{request:?}") };
+        let Labels::Listed { labels, .. } = &request.labels else { panic!("{request:?}") };
+        assert!(within(image) && within(&labels[0]));
+    }
 }

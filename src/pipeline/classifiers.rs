@@ -1,16 +1,17 @@
 //! What images are compared with: labels of the request, or a classifier that the server has by name.
 //!
-//! Checks label sets, and keeps the named classifiers: label sets, embedded when they are first needed or in
+//! Finds label sets in the cache or checks them, and keeps the named classifiers: label sets, embedded when they are first needed or in
 //! the background, and trained linear heads, which need no embedding.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::error::{Error, InputError};
-use super::labels::LabelSet;
+use super::label_set::{LabelSet, Listed, check_labels, utf8};
 use super::{Pipeline, check_limit};
 use crate::clip::classifier::Classifier;
 use crate::clip::prompt::PromptTemplate;
@@ -19,7 +20,8 @@ use crate::clip::prompt::PromptTemplate;
 #[derive(Clone, Debug)]
 pub enum Labels {
     Listed {
-        labels: Vec<String>,
+        /// Texts as they came: that they are UTF-8 is checked with the rest.
+        labels: Vec<Bytes>,
         /// Empty: the default template.
         templates: Vec<String>,
     },
@@ -57,8 +59,10 @@ pub(super) struct NamedClassifier {
     classifier: OnceCell<Arc<Classifier>>,
 }
 
-/// Checked labels whose embeddings may still be missing.
+/// What a request asks for, once it is checked.
 pub(super) enum Chosen<'a> {
+    Cached(Arc<Classifier>),
+    /// Some embeddings may be missing.
     Listed(LabelSet),
     Named(&'a NamedClassifier),
 }
@@ -69,11 +73,11 @@ impl Pipeline {
         let Description { name, labels, source, top_k } = description;
         let named = match source {
             Source::Prompts { templates } => {
-                let set = self.label_set(labels, &templates)?;
+                let set = LabelSet::new(labels, self.templates(&templates)?, &self.limits)?;
                 NamedClassifier { top_k, set: Some(set), classifier: OnceCell::new() }
             }
             Source::Head { weights, biases } => {
-                self.check_labels(&labels, &[])?;
+                check_labels(&labels, &self.limits)?;
                 let classifier = Classifier::from_head(labels.into(), self.embed_dim, weights, biases)
                     .map_err(|error| Error::Invalid(InputError::new("head", error)))?;
                 NamedClassifier {
@@ -104,9 +108,9 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn choose(&self, labels: Labels) -> Result<Chosen<'_>, Error> {
+    pub(super) async fn choose(&self, labels: Labels) -> Result<Chosen<'_>, Error> {
         match labels {
-            Labels::Listed { labels, templates } => Ok(Chosen::Listed(self.label_set(labels, &templates)?)),
+            Labels::Listed { labels, templates } => self.listed(labels, &templates).await,
             Labels::Named(name) => {
                 let named = self.named.get(&name);
                 named.map(Chosen::Named).ok_or(Error::NotFound { classifier: name })
@@ -116,6 +120,7 @@ impl Pipeline {
 
     pub(super) async fn classifier(&self, chosen: Chosen<'_>) -> Result<Arc<Classifier>, Error> {
         match chosen {
+            Chosen::Cached(classifier) => Ok(classifier),
             Chosen::Listed(set) => self.labels.classifier(set).await,
             Chosen::Named(named) => self.named_classifier(named).await,
         }
@@ -131,10 +136,15 @@ impl Pipeline {
         named.classifier.get_or_try_init(make).await.cloned()
     }
 
-    fn label_set(&self, labels: Vec<String>, templates: &[String]) -> Result<LabelSet, Error> {
+    /// Looked up first, since a cached set has been checked. Checking thousands of labels is not for an async thread.
+    async fn listed(&self, labels: Vec<Bytes>, templates: &[String]) -> Result<Chosen<'_>, Error> {
         let templates = self.templates(templates)?;
-        self.check_labels(&labels, &templates)?;
-        Ok(LabelSet { labels: labels.into(), templates })
+        if let Some(cached) = self.labels.listed(&Listed { labels: &labels, templates: &templates }).await {
+            return Ok(Chosen::Cached(cached));
+        }
+        let limits = self.limits.clone();
+        let set = move || LabelSet::new(utf8(&labels)?, templates, &limits);
+        Ok(Chosen::Listed(self.preprocessor.blocking(set).await??))
     }
 
     fn templates(&self, templates: &[String]) -> Result<Vec<PromptTemplate>, Error> {
@@ -152,46 +162,14 @@ impl Pipeline {
             })
             .collect()
     }
-
-    fn check_labels(&self, labels: &[String], templates: &[PromptTemplate]) -> Result<(), Error> {
-        if labels.is_empty() {
-            return Err(Error::Invalid(InputError::new("labels", "must not be empty")));
-        }
-        check_limit("labels", labels.len(), self.limits.labels)?;
-        check_limit("labels x templates", labels.len().saturating_mul(templates.len()), self.limits.prompts)?;
-        let mut seen = HashMap::with_capacity(labels.len());
-        for (index, label) in labels.iter().enumerate() {
-            let invalid =
-                |message: String| Error::Invalid(InputError::new(format!("labels[{index}]"), message));
-            if label.trim().is_empty() {
-                return Err(invalid("must not be empty".into()));
-            }
-            if label.len() > self.limits.text_bytes {
-                let (bytes, limit) = (label.len(), self.limits.text_bytes);
-                return Err(invalid(format!("{bytes} bytes are more than the limit of {limit}")));
-            }
-            if let Some(first) = seen.insert(label, index) {
-                return Err(invalid(format!("is the same as labels[{first}]")));
-            }
-        }
-        self.check_prompt_bytes(labels, templates)
-    }
-
-    /// A template of many `{}` could make prompts far larger than anything that was sent.
-    fn check_prompt_bytes(&self, labels: &[String], templates: &[PromptTemplate]) -> Result<(), Error> {
-        let longest = labels.iter().map(String::len).max().unwrap_or(0);
-        templates.iter().enumerate().try_for_each(|(index, template)| {
-            let field = format!("templates[{index}] with its longest label: bytes");
-            check_limit(&field, template.rendered_bytes(longest), self.limits.text_bytes)
-        })
-    }
 }
 
 impl Chosen<'_> {
     pub(super) fn label_count(&self) -> usize {
         match self {
-            Chosen::Listed(set) => set.labels.len(),
-            Chosen::Named(NamedClassifier { set: Some(set), .. }) => set.labels.len(),
+            Chosen::Cached(classifier) => classifier.labels().len(),
+            Chosen::Listed(set) => set.labels().len(),
+            Chosen::Named(NamedClassifier { set: Some(set), .. }) => set.labels().len(),
             Chosen::Named(named) => named.classifier.get().map_or(0, |head| head.labels().len()),
         }
     }
@@ -199,7 +177,7 @@ impl Chosen<'_> {
     /// What the request asks for, or else the named classifier's own.
     pub(super) fn top_k(&self, asked: Option<NonZeroUsize>) -> Option<NonZeroUsize> {
         match self {
-            Chosen::Listed(_) => asked,
+            Chosen::Cached(_) | Chosen::Listed(_) => asked,
             Chosen::Named(named) => asked.or(named.top_k),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::classifiers::Labels;
 use super::error::{Error, InputError};
 use super::{Deadline, ImageSource, Pipeline, Timing, check_limit, timing, unit};
-use crate::batcher::Row;
+use crate::batcher::{Embedded, Row};
 use crate::clip::classifier::{Classifier, Prediction};
 use crate::modality::Modality;
 
@@ -26,6 +26,10 @@ pub struct ClassifyResponse {
     pub labels: Arc<[String]>,
     pub timing: Timing,
 }
+
+/// Products of two numbers that an async thread may add up for scores: those of 1,000 labels take some 50 µs, no
+/// longer than other tasks may be made to wait, and less than a change of threads costs on a busy machine.
+const SHORT: usize = 1 << 19;
 
 /// What a stream of images is compared with.
 #[derive(Clone)]
@@ -48,16 +52,18 @@ impl Pipeline {
         deadline: Deadline,
     ) -> Result<ClassifyResponse, Error> {
         self.check_inputs("images", request.images.len())?;
-        let chosen = self.choose(request.labels)?;
-        let top_k = chosen.top_k(request.top_k);
-        self.check_predictions(request.images.len(), chosen.label_count(), top_k)?;
         self.until(deadline, async {
+            let chosen = self.choose(request.labels).await?;
+            let top_k = chosen.top_k(request.top_k);
+            self.check_predictions(request.images.len(), chosen.label_count(), top_k)?;
             self.admissible(Modality::Image, request.images.len(), deadline)?;
             let images = self.embed_images(request.images, deadline);
             let (classifier, images) = tokio::try_join!(self.classifier(chosen), images)?;
-            let (embeddings, timing) = images;
+            let (slots, embeddings, timing) = images;
             let labels = classifier.labels().clone();
-            let results = self.score(classifier, embeddings, top_k).await?;
+            let mut predictions = self.score(classifier, embeddings, top_k).await?.into_iter();
+            let results =
+                slots.into_iter().map(|slot| slot.map(|()| predictions.next().unwrap_or_default())).collect();
             Ok(ClassifyResponse { results, labels, timing })
         })
         .await
@@ -69,7 +75,7 @@ impl Pipeline {
         labels: Labels,
         top_k: Option<NonZeroUsize>,
     ) -> Result<StreamClassifier, Error> {
-        let chosen = self.choose(labels)?;
+        let chosen = self.choose(labels).await?;
         let top_k = chosen.top_k(top_k);
         self.check_predictions(1, chosen.label_count(), top_k)?;
         Ok(StreamClassifier { classifier: self.classifier(chosen).await?, top_k })
@@ -91,8 +97,8 @@ impl Pipeline {
             let timing = timing(preprocess, std::slice::from_ref(&row));
             unit(&mut row.values)?;
             let StreamClassifier { classifier, top_k } = stream;
-            let score = move || classifier.classify(&row.values, top_k);
-            Ok((self.preprocessor.blocking(score).await?, timing))
+            let predictions = self.score(classifier, vec![row.values], top_k).await?.pop();
+            Ok((predictions.unwrap_or_else(|| unreachable!("one embedding has predictions")), timing))
         })
         .await
     }
@@ -107,45 +113,35 @@ impl Pipeline {
         check_limit("images x top_k", images * per_image, self.limits.predictions)
     }
 
-    /// Unit embeddings of the images, in order.
+    /// For each image whether it can be embedded, and the unit embeddings of those that can, in order.
     async fn embed_images(
         &self,
         images: Vec<ImageSource>,
         deadline: Deadline,
-    ) -> Result<(Vec<Result<Vec<f32>, InputError>>, Timing), Error> {
+    ) -> Result<(Vec<Result<(), InputError>>, Vec<Vec<f32>>, Timing), Error> {
         let start = self.clock.now();
         let prepared = self.preprocessor.images(images, |index| format!("images[{index}]")).await;
         let preprocess = self.clock.now().since(start);
         let mut rows = Vec::with_capacity(prepared.len());
-        let slots: Vec<Result<(), InputError>> =
-            prepared.into_iter().map(|image| image.map(|row| rows.push(Row::Image(row)))).collect();
+        let slots = prepared.into_iter().map(|image| image.map(|row| rows.push(Row::Image(row)))).collect();
         let embedded = self.run(rows, deadline).await?;
         let timing = timing(preprocess, &embedded);
-        let mut values = embedded.into_iter().map(|row| row.values);
-        let embeddings = slots
-            .into_iter()
-            .map(|slot| match slot {
-                Ok(()) => {
-                    let mut values = values.next().unwrap_or_default();
-                    unit(&mut values).map(|()| Ok(values))
-                }
-                Err(error) => Ok(Err(error)),
-            })
-            .collect::<Result<_, Error>>()?;
-        Ok((embeddings, timing))
+        let embeddings = embedded.into_iter().map(|Embedded { mut values, .. }| {
+            unit(&mut values)?;
+            Ok(values)
+        });
+        Ok((slots, embeddings.collect::<Result<_, Error>>()?, timing))
     }
 
-    /// Similarity to thousands of labels is milliseconds of work: not for an async thread.
+    /// The predictions of each embedding, in order.
     async fn score(
         &self,
         classifier: Arc<Classifier>,
-        embeddings: Vec<Result<Vec<f32>, InputError>>,
+        embeddings: Vec<Vec<f32>>,
         top_k: Option<NonZeroUsize>,
-    ) -> Result<Vec<Result<Vec<Prediction>, InputError>>, Error> {
-        self.preprocessor
-            .blocking(move || {
-                embeddings.into_iter().map(|embedding| Ok(classifier.classify(&embedding?, top_k))).collect()
-            })
-            .await
+    ) -> Result<Vec<Vec<Prediction>>, Error> {
+        let products = embeddings.len() * classifier.labels().len() * self.embed_dim.get();
+        let score = move || classifier.classify(&embeddings, top_k);
+        if products <= SHORT { Ok(score()) } else { self.preprocessor.blocking(score).await }
     }
 }

@@ -8,35 +8,34 @@
 //! that wait for it, and goes on when they have given up. 1,000 cold labels take seconds on a CPU; tied to
 //! the request that asked, they would expire with it and be repeated for ever.
 
+use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use equivalent::Equivalent;
+use foldhash::fast::RandomState;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use metrics::Counter;
 use moka::future::Cache;
-use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::error::{Error, InputError, RefusalReason};
+use super::label_set::{LabelSet, Listed};
 use super::preprocess::Preprocessor;
 use super::{Deadline, Options, run};
 use crate::batcher::{Handle, Row};
 use crate::class::Class;
 use crate::clip::classifier::{Classifier, Logits};
-use crate::clip::prompt::PromptTemplate;
 use crate::clock::Clock;
 
 /// Parts of a fill that are tokenized or embedded at a time: one runs, the next is ready.
 const PARTS_IN_FLIGHT: usize = 2;
 
-/// SHA-256 over templates and labels.
-type ClassifierKey = [u8; 32];
-
 /// Cheap to clone.
 #[derive(Clone)]
 pub(super) struct LabelCache {
-    classifiers: Cache<ClassifierKey, Arc<Classifier>>,
+    classifiers: Cache<LabelSet, Arc<Classifier>, RandomState>,
     prompts: Cache<Arc<str>, Arc<[f32]>>,
     /// A permit for each prompt of the label sets that are being embedded; abandoned ones count.
     filling: Arc<Semaphore>,
@@ -63,10 +62,10 @@ impl LabelCache {
         LabelCache {
             classifiers: Cache::builder()
                 .max_capacity(half)
-                .weigher(move |_, classifier: &Arc<Classifier>| {
-                    weight(classifier_bytes(classifier, embed_dim))
+                .weigher(move |set: &LabelSet, _: &Arc<Classifier>| {
+                    weight(set.bytes() + set.labels().len() * embed_dim * size_of::<f32>())
                 })
-                .build(),
+                .build_with_hasher(RandomState::default()),
             prompts: Cache::builder()
                 .max_capacity(half)
                 .weigher(|prompt: &Arc<str>, embedding: &Arc<[f32]>| {
@@ -88,11 +87,23 @@ impl LabelCache {
         }
     }
 
+    /// The classifier of what a request lists, if it is cached.
+    pub(super) async fn listed(&self, listed: &Listed<'_>) -> Option<Arc<Classifier>> {
+        self.cached(listed, listed.prompts()).await
+    }
+
+    async fn cached<Q>(&self, set: &Q, prompts: usize) -> Option<Arc<Classifier>>
+    where
+        Q: Equivalent<LabelSet> + Hash + ?Sized,
+    {
+        let classifier = self.classifiers.get(set).await?;
+        self.filler.hits.increment(prompts as u64);
+        Some(classifier)
+    }
+
     /// The classifier of a label set, made if it is not cached. Dropping the future does not stop the making.
     pub(super) async fn classifier(&self, set: LabelSet) -> Result<Arc<Classifier>, Error> {
-        let key = set.key();
-        if let Some(classifier) = self.classifiers.get(&key).await {
-            self.filler.hits.increment(set.prompts() as u64);
+        if let Some(classifier) = self.cached(&set, set.prompts()).await {
             return Ok(classifier);
         }
         let permits = u32::try_from(set.prompts()).unwrap_or(u32::MAX);
@@ -104,48 +115,12 @@ impl LabelCache {
         let this = self.clone();
         let fill = tokio::spawn(async move {
             let _permit = permit;
-            this.classifiers.try_get_with(key, this.filler.fill(&this.prompts, set)).await
+            this.classifiers.try_get_with(set.clone(), this.filler.fill(&this.prompts, set)).await
         });
         match fill.await {
             Ok(result) => result.map_err(|error| (*error).clone()),
             Err(error) => Err(Error::Internal(format!("embedding labels: {error}"))),
         }
-    }
-}
-
-/// Labels and templates, checked. Prompts are numbered label by label, and within a label template by template.
-#[derive(Clone, Debug)]
-pub(super) struct LabelSet {
-    pub(super) labels: Arc<[String]>,
-    /// At least one.
-    pub(super) templates: Vec<PromptTemplate>,
-}
-
-impl LabelSet {
-    fn prompts(&self) -> usize {
-        self.labels.len() * self.templates.len()
-    }
-
-    /// Index of the label that prompt `number` is of.
-    fn label(&self, number: usize) -> usize {
-        number / self.templates.len()
-    }
-
-    fn prompt(&self, number: usize) -> Arc<str> {
-        let template = &self.templates[number % self.templates.len()];
-        Arc::from(template.render(&self.labels[self.label(number)]))
-    }
-
-    /// Lengths are hashed too, so that moving a boundary between labels changes the key.
-    fn key(&self) -> ClassifierKey {
-        let mut hash = Sha256::new();
-        hash.update((self.templates.len() as u64).to_le_bytes());
-        let templates: Vec<String> = self.templates.iter().map(ToString::to_string).collect();
-        for text in templates.iter().chain(&*self.labels) {
-            hash.update((text.len() as u64).to_le_bytes());
-            hash.update(text.as_bytes());
-        }
-        hash.finalize().into()
     }
 }
 
@@ -183,8 +158,8 @@ impl Filler {
             .blocking(move || {
                 let embeddings: Vec<f32> =
                     embeddings.iter().flatten().flat_map(|row| row.iter().copied()).collect();
-                let templates = NonZeroUsize::new(set.templates.len()).unwrap_or(NonZeroUsize::MIN);
-                Classifier::from_prompts(set.labels, templates, embed_dim, &embeddings, logits)
+                let templates = NonZeroUsize::new(set.templates()).unwrap_or(NonZeroUsize::MIN);
+                Classifier::from_prompts(set.labels().clone(), templates, embed_dim, &embeddings, logits)
             })
             .await?
             .map(Arc::new)
@@ -208,10 +183,6 @@ impl Filler {
         let embedded = run(&self.batcher, rows, deadline).await?;
         Ok(embedded.into_iter().map(|row| Arc::from(row.values)).collect())
     }
-}
-
-fn classifier_bytes(classifier: &Classifier, embed_dim: usize) -> usize {
-    classifier.labels().iter().map(|label| label.len() + embed_dim * size_of::<f32>()).sum()
 }
 
 /// A cache weighs entries in 32 bits; an entry of 4 GiB would exceed any sensible capacity anyway.

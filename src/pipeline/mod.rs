@@ -10,6 +10,7 @@ pub mod classifiers;
 pub mod classify;
 pub mod embed;
 pub mod error;
+mod label_set;
 mod labels;
 mod preprocess;
 

@@ -72,10 +72,12 @@ fn scores(labels: usize) {
     let names: Arc<[String]> = (0..labels).map(|label| label.to_string()).collect();
     let logits = Logits { scale: Coefficient::Shared(100.0), bias: Coefficient::Shared(0.0) };
     let classifier = Classifier::from_unit_rows(names, DIM, rows, logits).expect("rows are of length 1");
-    let image = unit();
-    measure(&format!("scores of {labels} labels, the best five"), || {
-        classifier.classify(&image, NonZeroUsize::new(5))
-    });
+    for images in [1, 8] {
+        let embeddings: Vec<Vec<f32>> = (0..images).map(|_| unit()).collect();
+        measure(&format!("scores of {labels} labels for {images}, the best five"), || {
+            classifier.classify(&embeddings, NonZeroUsize::new(5))
+        });
+    }
 }
 
 fn measure<T>(input: &(impl Display + ?Sized), mut run: impl FnMut() -> T) {

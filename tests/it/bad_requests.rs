@@ -95,7 +95,7 @@ async fn a_bad_request_is_refused_whole_and_the_message_names_the_field() {
     let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let classify = |images: usize, labels: &[&str], templates: &[&str]| ClassifyRequest {
         images: vec![picture(0); images],
-        labels: strings(labels),
+        labels: strings(labels).into_iter().map(Into::into).collect(),
         templates: strings(templates),
         ..ClassifyRequest::default()
     };
@@ -103,6 +103,11 @@ async fn a_bad_request_is_refused_whole_and_the_message_names_the_field() {
     let table: Vec<(&str, ClassifyRequest, &str)> = vec![
         ("no images", classify(0, &["a"], &[]), "images: must not be empty"),
         ("too many images", classify(5, &["a"], &[]), "images: 5 are more than the limit of 4"),
+        (
+            "a label that is not UTF-8",
+            ClassifyRequest { labels: vec![b"cat\xff".to_vec().into()], ..classify(1, &[], &[]) },
+            "labels[0]: invalid utf-8 sequence of 1 bytes from index 3",
+        ),
         ("no labels", classify(1, &[], &[]), "labels: must not be empty"),
         (
             "too many labels",

@@ -49,7 +49,7 @@ async fn a_named_label_set_answers_like_the_same_labels_in_the_request() {
     assert_eq!(model.classifiers, ["colours", "things"]);
 
     let listed = ClassifyRequest {
-        labels: WORDS.map(str::to_owned).to_vec(),
+        labels: WORDS.map(Into::into).to_vec(),
         templates: vec!["an emoji of {}".to_owned()],
         classifier: String::new(),
         top_k: 2,
@@ -67,7 +67,7 @@ async fn a_named_label_set_answers_like_the_same_labels_in_the_request() {
 
     let status = server.client.classify(named("nobody", &["cat"])).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound, "{status}");
-    let both = ClassifyRequest { labels: vec!["a".to_owned()], ..named("things", &["cat"]) };
+    let both = ClassifyRequest { labels: vec!["a".into()], ..named("things", &["cat"]) };
     let status = server.client.classify(both).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     assert!(status.message().starts_with("classifier: excludes labels"), "{status}");

@@ -1,6 +1,14 @@
 //! Classify: predictions and the label cache.
 
+use std::time::Duration;
+
+use clipd::batcher::OpenEngine;
+use clipd::clock::Clock;
+use clipd::engine::Engine;
+use clipd::engine::synthetic::{Pace, SyntheticEngine};
 use clipd::grpc::proto::ClassifyRequest;
+use clipd::model::Model;
+use tonic::Code;
 
 use crate::support::scrape::Scrape;
 use crate::support::*;
@@ -10,7 +18,7 @@ const WORDS: [&str; 8] = ["dog", "cat", "pizza", "car", "guitar", "airplane", "u
 fn request(images: &[&str]) -> ClassifyRequest {
     ClassifyRequest {
         images: images.iter().map(|name| image(fixture(&format!("images/{name}.png")))).collect(),
-        labels: WORDS.map(str::to_owned).to_vec(),
+        labels: WORDS.map(Into::into).to_vec(),
         templates: vec!["an emoji of {}".to_owned()],
         ..ClassifyRequest::default()
     }
@@ -77,7 +85,7 @@ async fn a_repeated_label_set_costs_no_text_run() {
     assert_eq!(texts(&server).await, (8.0, 8.0, 8.0), "the same label set");
 
     let mut overlapping = request(&["dog"]);
-    overlapping.labels.push("banana".to_owned());
+    overlapping.labels.push("banana".into());
     server.client.classify(overlapping).await.unwrap();
     assert_eq!(texts(&server).await, (9.0, 16.0, 9.0), "one label is new");
 }
@@ -121,4 +129,49 @@ async fn a_label_set_is_finished_though_its_client_has_gone() {
     server.client.clone().classify(cold).await.unwrap();
     let scrape = Scrape::of(server.running.metrics_address).await;
     assert_eq!(scrape.value("clip_batch_rows_sum{modality=\"text\"}"), 8.0);
+}
+
+/// 20,000 cold labels take longer than their client waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_label_set_is_embedded_once_though_its_first_client_gives_up() {
+    let (server, gate) = Server::gated(&["--max-batch-size=1024", "--max-queue-size=8192"]).await;
+    gate.close();
+    let cold = ClassifyRequest {
+        images: vec![picture(0)],
+        labels: (0..20_000).map(|label| format!("label {label}").into()).collect(),
+        top_k: 1,
+        ..ClassifyRequest::default()
+    };
+    let mut client = server.client.clone();
+    let late = client.classify(with_timeout(cold.clone(), Duration::from_millis(500))).await.unwrap_err();
+    // The server's answer, or the client's own timer where that is faster.
+    assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late}");
+    gate.wait_started(1);
+    gate.open_again();
+
+    let answer = client.classify(cold.clone()).await.unwrap().into_inner();
+    assert_eq!(predictions(&answer.results[0]).len(), 1);
+    client.classify(cold).await.unwrap();
+    let scrape = Scrape::of(server.running.metrics_address).await;
+    assert_eq!(scrape.value("clip_batch_rows_sum{modality=\"text\"}"), 20_000.0);
+    assert_eq!(scrape.value("clip_label_cache_hits_total"), 20_000.0, "the third call");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn label_sets_are_embedded_in_full_batches() {
+    let config = config(&["--max-batch-size=8"]);
+    let pace = Pace { per_batch: Duration::from_millis(5), per_row: Duration::from_micros(10) };
+    let dim = Model::builtin().unwrap().spec.embed_dim;
+    let engine: OpenEngine = Box::new(move || {
+        Ok(Box::new(SyntheticEngine::spinning(dim, Clock::start(), pace)) as Box<dyn Engine>)
+    });
+    let mut server = Server::listen(&config, synthetic(vec![engine])).await;
+    server.running.ready().await.unwrap();
+
+    let labels = (0..50).map(|label| format!("label {}", 10 + label).into()).collect();
+    let request = ClassifyRequest { images: vec![picture(0)], labels, ..ClassifyRequest::default() };
+    server.client.classify(request).await.unwrap();
+    let scrape = Scrape::of(server.running.metrics_address).await;
+    assert_eq!(scrape.value("clip_batch_rows_sum{modality=\"text\"}"), 50.0);
+    assert_eq!(scrape.value("clip_batch_rows_count{modality=\"text\"}"), 7.0, "six of eight, one of two");
 }

@@ -242,7 +242,7 @@ async fn the_deadline_of_a_stream_ends_it() {
 
 fn options(labels: &[&str]) -> StreamClassifyRequest {
     let options = ClassifyOptions {
-        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        labels: labels.iter().map(|label| (*label).to_owned().into()).collect(),
         templates: vec!["an emoji of {}".to_owned()],
         top_k: 1,
         ..ClassifyOptions::default()
@@ -275,7 +275,7 @@ async fn a_stream_of_images_is_classified_like_single_ones() {
 
     let single = ClassifyRequest {
         images: words.iter().map(|word| picture(word)).collect(),
-        labels: words.map(str::to_owned).to_vec(),
+        labels: words.map(Into::into).to_vec(),
         templates: vec!["an emoji of {}".to_owned()],
         top_k: 1,
         ..ClassifyRequest::default()

@@ -19,7 +19,7 @@ struct Accuracy {
 async fn accuracy(vendor: &str) -> Accuracy {
     let mut server = Server::start(&[]).await;
     let labels = String::from_utf8(fixture("zeroshot/labels.txt")).unwrap();
-    let labels: Vec<String> = labels.lines().map(str::to_owned).collect();
+    let labels: Vec<bytes::Bytes> = labels.lines().map(|label| label.to_owned().into()).collect();
     let samples = String::from_utf8(fixture("zeroshot/samples.tsv")).unwrap();
     let samples: Vec<(String, u32)> = samples
         .lines()

@@ -27,7 +27,9 @@ fn at_angles(quarters: &[f32], logits: Logits) -> Classifier {
 #[track_caller]
 fn check(classifier: &Classifier, top_k: Option<usize>, expected: &[(usize, f32, f32)]) {
     let top_k = top_k.map(|k| NonZeroUsize::new(k).unwrap());
-    let actual = classifier.classify(&[1.0, 0.0], top_k);
+    let [actual] = &classifier.classify(&[vec![1.0, 0.0]], top_k)[..] else {
+        panic!("one for each embedding")
+    };
     let indices: Vec<usize> = actual.iter().map(|p| p.index).collect();
     let expected_indices: Vec<usize> = expected.iter().map(|e| e.0).collect();
     assert_eq!(indices, expected_indices);
@@ -47,6 +49,18 @@ fn scores_are_the_softmax_over_all_labels() {
     check(&classifier, Some(1), &best[..1]);
     check(&classifier, Some(2), &best[..2]);
     check(&classifier, Some(9), &best);
+}
+
+/// More than are compared in one pass.
+#[test]
+fn every_embedding_has_predictions_of_its_own() {
+    let classifier = at_angles(&[0.0, 1.0, 2.0], logits(1.0, Coefficient::Shared(0.0)));
+    let at = |quarter: usize| [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]][quarter % 3].to_vec();
+    let embeddings: Vec<Vec<f32>> = (0..2 * TOGETHER + 1).map(at).collect();
+    let best: Vec<usize> =
+        classifier.classify(&embeddings, Some(ONE)).iter().map(|best| best[0].index).collect();
+    assert_eq!(best, (0..embeddings.len()).map(|quarter| quarter % 3).collect::<Vec<_>>());
+    assert!(classifier.classify(&[], None).is_empty());
 }
 
 #[test]

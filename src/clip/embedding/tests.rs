@@ -45,10 +45,13 @@ fn dots_are_the_dots_of_the_rows() {
     for len in [1, 31, 32, 33, 128, 517] {
         // Whole numbers, so that the order of the sums does not matter.
         let number = |index: usize| (index * 7 % 13) as f32 - 6.0;
-        let vector: Vec<f32> = (0..len).map(number).collect();
+        let vectors = [0, 3].map(|first| (first..first + len).map(number).collect::<Vec<f32>>());
         let matrix: Vec<f32> = (0..3 * len).map(|index| number(index + 5)).collect();
-        let expected: Vec<f32> = matrix.chunks_exact(len).map(|row| dot(row, &vector)).collect();
-        assert_eq!(dots(&matrix, &vector), expected, "{len}");
+        let expected = vectors
+            .each_ref()
+            .map(|vector| matrix.chunks_exact(len).map(|row| dot(row, vector)).collect::<Vec<f32>>());
+        assert_eq!(dots(&matrix, &vectors), expected, "{len}");
     }
-    assert_eq!(dots(&[], &[1.0]), [0.0; 0]);
+    assert_eq!(dots(&[], &[vec![1.0]]), [[0.0; 0]]);
+    assert!(dots(&[1.0], &[]).is_empty());
 }
