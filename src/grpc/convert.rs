@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use bytes::Bytes;
+use half::f16;
 use tonic::Code;
 use tonic::metadata::MetadataMap;
 
@@ -22,6 +24,22 @@ pub(super) struct ClassifyOptions {
     pub(super) labels: Labels,
     /// `None`: all labels, or as the named classifier has it.
     pub(super) top_k: Option<NonZeroUsize>,
+}
+
+/// How the numbers of an embedding go over the wire.
+#[derive(Clone, Copy)]
+pub(super) enum EmbeddingFormat {
+    Float32,
+    Float32Bytes,
+    Float16Bytes,
+}
+
+/// What one input of a stream asks for.
+pub(super) struct StreamInput {
+    pub(super) input: Input,
+    pub(super) normalization: Normalization,
+    pub(super) truncate: Truncate,
+    pub(super) format: EmbeddingFormat,
 }
 
 /// Request metadata with the class of a call.
@@ -76,6 +94,16 @@ fn truncate(value: i32) -> Result<Truncate, Error> {
     }
 }
 
+pub(super) fn embedding_format(value: i32) -> Result<EmbeddingFormat, Error> {
+    use proto::EmbeddingFormat as Wire;
+    match Wire::try_from(value) {
+        Ok(Wire::Unspecified | Wire::Float32) => Ok(EmbeddingFormat::Float32),
+        Ok(Wire::Float32Bytes) => Ok(EmbeddingFormat::Float32Bytes),
+        Ok(Wire::Float16Bytes) => Ok(EmbeddingFormat::Float16Bytes),
+        Err(error) => Err(unknown("embedding_format", error.0)),
+    }
+}
+
 fn unknown(field: &str, value: i32) -> Error {
     Error::Invalid(InputError::new(field, format!("unknown value {value}")))
 }
@@ -98,25 +126,33 @@ fn image_source(image: proto::Image) -> ImageSource {
     }
 }
 
-pub(super) fn embed_response(response: EmbedResponse) -> proto::EmbedResponse {
+pub(super) fn embed_response(response: EmbedResponse, format: EmbeddingFormat) -> proto::EmbedResponse {
     proto::EmbedResponse {
-        results: response.results.into_iter().map(embed_result).collect(),
+        results: response.results.into_iter().map(|result| embed_result(result, format)).collect(),
         timing: Some(wire_timing(response.timing)),
     }
 }
 
-fn embed_result(result: Result<Embedding, InputError>) -> proto::EmbedResult {
+fn embed_result(result: Result<Embedding, InputError>, format: EmbeddingFormat) -> proto::EmbedResult {
     use proto::embed_result::Result as Wire;
     let result = match result {
-        Ok(embedding) => Wire::Embedding(wire_embedding(embedding)),
+        Ok(embedding) => Wire::Embedding(wire_embedding(embedding, format)),
         Err(error) => Wire::Error(input_error(error)),
     };
     proto::EmbedResult { result: Some(result) }
 }
 
-fn wire_embedding(Embedding { values, text }: Embedding) -> proto::Embedding {
+fn wire_embedding(Embedding { values, text }: Embedding, format: EmbeddingFormat) -> proto::Embedding {
+    let (values, packed) = match format {
+        EmbeddingFormat::Float32 => (values, Bytes::new()),
+        EmbeddingFormat::Float32Bytes => (Vec::new(), values.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        EmbeddingFormat::Float16Bytes => {
+            (Vec::new(), values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect())
+        }
+    };
     proto::Embedding {
         values,
+        packed,
         tokens: text.map_or(0, |text| text.tokens),
         truncated: text.is_some_and(|text| text.truncated),
     }
@@ -169,20 +205,24 @@ fn prediction(prediction: &Prediction, labels: &[String]) -> proto::Prediction {
     }
 }
 
-pub(super) fn stream_input(
-    message: proto::StreamEmbedRequest,
-) -> Result<(Input, Normalization, Truncate), Error> {
-    let input = message.input.map_or(Input::Missing, input);
-    Ok((input, normalization(message.normalization)?, truncate(message.truncate)?))
+pub(super) fn stream_input(message: proto::StreamEmbedRequest) -> Result<StreamInput, Error> {
+    Ok(StreamInput {
+        input: message.input.map_or(Input::Missing, input),
+        normalization: normalization(message.normalization)?,
+        truncate: truncate(message.truncate)?,
+        format: embedding_format(message.embedding_format)?,
+    })
 }
 
 pub(super) fn stream_embed_response(
     tag: u64,
-    result: Result<(Embedding, Timing), Error>,
+    result: Result<(Embedding, EmbeddingFormat, Timing), Error>,
 ) -> proto::StreamEmbedResponse {
     use proto::stream_embed_response::Result as Wire;
     let (result, timing) = match result {
-        Ok((embedding, timing)) => (Wire::Embedding(wire_embedding(embedding)), Some(wire_timing(timing))),
+        Ok((embedding, format, timing)) => {
+            (Wire::Embedding(wire_embedding(embedding, format)), Some(wire_timing(timing)))
+        }
         Err(error) => (Wire::Error(stream_error(error)), None),
     };
     proto::StreamEmbedResponse { tag, result: Some(result), timing }

@@ -8,7 +8,7 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::admission::StreamEnd;
-use super::convert;
+use super::convert::{self, StreamInput};
 use super::proto;
 use super::proto::clip_service_server::ClipService;
 use super::status;
@@ -51,9 +51,11 @@ impl ClipService for Clip {
         request: Request<proto::EmbedRequest>,
     ) -> Result<Response<proto::EmbedResponse>, Status> {
         let deadline = deadline(&request, request.get_ref().class)?;
-        let request = convert::embed_request(request.into_inner()).map_err(status::from_error)?;
+        let request = request.into_inner();
+        let format = convert::embedding_format(request.embedding_format).map_err(status::from_error)?;
+        let request = convert::embed_request(request).map_err(status::from_error)?;
         let response = self.pipeline.embed(request, deadline).await.map_err(status::from_error)?;
-        Ok(self.computed(convert::embed_response(response)))
+        Ok(self.computed(convert::embed_response(response, format)))
     }
 
     async fn classify(
@@ -179,8 +181,10 @@ impl AsyncProcess<proto::StreamEmbedRequest, proto::StreamEmbedResponse> for Emb
         let pipeline = self.pipeline.clone();
         Ok(async move {
             let result = async {
-                let (input, normalization, truncate) = convert::stream_input(message)?;
-                pipeline.embed_one(input, normalization, truncate, deadline).await
+                let StreamInput { input, normalization, truncate, format } = convert::stream_input(message)?;
+                let (embedding, timing) =
+                    pipeline.embed_one(input, normalization, truncate, deadline).await?;
+                Ok((embedding, format, timing))
             };
             convert::stream_embed_response(tag, result.await)
         })

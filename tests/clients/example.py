@@ -3,6 +3,7 @@
 import sys
 
 import grpc
+import numpy as np
 from clip.v1 import clip_pb2 as pb
 from clip.v1.clip_pb2_grpc import ClipServiceStub
 
@@ -11,7 +12,9 @@ with open(path, "rb") as file:
     image = pb.Image(encoded=file.read())
 
 with grpc.insecure_channel(address) as channel:
-    request = pb.EmbedRequest(inputs=[pb.Input(image=image), pb.Input(text=text)])
+    inputs = [pb.Input(image=image), pb.Input(text=text)]
+    # Bytes become an array at once, where `values` would be a list of Python's floats.
+    request = pb.EmbedRequest(inputs=inputs, embedding_format=pb.EMBEDDING_FORMAT_FLOAT32_BYTES)
     results = ClipServiceStub(channel).Embed(request, timeout=10).results
 
 for result in results:
@@ -19,5 +22,5 @@ for result in results:
         sys.exit(f"{result.error.field}: {result.error.message}")
 
 # Embeddings have unit length, so their dot product is the cosine.
-a, b = (result.embedding.values for result in results)
-print(f"{sum(x * y for x, y in zip(a, b)):.3f}")
+a, b = (np.frombuffer(result.embedding.packed, "<f4") for result in results)
+print(f"{a @ b:.3f}")

@@ -6,6 +6,7 @@ import time
 import zlib
 
 import grpc
+import numpy as np
 import pytest
 from clip.v1 import clip_pb2 as pb
 
@@ -98,6 +99,18 @@ def test_without_normalization_only_the_length_differs(clip):
     assert cosine(unit.embedding.values, raw.embedding.values) > 0.999
 
 
+def test_packed_embeddings_are_arrays_without_a_copy(clip):
+    [floats] = embed(clip, "a red car")
+    values = np.array(floats.embedding.values, np.float32)
+
+    [packed] = embed(clip, "a red car", embedding_format=pb.EMBEDDING_FORMAT_FLOAT32_BYTES)
+    assert not packed.embedding.values
+    assert np.array_equal(np.frombuffer(packed.embedding.packed, "<f4"), values)
+
+    [half] = embed(clip, "a red car", embedding_format=pb.EMBEDDING_FORMAT_FLOAT16_BYTES)
+    assert np.array_equal(np.frombuffer(half.embedding.packed, "<f2"), values.astype(np.float16))
+
+
 def test_a_long_text_is_cut_or_refused_as_asked(clip):
     context_length = clip.GetModel(pb.GetModelRequest(), timeout=TIMEOUT).context_length
     text = "cat " * context_length
@@ -173,6 +186,7 @@ SOME_IMAGE = pb.Image(encoded=b"never looked at")
         (pb.EmbedRequest(inputs=[pb.Input(text="a")] * 257), "inputs"),
         (pb.EmbedRequest(inputs=[pb.Input(text="a")], normalization=9), "normalization"),
         (pb.EmbedRequest(inputs=[pb.Input(text="a")], truncate=9), "truncate"),
+        (pb.EmbedRequest(inputs=[pb.Input(text="a")], embedding_format=4), "embedding_format"),
         (pb.ClassifyRequest(labels=["a"]), "images"),
         (pb.ClassifyRequest(images=[SOME_IMAGE]), "labels"),
         (pb.ClassifyRequest(images=[SOME_IMAGE], labels=["a", ""]), "labels[1]"),

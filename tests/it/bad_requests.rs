@@ -149,6 +149,11 @@ async fn a_bad_request_is_refused_whole_and_the_message_names_the_field() {
             EmbedRequest { truncate: -1, ..embed_request(vec![text_input("a")]) },
             "truncate: unknown value -1",
         ),
+        (
+            "unknown enum",
+            EmbedRequest { embedding_format: 4, ..embed_request(vec![text_input("a")]) },
+            "embedding_format: unknown value 4",
+        ),
     ];
     for (name, request, says) in table {
         let status = server.client.embed(request).await.expect_err(name);

@@ -1,6 +1,7 @@
 //! Embed, on the embedded model.
 
-use clipd::grpc::proto::{self, GetModelRequest};
+use clipd::grpc::proto::{self, EmbedRequest, EmbeddingFormat, GetModelRequest};
+use half::f16;
 
 use crate::support::*;
 
@@ -99,4 +100,31 @@ async fn get_model_tells_what_runs() {
     assert_eq!((model.device.as_str(), model.precision.as_str()), ("cpu", "fp32"));
     assert!(model.engine.starts_with("onnxruntime 1."), "{}", model.engine);
     assert_eq!(model.limits.unwrap().inputs, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packed_embeddings_are_the_same_numbers() {
+    let mut server = Server::start(&[]).await;
+    let mut in_format = async |format: EmbeddingFormat| {
+        let inputs = vec![text_input("a guitar")];
+        let request = EmbedRequest { embedding_format: format.into(), ..embed_request(inputs) };
+        let response = server.client.embed(request).await.unwrap().into_inner();
+        embedding(&response.results[0]).clone()
+    };
+    let floats = in_format(EmbeddingFormat::Float32).await;
+    assert_eq!(in_format(EmbeddingFormat::Unspecified).await, floats);
+    assert!(floats.packed.is_empty() && floats.tokens > 0);
+
+    let packed = in_format(EmbeddingFormat::Float32Bytes).await;
+    assert!(packed.values.is_empty());
+    assert_eq!(packed.tokens, floats.tokens);
+    let (numbers, rest) = packed.packed.as_chunks();
+    assert_eq!(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect::<Vec<_>>(), floats.values);
+    assert!(rest.is_empty());
+
+    let packed = in_format(EmbeddingFormat::Float16Bytes).await;
+    let (numbers, rest) = packed.packed.as_chunks();
+    let rounded: Vec<f16> = numbers.iter().map(|bytes| f16::from_le_bytes(*bytes)).collect();
+    assert_eq!(rounded, floats.values.iter().map(|value| f16::from_f32(*value)).collect::<Vec<_>>());
+    assert!(rest.is_empty() && packed.values.is_empty());
 }

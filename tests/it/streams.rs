@@ -9,8 +9,8 @@ use clipd::grpc::proto::stream_classify_request::Request as ClassifyMessage;
 use clipd::grpc::proto::stream_classify_response::Result as Classified;
 use clipd::grpc::proto::stream_embed_response::Result as Embedded;
 use clipd::grpc::proto::{
-    ClassifyOptions, ClassifyRequest, Input, StreamClassifyRequest, StreamEmbedRequest, StreamEmbedResponse,
-    TaggedImage,
+    ClassifyOptions, ClassifyRequest, EmbeddingFormat, Input, StreamClassifyRequest, StreamEmbedRequest,
+    StreamEmbedResponse, TaggedImage,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -94,6 +94,27 @@ async fn ten_thousand_inputs_are_answered_once_each_and_memory_stays_flat() {
     assert_eq!(scrape.jobs("completed"), 9900.0);
     assert_eq!(scrape.jobs("rejected"), 0.0);
     assert_eq!(scrape.value("clip_requests_total{method=\"StreamEmbed\",code=\"OK\"}"), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_input_has_the_format_that_it_asks_for() {
+    let server = Server::start(&[]).await;
+    let formats = [EmbeddingFormat::Float32, EmbeddingFormat::Float32Bytes, EmbeddingFormat::Float16Bytes];
+    let mut inputs: Vec<StreamEmbedRequest> = (0..)
+        .zip(formats)
+        .map(|(tag, format)| StreamEmbedRequest { embedding_format: format.into(), ..one(tag) })
+        .collect();
+    inputs.push(StreamEmbedRequest { embedding_format: 9, ..one(3) });
+    let responses = server.client.clone().stream_embed(tokio_stream::iter(inputs)).await.unwrap();
+    let (results, end) = collect(responses.into_inner()).await;
+    assert!(end.is_none(), "{end:?}");
+    let sizes = |tag: u64| match &results[&tag] {
+        Embedded::Embedding(embedding) => (embedding.values.len(), embedding.packed.len()),
+        Embedded::Error(error) => panic!("{error:?}"),
+    };
+    assert_eq!([0, 1, 2].map(sizes), [(128, 0), (0, 512), (0, 256)]);
+    let Embedded::Error(error) = &results[&3] else { panic!("{results:?}") };
+    assert_eq!((error.code, error.field.as_str()), (Code::InvalidArgument as i32, "embedding_format"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
