@@ -1,0 +1,32 @@
+//! Benchmarks of the gRPC edge: `cargo bench --bench edge [-- SECTION...]`
+//!
+//! Sections: `labels` (what Classify with cached labels adds to Embed), `uploads` (large messages from many
+//! clients), `allocations` (of the server, per call). The server has threads of its own, and the client is the thread
+//! that measures: what that thread does not do, the server does.
+//! Every section prints a Markdown table. They are measurements, not tests: nothing fails, and other work on the
+//! machine shows in them.
+
+#![expect(clippy::print_stdout, reason = "a benchmark reports")]
+
+mod allocations;
+mod labels;
+mod server;
+mod uploads;
+
+/// Counts on every thread, for a few nanoseconds each time.
+#[global_allocator]
+static ALLOCATOR: alloc_tracker::Allocator<std::alloc::System> = alloc_tracker::Allocator::system();
+
+fn main() {
+    // cargo adds `--bench`.
+    let chosen: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let sections: [(&str, fn()); 3] =
+        [("labels", labels::added), ("uploads", uploads::rates), ("allocations", allocations::per_call)];
+    for (name, section) in sections {
+        if chosen.is_empty() || chosen.iter().any(|each| each == name) {
+            println!("\n## {name}\n");
+            section();
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A server on threads of its own, and its client on the thread that measures.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser;
+use clipd::app::{self, Served};
+use clipd::batcher::OpenEngine;
+use clipd::config::Config;
+use clipd::config::flags::{Cli, Command};
+use clipd::engine::Engine;
+use clipd::engine::device::Precision;
+use clipd::engine::synthetic::{Gate, SyntheticEngine};
+use clipd::grpc::proto::clip_service_client::ClipServiceClient;
+use clipd::grpc::proto::input::Content;
+use clipd::grpc::proto::{EmbedRequest, Image, Input, RgbImage, image::Source};
+use clipd::model::Model;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use tokio::runtime::{Builder, Runtime};
+use tonic::transport::Channel;
+
+pub(crate) type Client = ClipServiceClient<Channel>;
+
+/// Most embeddings have 512 numbers.
+const DIM: usize = 512;
+
+/// The picture of the embedded model, in pixels.
+const SIDE: u32 = 64;
+
+/// Room for all predictions of 20,000 labels.
+const MAX_RESPONSE: usize = 64 << 20;
+
+pub(crate) struct Server {
+    /// Of the client; it runs only while it is asked.
+    pub(crate) here: Runtime,
+    running: app::Running,
+    /// Dropped last: it runs the server.
+    _threads: Runtime,
+}
+
+impl Server {
+    /// An engine that takes next to no time, so that what is measured is all the rest.
+    pub(crate) fn synthetic(flags: &[&str]) -> Server {
+        let mut model = Model::builtin().expect("it is embedded");
+        model.spec.embed_dim = DIM;
+        let engine: OpenEngine =
+            Box::new(|| Ok(Box::new(SyntheticEngine::gated(DIM, Gate::open())) as Box<dyn Engine>));
+        let served = Served {
+            name: model.name,
+            fingerprint: app::load::fingerprint(&model.fingerprint, Precision::Fp32),
+            spec: model.spec,
+            tokenizer_json: model.tokenizer_json,
+            engines: vec![engine],
+        };
+        Server::start(&config(flags), served)
+    }
+
+    fn start(config: &Config, served: Served) -> Server {
+        let threads = Builder::new_multi_thread().enable_all().build().expect("threads start");
+        let running = threads.block_on(async { app::start(config, served).expect("the server starts") });
+        threads.block_on(running.ready()).expect("the server warms up");
+        let here = Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+        Server { here, running, _threads: threads }
+    }
+
+    /// On a connection of its own.
+    pub(crate) fn client(&self) -> Client {
+        let address = format!("http://{}", self.running.grpc_address);
+        let channel = Channel::from_shared(address).expect("it is an address");
+        let channel = self.here.block_on(channel.connect()).expect("the server listens");
+        Client::new(channel).max_decoding_message_size(MAX_RESPONSE)
+    }
+}
+
+fn config(flags: &[&str]) -> Config {
+    let base = ["clipd", "serve", "--device=cpu", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"];
+    let Ok(Cli { command: Command::Serve(flags), .. }) = Cli::try_parse_from(base.iter().chain(flags)) else {
+        panic!("the flags are right")
+    };
+    Config::from_flags(&flags).expect("the configuration is right")
+}
+
+pub(crate) fn picture() -> Image {
+    rgb(SIDE, SIDE)
+}
+
+pub(crate) fn rgb(width: u32, height: u32) -> Image {
+    let pixels = vec![127; width as usize * height as usize * 3].into();
+    Image { source: Some(Source::Rgb(RgbImage { width, height, pixels })) }
+}
+
+pub(crate) fn embed(content: Content) -> EmbedRequest {
+    EmbedRequest { inputs: vec![Input { content: Some(content) }], ..EmbedRequest::default() }
+}
+
+/// All different, and as short as words.
+pub(crate) fn labels(count: usize) -> Vec<Bytes> {
+    (0..count).map(|label| format!("a label {label}").into()).collect()
+}
+
+/// CPU time that everything but this thread has taken so far.
+pub(crate) fn cpu_of_others() -> Duration {
+    let seconds = |clock| {
+        let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
+        Duration::new(tv_sec as u64, tv_nsec as u32)
+    };
+    seconds(ClockId::ProcessCPUTime) - seconds(ClockId::ThreadCPUTime)
+}
