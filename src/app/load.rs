@@ -59,7 +59,7 @@ fn quantised(
     threads: NonZeroUsize,
 ) -> Result<OnnxModel, EngineError> {
     let (Some(image8), Some(text8)) = (image.with_int8_weights(), text.with_int8_weights()) else {
-        let refusal = "precision int8: this model has no matrix that can be quantised: its widths are no multiples \
+        let refusal = "precision int8 cannot be had: this model has no matrix that can be quantised: its widths are no multiples \
                        of 128, or its graphs are ready-made and served as they are";
         return Err(EngineError::Device(refusal.to_owned()));
     };

@@ -87,11 +87,7 @@ pub fn choose(
     let [first, others @ ..] = candidates.as_slice() else { unreachable!("there is always a candidate") };
     if others.is_empty() {
         let (device, precision) = *first;
-        return Ok(Choice {
-            device,
-            precision,
-            why: "nothing else fits the flags and this machine".to_owned(),
-        });
+        return Ok(Choice { device, precision, why: "asked for, or all that this machine has".to_owned() });
     }
     let times = measure(&candidates, threads)?;
     let (device, precision) = candidates[best(&candidates, &times)];

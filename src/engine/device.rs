@@ -95,12 +95,12 @@ pub(super) fn check_available(device: Device, precision: Precision) -> Result<()
             "needs device openvino; device cpu computes in fp32"
         }
         (Device::OpenVino, Precision::Bf16) if !bf16_supported() => {
-            "this CPU has neither AVX-512's nor AMX's bf16 instructions"
+            "cannot be had: this CPU has neither AVX-512's nor AMX's bf16 instructions"
         }
         (Device::OpenVino, Precision::Int8) if !int8_supported() => {
-            "this CPU has neither AVX-512's nor AVX's VNNI instructions"
+            "cannot be had: this CPU has neither AVX-512's nor AVX's VNNI instructions"
         }
         _ => return Ok(()),
     };
-    Err(EngineError::Device(format!("precision {}: {problem}", precision.as_str())))
+    Err(EngineError::Device(format!("precision {} {problem}", precision.as_str())))
 }

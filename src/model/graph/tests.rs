@@ -51,7 +51,7 @@ fn a_matrix_in_8_bits_is_the_matrix_within_half_a_step() {
     let find = |graph: &Graph, name: &str| {
         graph.weights.iter().find(|weight| weight.name == name).unwrap().values.clone()
     };
-    let name = "visual.transformer.resblocks.0.mlp.c_fc.weight";
+    let name = "visual.transformer.resblocks.0.mlp.c_proj.weight";
     let (Values::F32(floats), Values::I8(integers), Values::F32(scales)) = (
         find(&model.image, name),
         find(&quantised, &format!("{name}.int8")),
