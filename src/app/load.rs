@@ -13,7 +13,7 @@ use crate::engine::choice::{Choice, choose};
 use crate::engine::device::{Device, Precision};
 use crate::engine::fidelity::{Fidelity, fidelity};
 use crate::engine::onnx::OnnxModel;
-use crate::engine::{Engine, EngineError};
+use crate::engine::EngineError;
 use crate::model::Model;
 use crate::model::graph::Graph;
 use crate::model::hub;
@@ -30,11 +30,9 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
         Precision::Fp32 | Precision::Bf16 => OnnxModel::new(&model.spec, model.image, model.text)?,
         Precision::Int8 => quantised(&model.spec, model.image, model.text, threads)?,
     });
-    let open = || -> OpenEngine {
+    let open = || {
         let onnx = onnx.clone();
-        Box::new(move || {
-            onnx.open(device, precision, threads).map(|engine| Box::new(engine) as Box<dyn Engine>)
-        })
+        OpenEngine::new(device.as_str(), move || onnx.open(device, precision, threads))
     };
     Ok(Served {
         name: model.name,

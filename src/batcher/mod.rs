@@ -15,7 +15,6 @@ mod tests;
 mod worker;
 
 use std::future::Future;
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +32,7 @@ use crate::engine::{Description, Engine, EngineError};
 use crate::modality::Modality;
 use crate::scheduler::cost::CostModel;
 use crate::scheduler::outlook::{Arrival, Outlook};
-use crate::scheduler::workers::WorkerCounts;
+use crate::scheduler::workers::{DeviceId, WorkerCounts};
 use crate::scheduler::{Job, JobId, Rejection, Scheduler, Settings};
 use crate::telemetry::metrics::Metrics;
 use outcome::Outcomes;
@@ -41,8 +40,28 @@ use outcome::Outcomes;
 /// Commands on their way to the scheduler thread, which empties the channel before it decides anything.
 const COMMANDS: usize = 1024;
 
-/// Opens the engine of one worker, on that worker's thread.
-pub type OpenEngine = Box<dyn FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send>;
+/// The engine of one worker, opened on that worker's thread.
+pub struct OpenEngine {
+    /// What it runs on, in the words of [`Description::device`]. Workers of one device learn together what a batch
+    /// takes there.
+    pub device: String,
+    open: Box<dyn FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send>,
+}
+
+impl OpenEngine {
+    pub fn new<E: Engine + 'static>(
+        device: impl Into<String>,
+        open: impl FnOnce() -> Result<E, EngineError> + Send + 'static,
+    ) -> OpenEngine {
+        let open = || open().map(|engine| Box::new(engine) as Box<dyn Engine>);
+        OpenEngine { device: device.into(), open: Box::new(open) }
+    }
+
+    /// Called on the thread that runs the engine.
+    pub fn open(self) -> Result<Box<dyn Engine>, EngineError> {
+        (self.open)()
+    }
+}
 
 /// What the batcher needs besides its workers.
 pub struct Options {
@@ -107,7 +126,7 @@ pub enum JobError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workers {
     pub counts: WorkerCounts,
-    /// What the first worker that became ready runs.
+    /// What the first worker that became ready runs, on the devices of all that are.
     pub description: Option<Description>,
     /// Why the last lost worker was lost.
     pub last_error: Option<String>,
@@ -125,8 +144,10 @@ struct Shared {
     next_id: AtomicU64,
     /// Written by the scheduler thread.
     outlook: watch::Sender<Outlook>,
-    /// Written by the scheduler thread.
-    cost: watch::Sender<CostModel>,
+    /// By device; written by the scheduler thread.
+    costs: watch::Sender<Vec<CostModel>>,
+    /// Indexed by `DeviceId`.
+    devices: Vec<String>,
     outcomes: Outcomes,
     metrics: Metrics,
 }
@@ -169,19 +190,19 @@ impl Batcher {
     /// Starts the scheduler thread and one worker thread per entry of `engines`, and returns at once;
     /// jobs are refused as [`Rejection::Starting`] until a worker has warmed up.
     pub fn start(options: Options, engines: Vec<OpenEngine>) -> std::io::Result<Batcher> {
-        let count = NonZeroUsize::new(engines.len())
-            .ok_or_else(|| std::io::Error::other("a batcher needs at least one worker"))?;
-        let scheduler = Scheduler::new(options.settings.clone(), count);
+        let (devices, seats) = seats(&engines);
+        let scheduler = Scheduler::new(options.settings.clone(), &seats);
         let (commands, inbox) = crossbeam_channel::bounded(COMMANDS);
         let shared = Arc::new(Shared {
             clock: options.clock,
             next_id: AtomicU64::new(0),
             outlook: watch::Sender::new(scheduler.outlook()),
-            cost: watch::Sender::new(scheduler.cost().clone()),
+            costs: watch::Sender::new(vec![CostModel::default(); devices.len()]),
+            devices,
             outcomes: Outcomes::new(&options.metrics),
             metrics: options.metrics.clone(),
         });
-        let (reports, report_inbox) = crossbeam_channel::bounded(count.get());
+        let (reports, report_inbox) = crossbeam_channel::bounded(engines.len());
         let mut threads = Vec::new();
         let mut batches = Vec::new();
         for (index, open) in engines.into_iter().enumerate() {
@@ -192,7 +213,7 @@ impl Batcher {
             threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run(open))?);
         }
         let (workers_sender, workers) = watch::channel(Workers::default());
-        let shell = shell::Shell::new(scheduler, shared.clone(), batches, workers_sender);
+        let shell = shell::Shell::new(scheduler, shared.clone(), seats, batches, workers_sender);
         threads.push(
             std::thread::Builder::new()
                 .name("scheduler".into())
@@ -220,6 +241,20 @@ impl Batcher {
             }
         }
     }
+}
+
+/// The devices by name, and for each engine the number of its own.
+fn seats(engines: &[OpenEngine]) -> (Vec<String>, Vec<DeviceId>) {
+    let mut devices: Vec<String> = Vec::new();
+    let seat = |engine: &OpenEngine| {
+        let known = devices.iter().position(|device| *device == engine.device);
+        DeviceId(known.unwrap_or_else(|| {
+            devices.push(engine.device.clone());
+            devices.len() - 1
+        }))
+    };
+    let seats = engines.iter().map(seat).collect();
+    (devices, seats)
 }
 
 impl Handle {
@@ -250,9 +285,9 @@ impl Handle {
         self.shared.outlook.borrow().refusal(self.shared.clock.now(), arrival)
     }
 
-    /// What batches are predicted to take now.
-    pub fn cost(&self) -> CostModel {
-        self.shared.cost.borrow().clone()
+    /// What batches are predicted to take now, by device.
+    pub fn costs(&self) -> Vec<(String, CostModel)> {
+        self.shared.devices.iter().cloned().zip(self.shared.costs.borrow().iter().cloned()).collect()
     }
 
     /// Waits until one row more would fit the queue of `modality`; again a hint.

@@ -11,12 +11,15 @@ use super::worker::{Assignment, Report};
 use super::{Command, JobError, Payload, Shared, Submission, Workers};
 use crate::modality::Modality;
 use crate::scheduler::cost::{CostModel, Measurement};
+use crate::scheduler::workers::{DeviceId, WorkerCounts};
 use crate::scheduler::{Action, Batch, DropReason, Job, JobId, Scheduler};
 use crate::telemetry::metrics::Metrics;
 
 pub(super) struct Shell {
     scheduler: Scheduler,
     pending: HashMap<JobId, Payload>,
+    /// The device of each worker.
+    seats: Vec<DeviceId>,
     /// One channel per worker; `None` once the worker is lost.
     batches: Vec<Option<Sender<Assignment>>>,
     shared: Arc<Shared>,
@@ -24,9 +27,9 @@ pub(super) struct Shell {
     draining: bool,
     metrics: Metrics,
     queue_rows: [Gauge; 2],
-    /// One for each point of the cost model.
-    predicted: Vec<Gauge>,
-    /// The cost model has learned what was not published yet.
+    /// For each device, one for each point of its cost model.
+    predicted: Vec<Vec<Gauge>>,
+    /// Cost models have learned what was not published yet.
     has_learned: bool,
 }
 
@@ -34,6 +37,7 @@ impl Shell {
     pub(super) fn new(
         scheduler: Scheduler,
         shared: Arc<Shared>,
+        seats: Vec<DeviceId>,
         batches: Vec<Sender<Assignment>>,
         workers: watch::Sender<Workers>,
     ) -> Shell {
@@ -41,13 +45,14 @@ impl Shell {
         let shell = Shell {
             scheduler,
             pending: HashMap::new(),
+            seats,
             batches: batches.into_iter().map(Some).collect(),
-            shared,
             workers,
             draining: false,
             queue_rows: Modality::ALL.map(|modality| metrics.queue_rows(modality)),
             metrics,
-            predicted: Vec::new(),
+            predicted: vec![Vec::new(); shared.devices.len()],
+            shared,
             has_learned: false,
         };
         shell.publish_workers(|_| ());
@@ -72,7 +77,7 @@ impl Shell {
             self.publish_queue();
             // After what runs next was decided: nobody waits for it.
             if std::mem::take(&mut self.has_learned) {
-                self.publish_cost();
+                self.publish_costs();
             }
         }
         // Commands that arrived too late are answered like those that arrive during the drain.
@@ -135,7 +140,7 @@ impl Shell {
     fn on_report(&mut self, report: Report) {
         match report {
             Report::Ready { worker, description, measurements } => {
-                self.set_cost(CostModel::new(&measurements));
+                self.set_cost(self.seats[worker.0], CostModel::new(&measurements));
                 self.scheduler.worker_idle(worker);
                 self.publish_workers(|workers| {
                     workers.description.get_or_insert(description);
@@ -143,13 +148,14 @@ impl Shell {
             }
             Report::Idle { worker, batch } => {
                 if let Some(batch) = batch {
-                    self.scheduler.observe(&batch);
+                    self.scheduler.observe(self.seats[worker.0], &batch);
                     self.has_learned = true;
                 }
                 self.scheduler.worker_idle(worker);
             }
             Report::Lost { worker, error } => {
-                tracing::error!(worker = worker.0, error, "worker lost");
+                let device = &self.shared.devices[self.seats[worker.0].0];
+                tracing::error!(worker = worker.0, device, error, "worker lost");
                 self.scheduler.worker_lost(worker);
                 self.batches[worker.0] = None;
                 self.publish_workers(|workers| workers.last_error = Some(error));
@@ -203,20 +209,25 @@ impl Shell {
         self.publish_outlook();
     }
 
-    fn set_cost(&mut self, cost: CostModel) {
-        let gauge =
-            |point: Measurement| self.metrics.predicted_duration(point.modality, point.rows, point.tokens);
-        self.predicted = cost.points().map(gauge).collect();
-        self.scheduler.set_cost(cost);
-        self.publish_cost();
+    fn set_cost(&mut self, device: DeviceId, cost: CostModel) {
+        let name = &self.shared.devices[device.0];
+        let gauge = |point: Measurement| {
+            self.metrics.predicted_duration(name, point.modality, point.rows, point.tokens)
+        };
+        self.predicted[device.0] = cost.points().map(gauge).collect();
+        self.scheduler.set_cost(device, cost);
+        self.publish_costs();
     }
 
-    fn publish_cost(&self) {
-        let cost = self.scheduler.cost();
-        for (gauge, point) in self.predicted.iter().zip(cost.points()) {
-            gauge.set(point.elapsed.as_secs_f64());
+    fn publish_costs(&self) {
+        let costs: Vec<CostModel> =
+            (0..self.predicted.len()).map(|device| self.scheduler.cost(DeviceId(device)).clone()).collect();
+        for (gauges, cost) in self.predicted.iter().zip(&costs) {
+            for (gauge, point) in gauges.iter().zip(cost.points()) {
+                gauge.set(point.elapsed.as_secs_f64());
+            }
         }
-        self.shared.cost.send_replace(cost.clone());
+        self.shared.costs.send_replace(costs);
     }
 
     fn publish_outlook(&self) {
@@ -224,17 +235,31 @@ impl Shell {
         self.shared.outlook.send_if_modified(|published| std::mem::replace(published, outlook) != outlook);
     }
 
+    /// Those of which a worker is warm.
+    fn ready_devices(&self) -> Vec<&str> {
+        let devices = self.shared.devices.iter().enumerate();
+        let ready = |device: usize| self.scheduler.worker_counts_of(DeviceId(device)).ready > 0;
+        devices.filter(|(device, _)| ready(*device)).map(|(_, name)| name.as_str()).collect()
+    }
+
     /// Publishes the scheduler's record of worker states, and what else the event brought.
     fn publish_workers(&self, event: impl FnOnce(&mut Workers)) {
+        for (device, name) in self.shared.devices.iter().enumerate() {
+            let WorkerCounts { starting, ready, lost } = self.scheduler.worker_counts_of(DeviceId(device));
+            for (state, count) in [("starting", starting), ("ready", ready), ("lost", lost)] {
+                self.metrics.workers(name, state).set(count as f64);
+            }
+        }
         let counts = self.scheduler.worker_counts();
-        self.metrics.workers("starting").set(counts.starting as f64);
-        self.metrics.workers("ready").set(counts.ready as f64);
-        self.metrics.workers("lost").set(counts.lost as f64);
         // First: who hears of a ready worker must find it open.
         self.publish_outlook();
+        let devices = self.ready_devices().join(",");
         self.workers.send_modify(|workers| {
             workers.counts = counts;
             event(workers);
+            if let Some(description) = workers.description.as_mut().filter(|_| counts.ready > 0) {
+                description.device = devices;
+            }
         });
     }
 }

@@ -44,8 +44,8 @@ impl Bench {
             metrics: metrics.clone(),
         };
         let engine = SyntheticEngine::gated(DIM, gate.clone());
-        let engines: Vec<OpenEngine> = vec![Box::new(move || Ok(Box::new(engine) as Box<dyn Engine>))];
-        Bench { batcher: Batcher::start(options, engines).unwrap(), gate, clock, metrics }
+        let engine = OpenEngine::new("cpu", move || Ok(engine));
+        Bench { batcher: Batcher::start(options, vec![engine]).unwrap(), gate, clock, metrics }
     }
 
     fn submit(&self, rows: usize) -> Vec<Ticket> {

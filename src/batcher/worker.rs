@@ -13,6 +13,7 @@ use metrics::Histogram;
 use super::{Embedded, JobError, OpenEngine, Options, Payload, Row, Shared};
 use crate::clip::row::{ImageRow, TokenRow};
 use crate::clock::Timestamp;
+use crate::engine::input::Input;
 use crate::engine::{self, Description, Engine, EngineError};
 use crate::modality::Modality;
 use crate::scheduler::cost::Measurement;
@@ -105,8 +106,9 @@ impl Worker {
     }
 
     fn serve(&self, open: OpenEngine) -> Result<(), Lost> {
-        let mut engine = caught(open)?.map_err(|error| Lost(error.to_string()))?;
-        let measurements = self.warm_up(&mut *engine)?;
+        let mut engine = caught(|| open.open())?.map_err(|error| Lost(error.to_string()))?;
+        let mut input = engine.input().map_err(|error| Lost(error.to_string()))?;
+        let measurements = self.warm_up(&mut *engine, &mut input)?;
         let description = engine.description().clone();
         let meters = Meters::new(&self.metrics, &description);
         self.report(Report::Ready { worker: self.id, description, measurements });
@@ -116,19 +118,20 @@ impl Worker {
             let (batch, waiting) = split(assignment);
             let start = self.shared.clock.now();
             let result = caught(|| {
-                let embeddings = engine.run(&batch)?;
-                assert_eq!(embeddings.nrows(), batch.rows(), "an engine returns one embedding per row");
+                input.fill(&batch);
+                let embeddings = engine.run(&input)?;
+                assert_eq!(embeddings.nrows(), input.rows(), "an engine returns one embedding per row");
                 Ok::<_, EngineError>(embeddings)
             });
             let inference = self.shared.clock.now().since(start);
             match result {
                 Ok(Ok(embeddings)) => {
                     failures = 0;
-                    let (rows, tokens) = (batch.rows(), batch.longest());
+                    let (rows, tokens) = (input.rows(), input.longest());
                     let ran = Measurement { modality, rows, tokens, elapsed: inference };
                     // Before the answers, so that the next batch is closed meanwhile.
                     self.report(Report::Idle { worker: self.id, batch: Some(ran) });
-                    meters.record(&batch, inference);
+                    meters.record(&input, inference);
                     self.shared.outcomes.completed.increment(waiting.len() as u64);
                     for (values, job) in embeddings.outer_iter().zip(waiting) {
                         let queue = start.since(job.arrival);
@@ -172,22 +175,27 @@ impl Worker {
 
     /// Runs batches of zeros of rising size: the first use of a shape is slow, and the scheduler
     /// learns what a batch costs.
-    fn warm_up(&self, engine: &mut dyn Engine) -> Result<Vec<Measurement>, Lost> {
-        self.warm_up_batches().map(|(tokens, batch)| self.measure(engine, &batch, tokens)).collect()
+    fn warm_up(&self, engine: &mut dyn Engine, input: &mut Input) -> Result<Vec<Measurement>, Lost> {
+        self.warm_up_batches()
+            .map(|batch| {
+                input.fill(&batch);
+                self.measure(engine, input)
+            })
+            .collect()
     }
 
-    /// Every kind of batch that serves as a point of the cost model, with the length of its rows.
-    fn warm_up_batches(&self) -> impl Iterator<Item = (usize, engine::Batch)> {
+    /// Every kind of batch that serves as a point of the cost model.
+    fn warm_up_batches(&self) -> impl Iterator<Item = engine::Batch> {
         let sizes = batch_sizes(self.max_batch_size);
         let images = sizes.clone().into_iter().map(|rows| {
             let row = ImageRow(vec![0; self.image_row_bytes].into());
-            (0, engine::Batch::Images(vec![row; rows]))
+            engine::Batch::Images(vec![row; rows])
         });
         let lengths = [self.context_length.min(SHORT_TEXT), self.context_length];
         let texts = sizes.into_iter().flat_map(move |rows| {
             lengths.map(|length| {
                 let row = TokenRow(vec![0; length].into());
-                (length, engine::Batch::Texts(vec![row; rows]))
+                engine::Batch::Texts(vec![row; rows])
             })
         });
         images.chain(texts)
@@ -195,25 +203,15 @@ impl Worker {
 
     /// Times a batch. The first run of a shape pays for allocation and compilation, so it counts only
     /// where a second one would take long.
-    fn measure(
-        &self,
-        engine: &mut dyn Engine,
-        batch: &engine::Batch,
-        tokens: usize,
-    ) -> Result<Measurement, Lost> {
+    fn measure(&self, engine: &mut dyn Engine, input: &Input) -> Result<Measurement, Lost> {
         let mut timed = || {
             let start = self.shared.clock.now();
-            caught(|| engine.run(batch))?.map_err(|error| Lost(error.to_string()))?;
+            caught(|| engine.run(input))?.map_err(|error| Lost(error.to_string()))?;
             Ok(self.shared.clock.now().since(start))
         };
         let first = timed()?;
         let elapsed = if first < LONG_RUN { timed()? } else { first };
-        Ok(Measurement {
-            modality: batch.modality(),
-            rows: batch.rows(),
-            tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
-            elapsed,
-        })
+        Ok(Measurement { modality: input.modality(), rows: input.rows(), tokens: input.longest(), elapsed })
     }
 
     fn fail(&self, waiting: Vec<Waiting>, error: &JobError) {
@@ -286,14 +284,12 @@ impl Meters {
         }
     }
 
-    fn record(&self, batch: &engine::Batch, inference: Duration) {
-        let modality = batch.modality().index();
-        self.rows[modality].record(batch.rows() as f64);
+    fn record(&self, input: &Input, inference: Duration) {
+        let modality = input.modality().index();
+        self.rows[modality].record(input.rows() as f64);
         self.inference[modality].record_duration(inference);
-        if let engine::Batch::Texts(rows) = batch {
-            let longest = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
-            let tokens: usize = rows.iter().map(|row| row.0.len()).sum();
-            self.padding.record(1.0 - tokens as f64 / (longest * rows.len()).max(1) as f64);
+        if input.modality() == Modality::Text {
+            self.padding.record(input.padding());
         }
     }
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{Error, machine};
 use crate::app;
+use crate::batcher::OpenEngine;
 use crate::clip::image::ImagePreprocessor;
 use crate::clip::text::TextTokenizer;
 use crate::clock::Clock;
@@ -117,15 +118,12 @@ impl Bank {
 }
 
 impl Worker {
-    fn start(
-        clock: Clock,
-        open: impl FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send + 'static,
-    ) -> Result<(Worker, Description), Error> {
+    fn start(clock: Clock, open: OpenEngine) -> Result<(Worker, Description), Error> {
         let (orders, ordered) = sync_channel::<Order>(1);
         let (result, results) = sync_channel(1);
         let (opened, description) = sync_channel(1);
         let work = move || {
-            let mut engine = match open() {
+            let mut engine = match open.open() {
                 Ok(engine) => engine,
                 Err(error) => {
                     let _ = opened.send(Err(error));
@@ -165,10 +163,13 @@ impl Drop for Worker {
 }
 
 fn run(engine: &mut dyn Engine, order: &Order, clock: Clock) -> Result<Done, EngineError> {
+    let mut input = engine.input()?;
     let start = clock.now();
     let mut batches = 0;
     loop {
-        engine.run(&order.batch)?;
+        // Putting rows together is part of what a batch takes.
+        input.fill(&order.batch);
+        engine.run(&input)?;
         batches += 1;
         let elapsed = clock.now().since(start);
         if elapsed >= order.at_least {

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::cost::CostModel;
+use super::workers::DeviceId;
 use super::{Job, Scheduler};
 use crate::clock::Timestamp;
 use crate::modality::Modality;
@@ -17,9 +18,9 @@ const WINDOW: usize = 4;
 
 impl Scheduler {
     /// The jobs that run together next.
-    pub(super) fn next_batch(&self, now: Timestamp, modality: Modality) -> Vec<Job> {
-        let queue = &self.queues[modality.index()];
-        let rows = self.full_batch(modality);
+    pub(super) fn next_batch(&self, now: Timestamp, modality: Modality, device: DeviceId) -> Vec<Job> {
+        let (queue, cost) = (&self.queues[modality.index()], self.cost(device));
+        let rows = self.full_batch(device, modality);
         if modality == Modality::Image {
             return queue.window(rows);
         }
@@ -30,25 +31,13 @@ impl Scheduler {
         };
         match queue.first() {
             // Nothing that is overdue waits for its like.
-            Some((due, _)) if due <= now => bounds.prefix(queue.window(rows), &self.cost),
-            _ => like_the_first(&queue.window(WINDOW * rows), &self.cost, bounds),
+            Some((due, _)) if due <= now => bounds.prefix(queue.window(rows), cost),
+            _ => like_the_first(&queue.window(WINDOW * rows), cost, bounds),
         }
-    }
-
-    /// Rows of one modality that make a batch worth closing.
-    pub(super) fn full_batch(&self, modality: Modality) -> usize {
-        match modality {
-            Modality::Image => self.best_images,
-            Modality::Text => self.settings.max_batch_size.get(),
-        }
-    }
-
-    pub(super) fn weigh_batch_sizes(&mut self) {
-        self.best_images = self.cost.best_images(self.settings.max_batch_size.get(), self.longest_run());
     }
 
     /// A batch that runs longer holds up what arrives meanwhile for too long.
-    fn longest_run(&self) -> Duration {
+    pub(super) fn longest_run(&self) -> Duration {
         self.settings.interactive_target / 2
     }
 }

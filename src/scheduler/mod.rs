@@ -20,6 +20,7 @@
 mod batch;
 pub mod cost;
 mod decision;
+mod device;
 pub mod outlook;
 mod queue;
 mod share;
@@ -35,10 +36,11 @@ use crate::clock::Timestamp;
 use crate::modality::Modality;
 use cost::{CostModel, Measurement};
 pub use decision::{Action, Batch, CloseReason, DropReason, Rejection};
+use device::Device;
 use outlook::arrivals;
 use queue::Queue;
 use share::Share;
-use workers::{WorkerCounts, WorkerId, Workers};
+use workers::{DeviceId, WorkerCounts, WorkerId, Workers};
 
 /// Unique among the jobs of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,9 +90,8 @@ struct Offer {
 #[derive(Debug)]
 pub struct Scheduler {
     settings: Settings,
-    cost: CostModel,
-    /// Derived from the cost model.
-    best_images: usize,
+    /// Indexed by [`DeviceId`].
+    devices: Vec<Device>,
     /// Indexed by `Modality::index`.
     queues: [Queue; 2],
     share: Share,
@@ -99,33 +100,35 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// `workers` start cold: jobs are refused until one of them has been reported idle.
-    pub fn new(settings: Settings, workers: NonZeroUsize) -> Scheduler {
+    /// One worker for each of `devices`, which are numbered from 0. They start cold: jobs are refused until one of
+    /// them has been reported idle.
+    pub fn new(settings: Settings, devices: &[DeviceId]) -> Scheduler {
+        let count = devices.iter().map(|device| device.0 + 1).max().unwrap_or(0);
+        let cold = || Device { cost: CostModel::default(), best_images: settings.max_batch_size.get() };
         Scheduler {
-            best_images: settings.max_batch_size.get(),
+            devices: std::iter::repeat_with(cold).take(count).collect(),
             settings,
-            cost: CostModel::default(),
             queues: [Queue::default(), Queue::default()],
             share: Share::default(),
-            workers: Workers::starting(workers),
+            workers: Workers::starting(devices),
             draining: false,
         }
     }
 
-    /// Replaces the cost model, as measured by a worker's warm-up.
-    pub fn set_cost(&mut self, cost: CostModel) {
-        self.cost = cost;
-        self.weigh_batch_sizes();
+    /// Replaces the cost model of a device, as measured by a worker's warm-up.
+    pub fn set_cost(&mut self, device: DeviceId, cost: CostModel) {
+        self.devices[device.0].cost = cost;
+        self.weigh_batch_sizes(device);
     }
 
-    /// Corrects the cost model by a batch that has run.
-    pub fn observe(&mut self, batch: &Measurement) {
-        self.cost.observe(batch);
-        self.weigh_batch_sizes();
+    /// Corrects the cost model of a device by a batch that has run there.
+    pub fn observe(&mut self, device: DeviceId, batch: &Measurement) {
+        self.devices[device.0].cost.observe(batch);
+        self.weigh_batch_sizes(device);
     }
 
-    pub fn cost(&self) -> &CostModel {
-        &self.cost
+    pub fn cost(&self, device: DeviceId) -> &CostModel {
+        &self.devices[device.0].cost
     }
 
     /// Admits all of `jobs`, or none.
@@ -138,7 +141,7 @@ impl Scheduler {
             self.share.level();
         }
         for modality in Modality::ALL {
-            let full = self.full_batch(modality);
+            let full = self.full_batch(self.reference(), modality);
             let of_modality = jobs.iter().filter(|job| job.modality == modality);
             for (index, job) in of_modality.enumerate() {
                 let target = match job.class {
@@ -184,6 +187,10 @@ impl Scheduler {
         self.workers.counts()
     }
 
+    pub fn worker_counts_of(&self, device: DeviceId) -> WorkerCounts {
+        self.workers.counts_of(device)
+    }
+
     /// Waiting rows.
     pub fn queued(&self, modality: Modality) -> usize {
         self.queues[modality.index()].len()
@@ -203,9 +210,10 @@ impl Scheduler {
             }
         }
         let worker = self.workers.idle()?;
-        let (modality, close_reason) = self.choose(now)?;
+        let device = self.workers.device(worker);
+        let (modality, close_reason) = self.choose(now, device)?;
         for other in Modality::ALL {
-            if self.close_reason(other, now).is_none() {
+            if self.close_reason(other, now, device).is_none() {
                 self.share.catch_up(other, modality);
             }
         }
@@ -214,13 +222,13 @@ impl Scheduler {
 
     /// When `poll` may have something new to say though no event arrives.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        let idle = self.workers.idle().is_some();
+        let idle = self.workers.idle().map(|worker| self.workers.device(worker));
         Modality::ALL
             .into_iter()
             .flat_map(|modality| {
                 let expires = self.queues[modality.index()].first_deadline();
                 let expires = expires.map(|at| at.saturating_sub(self.shortest_run(modality)));
-                [expires, if idle { self.closes_at(modality) } else { None }]
+                [expires, idle.and_then(|device| self.closes_at(modality, device))]
             })
             .flatten()
             .min()
@@ -228,21 +236,21 @@ impl Scheduler {
 
     /// The modality to serve now, if any may be closed: one whose slack is used up goes first,
     /// otherwise the one that is behind in device time.
-    fn choose(&self, now: Timestamp) -> Option<(Modality, CloseReason)> {
+    fn choose(&self, now: Timestamp, device: DeviceId) -> Option<(Modality, CloseReason)> {
         Modality::ALL
             .into_iter()
-            .filter_map(|modality| Some((modality, self.close_reason(modality, now)?)))
+            .filter_map(|modality| Some((modality, self.close_reason(modality, now, device)?)))
             .min_by_key(|(modality, _)| {
-                let urgent = self.latest_start(*modality).is_some_and(|start| start <= now);
+                let urgent = self.latest_start(*modality, device).is_some_and(|start| start <= now);
                 (!urgent, self.share.start(*modality))
             })
     }
 
     /// Why the head of this queue may be dispatched at `now`; `None` if it should wait for company.
-    fn close_reason(&self, modality: Modality, now: Timestamp) -> Option<CloseReason> {
+    fn close_reason(&self, modality: Modality, now: Timestamp, device: DeviceId) -> Option<CloseReason> {
         let queue = &self.queues[modality.index()];
         let arrival = queue.first_arrival()?;
-        if queue.len() >= self.full_batch(modality) {
+        if queue.len() >= self.full_batch(device, modality) {
             Some(CloseReason::Full)
         } else if self.draining {
             Some(CloseReason::Drain)
@@ -250,7 +258,7 @@ impl Scheduler {
             Some(CloseReason::Idle)
         } else if arrival.saturating_add(self.settings.max_queue_delay) <= now {
             Some(CloseReason::Delay)
-        } else if self.latest_start(modality)? <= now {
+        } else if self.latest_start(modality, device)? <= now {
             Some(CloseReason::Deadline)
         } else {
             None
@@ -258,41 +266,40 @@ impl Scheduler {
     }
 
     /// When a queue that waits for company stops waiting.
-    fn closes_at(&self, modality: Modality) -> Option<Timestamp> {
+    fn closes_at(&self, modality: Modality, device: DeviceId) -> Option<Timestamp> {
         let arrival = self.queues[modality.index()].first_arrival()?;
         let delayed = arrival.saturating_add(self.settings.max_queue_delay);
-        Some(self.latest_start(modality)?.min(delayed))
+        Some(self.latest_start(modality, device)?.min(delayed))
     }
 
     /// The latest start at which the batch that could close now still meets its earliest deadline.
-    fn latest_start(&self, modality: Modality) -> Option<Timestamp> {
+    fn latest_start(&self, modality: Modality, device: DeviceId) -> Option<Timestamp> {
         let queue = &self.queues[modality.index()];
-        let rows = queue.len().min(self.full_batch(modality));
-        let run = self.cost.predict(modality, rows, queue.longest());
+        let rows = queue.len().min(self.full_batch(device, modality));
+        let run = self.cost(device).predict(modality, rows, queue.longest());
         Some(queue.first_deadline()?.saturating_sub(run.mul_f64(LIKELY)))
     }
 
     /// Predicted time from one full batch of such jobs to the next.
     fn interval(&self, job: &Job) -> Duration {
-        let run = self.cost.predict(job.modality, self.full_batch(job.modality), job.tokens);
-        run / u32::try_from(self.workers.counts().ready.max(1)).unwrap_or(u32::MAX)
-    }
-
-    /// A job with less time left than this cannot be done in time.
-    fn shortest_run(&self, modality: Modality) -> Duration {
-        self.cost.predict(modality, 1, 1).mul_f64(SURELY)
+        let reference = self.reference();
+        let rows = self.full_batch(reference, job.modality);
+        self.cost(reference)
+            .predict(job.modality, rows, job.tokens)
+            .div_f64(self.capacity(job.modality, job.tokens))
     }
 
     /// Takes the jobs of a batch off the queue.
     fn close(&mut self, now: Timestamp, offer: Offer) -> Batch {
         let Offer { worker, modality, close_reason } = offer;
-        let jobs = self.next_batch(now, modality);
+        let device = self.workers.device(worker);
+        let jobs = self.next_batch(now, modality, device);
         let queue = &mut self.queues[modality.index()];
         for job in &jobs {
             queue.remove(job.id);
         }
         let longest = jobs.iter().map(|job| job.tokens).max().unwrap_or(0);
-        let run = self.cost.predict(modality, jobs.len(), longest);
+        let run = self.cost(device).predict(modality, jobs.len(), longest);
         self.share.charge(modality, run);
         self.workers.set_busy(worker, now.saturating_add(run));
         Batch { worker, modality, jobs: jobs.into_iter().map(|job| job.id).collect(), close_reason }

@@ -1,6 +1,7 @@
 mod admission;
 mod batch;
 mod cost;
+mod devices;
 mod share;
 
 use super::cost::Measurement;
@@ -55,8 +56,8 @@ fn cost() -> CostModel {
 
 /// `workers` of them, all idle.
 fn scheduler(settings: Settings, workers: usize) -> Scheduler {
-    let mut scheduler = Scheduler::new(settings, NonZeroUsize::new(workers).unwrap());
-    scheduler.set_cost(cost());
+    let mut scheduler = Scheduler::new(settings, &vec![DeviceId(0); workers]);
+    scheduler.set_cost(DeviceId(0), cost());
     for worker in 0..workers {
         scheduler.worker_idle(WorkerId(worker));
     }

@@ -132,9 +132,14 @@ impl Metrics {
     }
 
     /// What the scheduler expects a batch of that size to take; `tokens` per row, 0 for images.
-    pub fn predicted_duration(&self, modality: Modality, rows: usize, tokens: u32) -> Gauge {
+    pub fn predicted_duration(&self, device: &str, modality: Modality, rows: usize, tokens: u32) -> Gauge {
         let (rows, tokens) = (rows.to_string(), tokens.to_string());
-        let labels = [("modality", modality.as_str()), ("rows", rows.as_str()), ("tokens", tokens.as_str())];
+        let labels = [
+            ("device", device),
+            ("modality", modality.as_str()),
+            ("rows", rows.as_str()),
+            ("tokens", tokens.as_str()),
+        ];
         self.gauge(PREDICTED_DURATION, &labels)
     }
 
@@ -151,8 +156,8 @@ impl Metrics {
         self.counter(LABEL_CACHE_MISSES, &[])
     }
 
-    pub fn workers(&self, state: &'static str) -> Gauge {
-        self.gauge(WORKERS, &[("state", state)])
+    pub fn workers(&self, device: &str, state: &'static str) -> Gauge {
+        self.gauge(WORKERS, &[("device", device), ("state", state)])
     }
 
     fn counter(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
@@ -205,7 +210,7 @@ fn describe(recorder: &PrometheusRecorder) {
         (PREPROCESS_QUEUE, "Inputs that wait for or are in preprocessing."),
         (QUEUE_ROWS, "Rows that wait for a worker."),
         (PREDICTED_DURATION, "What a batch of that size is expected to take."),
-        (WORKERS, "Workers by state: starting, ready, lost."),
+        (WORKERS, "Workers by device and state: starting, ready, lost."),
         (BUILD_INFO, "Always 1; the version is a label."),
     ];
     let histograms = [

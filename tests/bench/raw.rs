@@ -34,7 +34,7 @@ pub(crate) fn throughput() {
 
 fn compare(name: &str, clock: Clock, raw: OpenEngine, served: OpenEngine, row: Row) {
     let Row::Image(pixels) = &row else { panic!("images are compared") };
-    let mut raw = raw().expect("the engine opens");
+    let mut raw = raw.open().expect("the engine opens");
     let sizes = [1, 2, 4, 8, MAX_BATCH].map(|rows| Batch::Images(vec![pixels.clone(); rows]));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -77,9 +77,11 @@ fn median(values: &[f64]) -> f64 {
 }
 
 fn rows_per_second(clock: Clock, engine: &mut dyn Engine, batch: &Batch, span: Duration) -> f64 {
+    let mut input = engine.input().expect("there is memory");
     let (start, mut rows) = (clock.now(), 0);
     while clock.now().since(start) < span {
-        engine.run(batch).expect("the engine runs");
+        input.fill(batch);
+        engine.run(&input).expect("the engine runs");
         rows += batch.rows();
     }
     rows as f64 / clock.now().since(start).as_secs_f64()
@@ -123,15 +125,17 @@ pub(crate) fn idle_latency() {
         .enable_all()
         .build()
         .expect("threads start");
-    let mut bare = embedded(&[])().expect("the engine opens");
+    let mut bare = embedded(&[]).open().expect("the engine opens");
     let batch = Batch::Images(vec![pixels.clone()]);
+    let mut input = bare.input().expect("there is memory");
     let mut added: Vec<Duration> = runtime.block_on(async {
         let batcher = batcher(clock, settings(), embedded(&[]), pixels.0.len()).await;
         let handle = batcher.handle();
         let mut added = Vec::new();
         for _ in 0..PAIRS {
             let start = clock.now();
-            bare.run(&batch).expect("the engine runs");
+            input.fill(&batch);
+            bare.run(&input).expect("the engine runs");
             let alone = clock.now().since(start);
             let start = clock.now();
             let tickets = handle

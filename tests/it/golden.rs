@@ -89,10 +89,10 @@ fn engines_of_one_model_agree() {
     let (mut first, mut second) = (open(), open());
     drop(model);
     let images = golden.images();
-    let before = first.run(&images).unwrap();
-    assert_eq!(before, second.run(&images).unwrap());
+    let before = first.embed(&images).unwrap();
+    assert_eq!(before, second.embed(&images).unwrap());
     drop(first);
-    assert_eq!(before, second.run(&images).unwrap());
+    assert_eq!(before, second.embed(&images).unwrap());
 }
 
 /// How a model is run, and how far from the reference it may be.
@@ -150,11 +150,11 @@ impl Setup {
 /// The smallest cosine between a row's embedding and the expected one, alone and in the batch, and the
 /// largest difference between the two.
 fn compare(engine: &mut impl Engine, batch: &Batch, expected: &Array2<f32>) -> (f32, f32) {
-    let together = engine.run(batch).unwrap();
+    let together = engine.embed(batch).unwrap();
     assert_eq!(together.dim(), expected.dim());
     let (mut cosine, mut drift) = (1.0_f32, 0.0_f32);
     for index in 0..batch.rows() {
-        let alone = engine.run(&single(batch, index)).unwrap();
+        let alone = engine.embed(&single(batch, index)).unwrap();
         let (alone, together) = (unit(alone.row(0)), unit(together.row(index)));
         let expected = unit(expected.row(index));
         cosine = cosine.min(expected.dot(&alone)).min(expected.dot(&together));

@@ -4,6 +4,7 @@ use clipd::app;
 use clipd::batcher::OpenEngine;
 use clipd::engine::EngineError;
 use clipd::engine::synthetic::Gate;
+use clipd::engine::synthetic::SyntheticEngine;
 use tonic::{Code, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -65,8 +66,8 @@ async fn a_lost_worker_of_two_leaves_the_server_ready() {
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     server.client.embed(one_image(1)).await.unwrap();
     let scrape = scrape::Scrape::of(server.running.metrics_address).await;
-    assert_eq!(scrape.value("clip_workers{state=\"ready\"}"), 1.0);
-    assert_eq!(scrape.value("clip_workers{state=\"lost\"}"), 1.0);
+    assert_eq!(scrape.value("clip_workers{device=\"cpu\",state=\"ready\"}"), 1.0);
+    assert_eq!(scrape.value("clip_workers{device=\"cpu\",state=\"lost\"}"), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,7 +89,8 @@ async fn the_last_lost_worker_ends_readiness_liveness_and_the_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_cannot_open_says_why() {
-    let broken: OpenEngine = Box::new(|| Err(EngineError::Device("no such device".to_owned())));
+    let open = || Err::<SyntheticEngine, _>(EngineError::Device("no such device".to_owned()));
+    let broken = OpenEngine::new("cpu", open);
     let running = app::start(&config(&[]), synthetic(vec![broken])).unwrap();
     assert_eq!(running.ready().await.unwrap_err(), "no such device");
     assert_eq!(running.all_lost().await, "no such device");

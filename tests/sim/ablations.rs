@@ -13,7 +13,7 @@ use clipd::class::Class;
 use clipd::clock::Timestamp;
 use clipd::modality::Modality;
 use clipd::scheduler::cost::{CostModel, Measurement};
-use clipd::scheduler::workers::WorkerId;
+use clipd::scheduler::workers::{DeviceId, WorkerId};
 use clipd::scheduler::{Action, Job, JobId, Scheduler, Settings};
 
 use crate::rng::Rng;
@@ -241,7 +241,7 @@ enum Due {
 /// Until the last arrival is done, or the time is over for clients that never stop.
 fn run(settings: Settings, load: Load) -> Ran {
     let mut rng = Rng::new(4);
-    let mut scheduler = Scheduler::new(settings, NonZeroUsize::MIN);
+    let mut scheduler = Scheduler::new(settings, &[DeviceId(0)]);
     let points = [(Modality::Image, 1, 0), (Modality::Image, MAX_BATCH, 0), (Modality::Text, 1, 1)];
     let points = points.into_iter().chain([(Modality::Text, MAX_BATCH, 77)]);
     let measured: Vec<Measurement> = points
@@ -250,7 +250,7 @@ fn run(settings: Settings, load: Load) -> Ran {
             Measurement { modality, rows, tokens, elapsed }
         })
         .collect();
-    scheduler.set_cost(CostModel::new(&measured));
+    scheduler.set_cost(DeviceId(0), CostModel::new(&measured));
     scheduler.worker_idle(WorkerId(0));
 
     let mut agenda: BTreeMap<(Timestamp, u64), Due> = BTreeMap::new();
@@ -288,7 +288,7 @@ fn run(settings: Settings, load: Load) -> Ran {
                     }
                 }
                 Due::End(batch, jobs) => {
-                    scheduler.observe(&batch);
+                    scheduler.observe(DeviceId(0), &batch);
                     scheduler.worker_idle(WorkerId(0));
                     for (arrival, job) in jobs.iter().filter_map(|id| waiting.remove(id)) {
                         let done = match job.modality {

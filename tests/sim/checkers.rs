@@ -108,11 +108,12 @@ pub(crate) fn dispatched(model: &Model, now: Timestamp, batch: &Batch) -> Verdic
         })?;
     }
     composition::check(model, now, batch)?;
-    let reasons = model.reasons_to_close(*modality, now);
+    let device = model.device(*worker);
+    let reasons = model.reasons_to_close(*modality, now, device);
     ensure(reasons.contains(close_reason), "close reason", || {
         format!("{modality:?} closed for {close_reason:?} at {now:?}; the reasons are {reasons:?}")
     })?;
-    let urgent = |modality| model.is_ready(modality, now) && model.is_urgent(modality, now);
+    let urgent = |modality| model.is_ready(modality, now, device) && model.is_urgent(modality, now, device);
     let overtaken = Modality::ALL.into_iter().find(|other| urgent(*other));
     ensure(urgent(*modality) || overtaken.is_none(), "no slack goes first", || {
         format!("{modality:?} has slack at {now:?} and was taken before {overtaken:?}, which has none")
@@ -125,18 +126,22 @@ pub(crate) fn settled(model: &Model, now: Timestamp, scheduler: &Scheduler) -> V
     ensure(expired.is_none(), "expired jobs go", || format!("at {now:?} there still waits {expired:?}"))?;
     let stranded = model.all_waiting().next().filter(|_| model.all_lost());
     ensure(stranded.is_none(), "no worker, no queue", || format!("there still waits {stranded:?}"))?;
-    let idle = model.any_idle();
+    let offered = model.offered();
     for modality in Modality::ALL {
         let waiting = model.queue(modality).len();
-        ensure(!(idle && model.is_ready(modality, now)), "nothing ready waits", || {
-            let reasons = model.reasons_to_close(modality, now);
-            format!("{waiting} jobs of {modality:?} wait at {now:?} for an idle worker, ready by {reasons:?}")
+        let ready = offered.is_some_and(|device| model.is_ready(modality, now, device));
+        ensure(!ready, "nothing ready waits", || {
+            format!("{waiting} jobs of {modality:?} wait at {now:?} for an idle worker, and are ready")
         })?;
         let queued = scheduler.queued(modality);
         ensure(queued == waiting, "queue lengths", || {
             format!("queued({modality:?}) is {queued}, and {waiting} wait")
         })?;
     }
+    let stranger = model.seats().find(|device| scheduler.cost(*device) != model.cost(*device));
+    ensure(stranger.is_none(), "own batches alone", || {
+        format!("the cost model of {stranger:?} is not what its own batches make of it")
+    })?;
     let (counts, expected) = (scheduler.worker_counts(), model.worker_counts());
     ensure(counts == expected, "worker counts", || format!("{counts:?} instead of {expected:?}"))?;
     let (quiet, expected) = (scheduler.is_quiet(), model.is_quiet());

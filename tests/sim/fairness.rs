@@ -8,6 +8,7 @@ use std::time::Duration;
 use clipd::clock::Timestamp;
 use clipd::modality::Modality;
 use clipd::scheduler::JobId;
+use clipd::scheduler::workers::DeviceId;
 
 use crate::checkers::{Verdict, Violation, ensure};
 use crate::model::{Fate, Model};
@@ -25,10 +26,11 @@ pub(crate) enum Contest {
 }
 
 impl Contest {
-    pub(crate) fn at(model: &Model, now: Timestamp) -> Contest {
-        if !Modality::ALL.into_iter().all(|modality| model.is_ready(modality, now)) {
+    /// For a worker of `device`.
+    pub(crate) fn at(model: &Model, now: Timestamp, device: DeviceId) -> Contest {
+        if !Modality::ALL.into_iter().all(|modality| model.is_ready(modality, now, device)) {
             Contest::Alone
-        } else if Modality::ALL.into_iter().any(|modality| model.is_urgent(modality, now)) {
+        } else if Modality::ALL.into_iter().any(|modality| model.is_urgent(modality, now, device)) {
             Contest::Urgent
         } else {
             Contest::Even
@@ -177,17 +179,24 @@ impl Bounds<'_> {
         let max = model.settings.max_batch_size.get();
         let other = if modality == Modality::Image { Modality::Text } else { Modality::Image };
         let run = |modality| self.service.longest_run(modality, max) + self.overhead;
-        let dearest = |modality| model.cost.predict(modality, max, MAX_TOKENS);
-        let fewest = match modality {
-            Modality::Image => model.full_batch(modality),
-            Modality::Text => model.longest_texts(),
+        let dearest = |modality| {
+            let runs =
+                model.ready_devices().map(|device| model.cost(device).predict(modality, max, MAX_TOKENS));
+            runs.max().unwrap_or_default()
         };
+        let fewest = |device| match modality {
+            Modality::Image => model.full_batch(device, modality),
+            Modality::Text => model.longest_texts(device),
+        };
+        let fewest = model.ready_devices().map(fewest).min().unwrap_or(1);
         let batches = (before / fewest + 1) as f64;
 
         let own = run(modality).mul_f64(batches - 1.0);
         let predicted = dearest(modality).mul_f64(batches) + dearest(other) + self.debt;
+        let runs = model.ready_devices().map(|device| model.cost(device).predict(other, 1, 1));
+        let cheapest = runs.min().unwrap_or_default();
         // The cheapest batch tells how many there can be, each with its overhead.
-        let count = predicted.div_duration_f64(model.cost.predict(other, 1, 1)) + 1.0;
+        let count = predicted.div_duration_f64(cheapest) + 1.0;
         let others = predicted.mul_f64(self.service.worst_ratio(other)) + self.overhead.mul_f64(count);
         let running = run(modality).max(run(other));
         running + (own + others).div_f64(model.worker_counts().ready as f64)

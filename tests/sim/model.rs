@@ -11,25 +11,36 @@ use std::time::Duration;
 use clipd::class::Class;
 use clipd::clock::Timestamp;
 use clipd::modality::Modality;
-use clipd::scheduler::cost::CostModel;
-use clipd::scheduler::workers::{WorkerCounts, WorkerId};
+use clipd::scheduler::cost::{CostModel, Measurement};
+use clipd::scheduler::workers::{DeviceId, WorkerCounts, WorkerId};
 use clipd::scheduler::{CloseReason, Job, JobId, Settings};
 
 use crate::service::MAX_TOKENS;
 
+/// What a batch takes beside its run.
+pub(crate) const HAND_OVER: Duration = Duration::from_micros(50);
+
 pub(crate) struct Model {
     pub(crate) settings: Settings,
-    pub(crate) cost: CostModel,
-    /// Derived from the cost model, as are the next: they are asked for at every step.
-    best_images: usize,
-    /// Indexed by `Modality::index`.
-    shortest_run: [Duration; 2],
+    /// Indexed by `DeviceId`.
+    devices: Vec<Device>,
+    /// The device of each worker.
+    seats: Vec<DeviceId>,
     pub(crate) workers: Vec<Worker>,
     pub(crate) draining: bool,
     /// Most urgent first; indexed by `Modality::index`.
     queues: [Vec<Waiting>; 2],
     /// Of every job that was admitted.
     fates: HashMap<JobId, Fate>,
+}
+
+#[derive(Clone, Default)]
+struct Device {
+    cost: CostModel,
+    /// Derived from the cost model, as are the next: they are asked for at every step.
+    best_images: usize,
+    /// Indexed by `Modality::index`.
+    shortest_run: [Duration; 2],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,23 +93,53 @@ impl fmt::Display for Duty {
 }
 
 impl Model {
-    pub(crate) fn new(settings: Settings, workers: usize) -> Model {
+    pub(crate) fn new(settings: Settings, seats: Vec<DeviceId>) -> Model {
+        let cold = Device { best_images: settings.max_batch_size.get(), ..Device::default() };
         Model {
-            best_images: settings.max_batch_size.get(),
             settings,
-            cost: CostModel::default(),
-            shortest_run: [Duration::ZERO; 2],
-            workers: vec![Worker::Starting; workers],
+            devices: vec![cold; seats.len()],
+            workers: vec![Worker::Starting; seats.len()],
+            seats,
             draining: false,
             queues: [Vec::new(), Vec::new()],
             fates: HashMap::new(),
         }
     }
 
-    pub(crate) fn set_cost(&mut self, cost: CostModel) {
-        self.best_images = cost.best_images(self.settings.max_batch_size.get(), self.longest_run());
-        self.shortest_run = Modality::ALL.map(|modality| cost.predict(modality, 1, 1).mul_f64(0.9));
-        self.cost = cost;
+    pub(crate) fn set_cost(&mut self, device: DeviceId, cost: CostModel) {
+        self.devices[device.0] = Device {
+            best_images: cost.best_images(self.settings.max_batch_size.get(), self.longest_run()),
+            shortest_run: Modality::ALL.map(|modality| cost.predict(modality, 1, 1).mul_f64(0.9)),
+            cost,
+        };
+    }
+
+    /// Learns from its own batches what `CostModel` learns from them.
+    pub(crate) fn observe(&mut self, device: DeviceId, ran: &Measurement) {
+        let mut cost = self.cost(device).clone();
+        cost.observe(ran);
+        self.set_cost(device, cost);
+    }
+
+    pub(crate) fn cost(&self, device: DeviceId) -> &CostModel {
+        &self.devices[device.0].cost
+    }
+
+    pub(crate) fn device(&self, worker: WorkerId) -> DeviceId {
+        self.seats[worker.0]
+    }
+
+    /// Those of which a worker is warm, one for each such worker.
+    pub(crate) fn ready_devices(&self) -> impl Iterator<Item = DeviceId> {
+        let workers = self.workers.iter().zip(&self.seats);
+        workers
+            .filter(|(worker, _)| matches!(worker, Worker::Idle | Worker::Busy { .. }))
+            .map(|(_, seat)| *seat)
+    }
+
+    /// That of the idle worker who takes what is ready.
+    pub(crate) fn offered(&self) -> Option<DeviceId> {
+        self.workers.iter().position(|worker| *worker == Worker::Idle).map(|worker| self.seats[worker])
     }
 
     pub(crate) fn admit(&mut self, now: Timestamp, jobs: &[Job]) {
@@ -109,11 +150,17 @@ impl Model {
                 Class::Bulk => self.settings.bulk_target,
             };
             // Due batch by batch.
-            let full = self.full_batch(job.modality);
+            let Some(first) = self.ready_devices().next() else { return };
+            let full = self.full_batch(first, job.modality);
             let turn = (seen[job.modality.index()] / full) as u32;
             seen[job.modality.index()] += 1;
-            let interval =
-                self.cost.predict(job.modality, full, job.tokens) / self.worker_counts().ready as u32;
+            let speed = |device: DeviceId| {
+                let rows = self.full_batch(device, job.modality);
+                let run = self.cost(device).predict(job.modality, rows, job.tokens);
+                rows as f64 / (run + HAND_OVER).as_secs_f64()
+            };
+            let capacity = self.ready_devices().map(speed).sum::<f64>() / speed(first);
+            let interval = self.cost(first).predict(job.modality, full, job.tokens).div_f64(capacity);
             let due = now.saturating_add(target).saturating_add(interval * turn);
             let effective = job.deadline.min(due);
             let queue = &mut self.queues[job.modality.index()];
@@ -156,6 +203,11 @@ impl Model {
         self.workers.get(worker.0).copied()
     }
 
+    /// Of every worker, warm or not.
+    pub(crate) fn seats(&self) -> impl Iterator<Item = DeviceId> {
+        self.seats.iter().copied()
+    }
+
     pub(crate) fn any_idle(&self) -> bool {
         self.workers.contains(&Worker::Idle)
     }
@@ -181,41 +233,47 @@ impl Model {
         counts
     }
 
-    /// Everything that would justify closing a batch of `modality` at `now`; nothing if it has to wait.
-    pub(crate) fn reasons_to_close(&self, modality: Modality, now: Timestamp) -> Vec<CloseReason> {
+    /// Everything that would justify closing a batch of `modality` at `now` for a device; nothing if it has to wait.
+    pub(crate) fn reasons_to_close(
+        &self,
+        modality: Modality,
+        now: Timestamp,
+        device: DeviceId,
+    ) -> Vec<CloseReason> {
         let queue = self.queue(modality);
         let Some(company) = self.company_until(modality) else { return Vec::new() };
         [
-            (CloseReason::Full, queue.len() >= self.full_batch(modality)),
+            (CloseReason::Full, queue.len() >= self.full_batch(device, modality)),
             (CloseReason::Drain, self.draining),
             (CloseReason::Idle, self.settings.max_queue_delay.is_zero()),
             (CloseReason::Delay, company <= now),
-            (CloseReason::Deadline, self.is_urgent(modality, now)),
+            (CloseReason::Deadline, self.is_urgent(modality, now, device)),
         ]
         .into_iter()
         .filter_map(|(reason, holds)| holds.then_some(reason))
         .collect()
     }
 
-    pub(crate) fn is_ready(&self, modality: Modality, now: Timestamp) -> bool {
-        !self.reasons_to_close(modality, now).is_empty()
+    pub(crate) fn is_ready(&self, modality: Modality, now: Timestamp, device: DeviceId) -> bool {
+        !self.reasons_to_close(modality, now, device).is_empty()
     }
 
     /// A job of the modality would miss its deadline if its batch started later than `now`.
-    pub(crate) fn is_urgent(&self, modality: Modality, now: Timestamp) -> bool {
-        self.latest_start(modality).is_some_and(|start| start <= now)
+    pub(crate) fn is_urgent(&self, modality: Modality, now: Timestamp, device: DeviceId) -> bool {
+        self.latest_start(modality, device).is_some_and(|start| start <= now)
     }
 
     /// The next instant at which the scheduler owes a decision though nothing happens.
     pub(crate) fn next_duty(&self) -> Option<(Timestamp, Duty)> {
         let expiries =
             self.all_waiting().map(|each| (self.hopeless_at(&each.job), Duty::Expire(each.job.id)));
-        let idle = self.any_idle();
-        let closings = Modality::ALL.into_iter().filter(|_| idle).flat_map(|modality| {
-            [
-                self.company_until(modality).map(|at| (at, Duty::EndDelay(modality))),
-                self.latest_start(modality).map(|at| (at, Duty::StartSafely(modality))),
-            ]
+        let closings = self.offered().into_iter().flat_map(|device| {
+            Modality::ALL.into_iter().flat_map(move |modality| {
+                [
+                    self.company_until(modality).map(|at| (at, Duty::EndDelay(modality))),
+                    self.latest_start(modality, device).map(|at| (at, Duty::StartSafely(modality))),
+                ]
+            })
         });
         expiries.chain(closings.flatten()).min_by_key(|(at, _)| *at)
     }
@@ -227,33 +285,34 @@ impl Model {
     }
 
     /// The start at which the next batch, were it as long as the longest row, ends with the earliest deadline.
-    fn latest_start(&self, modality: Modality) -> Option<Timestamp> {
+    fn latest_start(&self, modality: Modality, device: DeviceId) -> Option<Timestamp> {
         let queue = self.queue(modality);
         let deadline = queue.iter().map(|each| each.job.deadline).min()?;
         let longest = queue.iter().map(|each| each.job.tokens).max()?;
-        let rows = queue.len().min(self.full_batch(modality));
+        let rows = queue.len().min(self.full_batch(device, modality));
         // A tenth longer than predicted.
-        Some(deadline.saturating_sub(self.cost.predict(modality, rows, longest).mul_f64(1.1)))
+        Some(deadline.saturating_sub(self.cost(device).predict(modality, rows, longest).mul_f64(1.1)))
     }
 
     /// From then on the job cannot be done in time, though it ran alone and a tenth faster than predicted.
     pub(crate) fn hopeless_at(&self, job: &Job) -> Timestamp {
-        job.deadline.saturating_sub(self.shortest_run[job.modality.index()])
+        let shortest = |device: DeviceId| self.devices[device.0].shortest_run[job.modality.index()];
+        job.deadline.saturating_sub(self.ready_devices().map(shortest).min().unwrap_or_default())
     }
 
     /// Rows that make a batch worth closing. Whether the number is a good one, `checkers` decides.
-    pub(crate) fn full_batch(&self, modality: Modality) -> usize {
+    pub(crate) fn full_batch(&self, device: DeviceId, modality: Modality) -> usize {
         match modality {
-            Modality::Image => self.best_images,
+            Modality::Image => self.devices[device.0].best_images,
             Modality::Text => self.settings.max_batch_size.get(),
         }
     }
 
     /// Texts of the greatest length that may run together.
-    pub(crate) fn longest_texts(&self) -> usize {
+    pub(crate) fn longest_texts(&self, device: DeviceId) -> usize {
         let allowed = |rows: &usize| {
             *rows * MAX_TOKENS as usize <= self.settings.max_batch_tokens.get()
-                && self.cost.predict(Modality::Text, *rows, MAX_TOKENS) <= self.longest_run()
+                && self.cost(device).predict(Modality::Text, *rows, MAX_TOKENS) <= self.longest_run()
         };
         (2..=self.settings.max_batch_size.get()).take_while(allowed).last().unwrap_or(1)
     }
@@ -263,8 +322,8 @@ impl Model {
         self.settings.interactive_target / 2
     }
 
-    pub(crate) fn predict(&self, modality: Modality, jobs: &[Waiting]) -> Duration {
+    pub(crate) fn predict(&self, device: DeviceId, modality: Modality, jobs: &[Waiting]) -> Duration {
         let longest = jobs.iter().map(|each| each.job.tokens).max().unwrap_or(0);
-        self.cost.predict(modality, jobs.len(), longest)
+        self.cost(device).predict(modality, jobs.len(), longest)
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clipd::modality::Modality;
 use clipd::scheduler::cost::Measurement;
+use clipd::scheduler::workers::DeviceId;
 
 use crate::rng::Rng;
 
@@ -21,6 +22,8 @@ pub(crate) struct Service {
     noise: f64,
     /// Reported run time over true mean, indexed by `Modality::index`.
     skew: [f64; 2],
+    /// What a run takes on a device over what it takes on the first, indexed by `DeviceId`.
+    slowness: Vec<f64>,
     /// Runs last a multiple of this, so that several events fall on one instant. At least a nanosecond.
     pub(crate) grain: Duration,
 }
@@ -34,18 +37,22 @@ struct Curve {
 }
 
 impl Service {
-    pub(crate) fn draw(rng: &mut Rng, grain: Duration) -> Service {
+    pub(crate) fn draw(rng: &mut Rng, grain: Duration, devices: usize) -> Service {
         let image = Curve { per_batch: rng.magnitude(1e-4, 1e-2), per_work: rng.magnitude(5e-5, 2.5e-2) };
         let text = Curve { per_batch: rng.magnitude(1e-4, 5e-3), per_work: rng.magnitude(1e-6, 1e-4) };
         let noise = if rng.chance(0.5) { rng.between(0.0, 0.5) } else { 0.0 };
         let wrong = rng.chance(0.3);
         let skew = [0, 1].map(|_| if wrong { rng.magnitude(0.25, 4.0) } else { 1.0 });
-        Service { curves: [image, text], noise, skew, grain }
+        let alike = rng.chance(0.3);
+        let slower = |device| if device == 0 || alike { 1.0 } else { rng.magnitude(0.2, 5.0) };
+        let slowness = (0..devices).map(slower).collect();
+        Service { curves: [image, text], noise, skew, slowness, grain }
     }
 
-    pub(crate) fn run_time(&self, rng: &mut Rng, modality: Modality, rows: usize, longest: u32) -> Duration {
-        let factor = rng.between(1.0 - self.noise, 1.0 + self.noise);
-        round_up(self.mean(modality, rows, longest).mul_f64(factor), self.grain)
+    /// Of `batch` on a device; what it says of the time does not count.
+    pub(crate) fn run_time(&self, rng: &mut Rng, device: DeviceId, batch: &Measurement) -> Duration {
+        let factor = self.slowness[device.0] * rng.between(1.0 - self.noise, 1.0 + self.noise);
+        round_up(self.mean(batch.modality, batch.rows, batch.tokens).mul_f64(factor), self.grain)
     }
 
     /// No run takes longer than this times its predicted cost, plus a grain.
@@ -55,14 +62,15 @@ impl Service {
 
     /// No run of at most `rows` takes longer.
     pub(crate) fn longest_run(&self, modality: Modality, rows: usize) -> Duration {
-        self.mean(modality, rows, MAX_TOKENS).mul_f64(1.0 + self.noise) + self.grain
+        let slowest = self.slowness.iter().copied().fold(0.0, f64::max);
+        self.mean(modality, rows, MAX_TOKENS).mul_f64(slowest * (1.0 + self.noise)) + self.grain
     }
 
     /// The measurements of a warm-up: the corners of what a batch can be, in work.
-    pub(crate) fn warm_up(&self, max_batch_size: usize) -> Vec<Measurement> {
+    pub(crate) fn warm_up(&self, device: DeviceId, max_batch_size: usize) -> Vec<Measurement> {
         let corners = [(1, 1), (max_batch_size, MAX_TOKENS)];
         let measure = |modality: Modality, (rows, tokens): (usize, u32)| {
-            let skew = self.skew[modality.index()];
+            let skew = self.skew[modality.index()] * self.slowness[device.0];
             let tokens = if modality == Modality::Image { 0 } else { tokens };
             let elapsed = self.mean(modality, rows, tokens).mul_f64(skew);
             Measurement { modality, rows, tokens, elapsed }
@@ -73,7 +81,7 @@ impl Service {
             .collect()
     }
 
-    /// The true mean.
+    /// The true mean on the first device.
     pub(crate) fn mean(&self, modality: Modality, rows: usize, longest: u32) -> Duration {
         let Curve { per_batch, per_work } = self.curves[modality.index()];
         let work = match modality {

@@ -58,8 +58,8 @@ impl World {
             now: Timestamp::default(),
             serial: agenda.len(),
             agenda,
-            scheduler: Scheduler::new(site.settings.clone(), site.workers),
-            model: Model::new(site.settings.clone(), site.workers.get()),
+            scheduler: Scheduler::new(site.settings.clone(), &site.devices),
+            model: Model::new(site.settings.clone(), site.devices.clone()),
             share: Share::default(),
             patience: Patience::default(),
             tally: Tally::default(),
@@ -72,7 +72,7 @@ impl World {
     pub(crate) fn with_log(seed: u64) -> World {
         let world = World::new(seed);
         let site = &world.workload.site;
-        let first = format!("{:?}, {} workers", site.settings, site.workers);
+        let first = format!("{:?}, workers on {:?}", site.settings, site.devices);
         World { log: Some(vec![first]), ..world }
     }
 
@@ -178,10 +178,10 @@ impl World {
     fn ready(&mut self, worker: WorkerId) {
         if self.model.workers[worker.0] == Worker::Starting {
             self.note(|| format!("{worker:?} ready"));
-            let cost =
-                CostModel::new(&self.workload.site.service.warm_up(self.model.settings.max_batch_size.get()));
-            self.scheduler.set_cost(cost.clone());
-            self.model.set_cost(cost);
+            let (device, max) = (self.model.device(worker), self.model.settings.max_batch_size.get());
+            let cost = CostModel::new(&self.workload.site.service.warm_up(device, max));
+            self.scheduler.set_cost(device, cost.clone());
+            self.model.set_cost(device, cost);
             self.free(worker);
         }
     }
@@ -203,8 +203,9 @@ impl World {
         if matches!(self.model.workers[worker.0], Worker::Busy { number, .. } if number == batch) {
             self.note(|| format!("{worker:?} finished"));
             if self.workload.learning {
-                self.scheduler.observe(ran);
-                self.model.set_cost(self.scheduler.cost().clone());
+                let device = self.model.device(worker);
+                self.scheduler.observe(device, ran);
+                self.model.observe(device, ran);
             }
             self.free(worker);
         }
@@ -236,10 +237,11 @@ impl World {
 
     fn dispatch(&mut self, batch: &Batch) -> Verdict {
         checkers::dispatched(&self.model, self.now, batch)?;
-        let contest = Contest::at(&self.model, self.now);
+        let device = self.model.device(batch.worker);
+        let contest = Contest::at(&self.model, self.now, device);
         let jobs: Vec<Waiting> =
             batch.jobs.iter().filter_map(|id| self.model.settle(*id, Fate::Dispatched)).collect();
-        let cost = self.model.predict(batch.modality, &jobs);
+        let cost = self.model.predict(device, batch.modality, &jobs);
         self.share.dispatched(contest, batch.modality, cost)?;
         if contest == Contest::Urgent {
             self.patience.restart();
@@ -256,11 +258,14 @@ impl World {
             return;
         }
         let longest = jobs.iter().map(|each| each.job.tokens).max().unwrap_or(0);
-        let elapsed = self.workload.site.service.run_time(&mut self.rng, batch.modality, jobs.len(), longest);
+        let predicted_run =
+            Measurement { modality: batch.modality, rows: jobs.len(), tokens: longest, elapsed: predicted };
+        let device = self.model.device(batch.worker);
+        let elapsed = self.workload.site.service.run_time(&mut self.rng, device, &predicted_run);
         self.serial += 1;
         let until = self.now.saturating_add(predicted);
         self.model.workers[batch.worker.0] = Worker::Busy { number: self.serial, until };
-        let ran = Measurement { modality: batch.modality, rows: jobs.len(), tokens: longest, elapsed };
+        let ran = Measurement { elapsed, ..predicted_run };
         let end = Due::Finished { worker: batch.worker, batch: self.serial, ran };
         self.agenda.insert((self.now.saturating_add(elapsed), self.serial), end);
     }

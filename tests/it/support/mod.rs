@@ -10,7 +10,6 @@ use clipd::app::{self, Running, Served};
 use clipd::batcher::OpenEngine;
 use clipd::config::Config;
 use clipd::config::flags::{Cli, Command};
-use clipd::engine::Engine;
 use clipd::engine::device::Precision;
 use clipd::engine::synthetic::{Gate, SyntheticEngine};
 use clipd::grpc::proto;
@@ -92,7 +91,7 @@ pub(crate) fn synthetic(engines: Vec<OpenEngine>) -> Served {
 
 pub(crate) fn gated_engine(gate: Gate) -> OpenEngine {
     let dim = Model::builtin().unwrap().spec.embed_dim;
-    Box::new(move || Ok(Box::new(SyntheticEngine::gated(dim, gate)) as Box<dyn Engine>))
+    OpenEngine::new("cpu", move || Ok(SyntheticEngine::gated(dim, gate)))
 }
 
 pub(crate) fn fixtures() -> PathBuf {
