@@ -1,17 +1,22 @@
-//! The shell around the scheduler: one scheduler thread, one thread per worker, channels between them.
+//! The shell around the scheduler: one scheduler thread, two threads per worker, channels between them.
 //!
 //! It holds payloads and reply channels and does what the scheduler decides; it has no policy of its own.
 //! A [`Handle`] submits rows and gets a [`Ticket`] for each, which resolves to exactly one outcome.
 //! A ticket that is dropped cancels its job: queued work disappears, a batch that already runs ends normally.
 //!
+//! Where an engine has two inputs, a worker has a second thread, which puts the next batch together while one runs
+//! ([`staging`]).
+//!
 //! Nothing is unbounded: commands go through a bounded channel with `try_send`, a worker has at most one
-//! batch, and a worker has at most one unread report.
+//! batch beside the one that runs, and so at most two unread reports.
 
+mod answers;
 mod outcome;
 mod shell;
+mod staging;
 #[cfg(test)]
 mod tests;
-
+mod warm_up;
 mod worker;
 
 use std::future::Future;
@@ -32,9 +37,10 @@ use crate::engine::{Description, Engine, EngineError};
 use crate::modality::Modality;
 use crate::scheduler::cost::CostModel;
 use crate::scheduler::outlook::{Arrival, Outlook};
-use crate::scheduler::workers::{DeviceId, WorkerCounts};
+use crate::scheduler::workers::{DeviceId, WorkerCounts, WorkerId};
 use crate::scheduler::{Job, JobId, Rejection, Scheduler, Settings};
 use crate::telemetry::metrics::Metrics;
+use answers::Answer;
 use outcome::Outcomes;
 
 /// Commands on their way to the scheduler thread, which empties the channel before it decides anything.
@@ -182,8 +188,7 @@ struct Submission {
 /// What the scheduler never sees.
 struct Payload {
     row: Row,
-    arrival: Timestamp,
-    reply: oneshot::Sender<Result<Embedded, JobError>>,
+    answer: Answer,
 }
 
 impl Batcher {
@@ -202,23 +207,37 @@ impl Batcher {
             outcomes: Outcomes::new(&options.metrics),
             metrics: options.metrics.clone(),
         });
-        let (reports, report_inbox) = crossbeam_channel::bounded(engines.len());
+        let (reports, report_inbox) = crossbeam_channel::bounded(2 * engines.len());
         let mut threads = Vec::new();
-        let mut batches = Vec::new();
+        let mut spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
+            threads.push(std::thread::Builder::new().name(name).spawn(run)?);
+            std::io::Result::Ok(())
+        };
+        let mut lines = Vec::new();
         for (index, open) in engines.into_iter().enumerate() {
-            let (sender, receiver) = crossbeam_channel::bounded(1);
-            batches.push(sender);
-            let worker = worker::Worker::new(index, &options, shared.clone(), receiver, reports.clone());
-            let name = format!("worker-{index}");
-            threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run(open))?);
+            // One for an idle worker, one for what comes next.
+            let (work, work_inbox) = crossbeam_channel::bounded(2);
+            // One that is being put together may already count as running when the next one comes.
+            let (staging, assignments) = crossbeam_channel::bounded(2);
+            let (give_back, inputs) = crossbeam_channel::bounded(2);
+            let clock = options.clock;
+            let stager = staging::Stager { assignments, inputs: inputs.clone(), work: work.clone(), clock };
+            let worker = worker::Worker {
+                id: WorkerId(index),
+                shared: shared.clone(),
+                warm_up: warm_up::WarmUp::new(&options),
+                work: work_inbox,
+                give_back,
+                inputs,
+                reports: reports.clone(),
+            };
+            lines.push(shell::Line { work, staging });
+            spawn(format!("worker-{index}"), Box::new(move || worker.run(open)))?;
+            spawn(format!("stager-{index}"), Box::new(move || stager.run()))?;
         }
         let (workers_sender, workers) = watch::channel(Workers::default());
-        let shell = shell::Shell::new(scheduler, shared.clone(), seats, batches, workers_sender);
-        threads.push(
-            std::thread::Builder::new()
-                .name("scheduler".into())
-                .spawn(move || shell.run(&inbox, &report_inbox))?,
-        );
+        let shell = shell::Shell::new(scheduler, shared.clone(), seats, lines, workers_sender);
+        spawn("scheduler".into(), Box::new(move || shell.run(&inbox, &report_inbox)))?;
         Ok(Batcher { handle: Handle { commands, shared }, workers, threads })
     }
 
@@ -307,7 +326,8 @@ impl Handle {
         let id = JobId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let (sender, reply) = oneshot::channel();
         let job = Job { id, modality: row.modality(), tokens: row.tokens(), class, deadline };
-        let submission = Submission { job, payload: Payload { row, arrival, reply: sender } };
+        let answer = Answer { arrival, deadline, reply: sender };
+        let submission = Submission { job, payload: Payload { row, answer } };
         (submission, Ticket { id, reply, cancel: Some(self.commands.clone()) })
     }
 }

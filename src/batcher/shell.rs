@@ -7,7 +7,8 @@ use crossbeam_channel::{Receiver, Sender, select};
 use metrics::Gauge;
 use tokio::sync::watch;
 
-use super::worker::{Assignment, Report};
+use super::staging::{Assignment, Work};
+use super::worker::Report;
 use super::{Command, JobError, Payload, Shared, Submission, Workers};
 use crate::modality::Modality;
 use crate::scheduler::cost::{CostModel, Measurement};
@@ -20,8 +21,8 @@ pub(super) struct Shell {
     pending: HashMap<JobId, Payload>,
     /// The device of each worker.
     seats: Vec<DeviceId>,
-    /// One channel per worker; `None` once the worker is lost.
-    batches: Vec<Option<Sender<Assignment>>>,
+    /// One per worker; `None` once the worker is lost.
+    lines: Vec<Option<Line>>,
     shared: Arc<Shared>,
     workers: watch::Sender<Workers>,
     draining: bool,
@@ -33,12 +34,20 @@ pub(super) struct Shell {
     has_learned: bool,
 }
 
+/// The way to a worker.
+pub(super) struct Line {
+    /// For an idle one.
+    pub(super) work: Sender<Work>,
+    /// For a busy one: to the thread beside it.
+    pub(super) staging: Sender<Assignment>,
+}
+
 impl Shell {
     pub(super) fn new(
         scheduler: Scheduler,
         shared: Arc<Shared>,
         seats: Vec<DeviceId>,
-        batches: Vec<Sender<Assignment>>,
+        lines: Vec<Line>,
         workers: watch::Sender<Workers>,
     ) -> Shell {
         let metrics = shared.metrics.clone();
@@ -46,7 +55,7 @@ impl Shell {
             scheduler,
             pending: HashMap::new(),
             seats,
-            batches: batches.into_iter().map(Some).collect(),
+            lines: lines.into_iter().map(Some).collect(),
             workers,
             draining: false,
             queue_rows: Modality::ALL.map(|modality| metrics.queue_rows(modality)),
@@ -131,7 +140,7 @@ impl Shell {
                 self.shared.outcomes.rejected.increment(jobs.len() as u64);
                 for submission in submissions {
                     // A client that has gone needs no answer; so everywhere below.
-                    let _ = submission.payload.reply.send(Err(JobError::Rejected(rejection)));
+                    let _ = submission.payload.answer.reply.send(Err(JobError::Rejected(rejection)));
                 }
             }
         }
@@ -139,25 +148,33 @@ impl Shell {
 
     fn on_report(&mut self, report: Report) {
         match report {
-            Report::Ready { worker, description, measurements } => {
-                self.set_cost(self.seats[worker.0], CostModel::new(&measurements));
+            Report::Ready { worker, description, sizes, measurements, stages } => {
+                let device = self.seats[worker.0];
+                self.set_cost(device, CostModel::new(sizes, &measurements));
+                if stages {
+                    self.scheduler.enable_staging(device);
+                }
                 self.scheduler.worker_idle(worker);
                 self.publish_workers(|workers| {
                     workers.description.get_or_insert(description);
                 });
             }
-            Report::Idle { worker, batch } => {
+            Report::Done { worker, batch, lead } => {
+                let device = self.seats[worker.0];
                 if let Some(batch) = batch {
-                    self.scheduler.observe(self.seats[worker.0], &batch);
+                    self.scheduler.observe(device, &batch);
                     self.has_learned = true;
                 }
-                self.scheduler.worker_idle(worker);
+                if let Some(lead) = lead {
+                    self.scheduler.observe_lead(device, lead);
+                }
+                self.scheduler.batch_done(self.shared.clock.now(), worker);
             }
             Report::Lost { worker, error } => {
                 let device = &self.shared.devices[self.seats[worker.0].0];
                 tracing::error!(worker = worker.0, device, error, "worker lost");
                 self.scheduler.worker_lost(worker);
-                self.batches[worker.0] = None;
+                self.lines[worker.0] = None;
                 self.publish_workers(|workers| workers.last_error = Some(error));
             }
         }
@@ -173,7 +190,7 @@ impl Shell {
                 };
                 counter.increment(1);
                 if let Some(payload) = self.pending.remove(&id) {
-                    let _ = payload.reply.send(Err(error));
+                    let _ = payload.answer.reply.send(Err(error));
                 }
             }
         }
@@ -185,20 +202,24 @@ impl Shell {
             .jobs
             .iter()
             .filter_map(|id| self.pending.remove(id))
-            .partition(|payload| !payload.reply.is_closed());
+            .partition(|payload| !payload.answer.reply.is_closed());
         self.shared.outcomes.cancelled.increment(abandoned.len() as u64);
         if jobs.is_empty() {
-            self.scheduler.worker_idle(batch.worker);
+            self.scheduler.batch_abandoned(batch.worker);
             return;
         }
         self.metrics.batches(batch.modality, batch.close_reason.as_str()).increment(1);
-        if let Some(worker) = &self.batches[batch.worker.0] {
-            let assignment = Assignment { modality: batch.modality, jobs };
-            // The worker reported idle, so its channel of one is empty; if it has died since,
-            // its report is on the way and dropping the jobs answers them.
-            if let Err(error) = worker.try_send(assignment) {
-                self.shared.outcomes.failed.increment(error.into_inner().jobs.len() as u64);
-            }
+        let Some(line) = &self.lines[batch.worker.0] else { return };
+        let rows = jobs.len() as u64;
+        let assignment = Assignment { modality: batch.modality, jobs, closed: self.shared.clock.now() };
+        // There is room: the scheduler knows what each worker has. If the worker is lost, its report is on the way,
+        // and it answers what it gets until that was read.
+        let sent = match batch.staged {
+            true => line.staging.try_send(assignment).is_ok(),
+            false => line.work.try_send(Work::Close(assignment)).is_ok(),
+        };
+        if !sent {
+            self.shared.outcomes.failed.increment(rows);
         }
     }
 

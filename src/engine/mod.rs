@@ -3,6 +3,7 @@
 //! It knows nothing of requests, queues or time: rows are put together as an [`Input`], embeddings come out.
 //! [`onnx`] is the engine that serves; [`synthetic`] stands in for it in tests and load models.
 
+pub mod buckets;
 pub mod choice;
 pub mod device;
 pub mod fidelity;
@@ -12,6 +13,7 @@ mod runtime;
 mod session;
 pub mod synthetic;
 
+use buckets::Buckets;
 use input::Input;
 use ndarray::Array2;
 
@@ -33,6 +35,12 @@ pub trait Engine {
     /// Embeds every row of `input`, which is one of this engine's own; returns `[rows, embed_dim]`, not normalised, in
     /// the order of the rows.
     fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError>;
+
+    /// The only sizes of batches that it runs, if not any.
+    fn buckets(&self) -> Option<&Buckets>;
+
+    /// Whether it has two inputs, so that the next batch is put together while one runs.
+    fn stages(&self) -> bool;
 
     fn description(&self) -> &Description;
 }

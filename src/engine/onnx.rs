@@ -11,6 +11,7 @@ use ort::session::builder::PrepackedWeights;
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
 
+use super::buckets::Buckets;
 use super::device::{Device, Precision, check_available};
 use super::input::Input;
 use super::runtime::runtime;
@@ -114,6 +115,14 @@ impl Engine for OnnxEngine {
             Modality::Image => self.run_images(input),
             Modality::Text => self.run_texts(input),
         }
+    }
+
+    fn buckets(&self) -> Option<&Buckets> {
+        None
+    }
+
+    fn stages(&self) -> bool {
+        true
     }
 
     fn description(&self) -> &Description {

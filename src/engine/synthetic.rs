@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ndarray::Array2;
 
+use super::buckets::Buckets;
 use super::input::Input;
 use super::{Description, Engine, EngineError};
 use crate::clock::Clock;
@@ -22,6 +23,7 @@ pub struct SyntheticEngine {
     embed_dim: usize,
     gate: Gate,
     pace: Option<(Clock, Pace)>,
+    stages: bool,
     description: Description,
 }
 
@@ -33,17 +35,22 @@ pub struct Pace {
 }
 
 impl SyntheticEngine {
-    /// Every batch passes `gate`.
+    /// Every batch passes `gate`. It has one input: what is not in the batch that the gate holds waits in the queue.
     pub fn gated(embed_dim: usize, gate: Gate) -> SyntheticEngine {
         let description =
             Description { device: "cpu".into(), engine: "synthetic".into(), precision: "fp32".into() };
-        SyntheticEngine { embed_dim, gate, pace: None, description }
+        SyntheticEngine { embed_dim, gate, pace: None, stages: false, description }
     }
 
     /// The same, said to be on another device than the CPU.
     pub fn on(mut self, device: &str) -> SyntheticEngine {
         device.clone_into(&mut self.description.device);
         self
+    }
+
+    /// The same, with its next batch put together while one runs.
+    pub fn staging(self) -> SyntheticEngine {
+        SyntheticEngine { stages: true, ..self }
     }
 
     /// Every batch takes as long as `pace` says, and spends it computing: it does not sleep.
@@ -71,6 +78,14 @@ impl Engine for SyntheticEngine {
             }
         }
         Ok(embeddings)
+    }
+
+    fn buckets(&self) -> Option<&Buckets> {
+        None
+    }
+
+    fn stages(&self) -> bool {
+        self.stages
     }
 
     fn description(&self) -> &Description {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Scheduler;
 use super::cost::CostModel;
+use super::staging::Lead;
 use super::workers::DeviceId;
 use crate::modality::Modality;
 
@@ -16,6 +17,8 @@ pub(super) struct Device {
     pub(super) cost: CostModel,
     /// Rows of the best batch of images; derived from the cost model.
     pub(super) best_images: usize,
+    /// Of devices whose next batch is put together while one runs.
+    pub(super) lead: Option<Lead>,
 }
 
 impl Scheduler {

@@ -12,9 +12,10 @@
 //! plus the target of the job's class, whichever is earlier. A batch is the most urgent images, as many as
 //! run best, or the most urgent text and those of like length ([`batch`]). Between modalities device
 //! time is shared evenly ([`share`]), unless a deadline leaves no slack. Batches grow while all workers are busy;
-//! with the default `max_queue_delay` of zero an idle worker takes what is there.
+//! with the default `max_queue_delay` of zero an idle worker takes what is there. Where engines have two inputs, the
+//! next batch closes a little before the current one ends ([`staging`]).
 //!
-//! Drive it so: call `submit`, `cancel`, `worker_idle`, `worker_lost` as events arrive, then `poll` until
+//! Drive it so: call `submit`, `cancel`, `batch_done`, `worker_lost` and the like as events arrive, then `poll` until
 //! it returns `None`, then sleep until the next event or `next_wakeup`.
 
 mod batch;
@@ -24,6 +25,7 @@ mod device;
 pub mod outlook;
 mod queue;
 mod share;
+mod staging;
 #[cfg(test)]
 mod tests;
 pub mod workers;
@@ -40,7 +42,7 @@ use device::Device;
 use outlook::arrivals;
 use queue::Queue;
 use share::Share;
-use workers::{DeviceId, WorkerCounts, WorkerId, Workers};
+use workers::{DeviceId, Opening, WorkerCounts, WorkerId, Workers};
 
 /// Unique among the jobs of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,7 +84,7 @@ const SURELY: f64 = 0.9;
 
 /// A worker for a modality.
 struct Offer {
-    worker: WorkerId,
+    opening: Opening,
     modality: Modality,
     close_reason: CloseReason,
 }
@@ -104,7 +106,8 @@ impl Scheduler {
     /// them has been reported idle.
     pub fn new(settings: Settings, devices: &[DeviceId]) -> Scheduler {
         let count = devices.iter().map(|device| device.0 + 1).max().unwrap_or(0);
-        let cold = || Device { cost: CostModel::default(), best_images: settings.max_batch_size.get() };
+        let cold =
+            || Device { cost: CostModel::default(), best_images: settings.max_batch_size.get(), lead: None };
         Scheduler {
             devices: std::iter::repeat_with(cold).take(count).collect(),
             settings,
@@ -163,9 +166,24 @@ impl Scheduler {
         self.queues.iter_mut().any(|queue| queue.remove(job).is_some())
     }
 
-    /// The worker is warm, or has finished its batch.
+    /// The worker is warm and has nothing to run.
     pub fn worker_idle(&mut self, worker: WorkerId) {
         self.workers.set_idle(worker);
+    }
+
+    /// The worker has finished its batch, and starts the staged one if there is one.
+    pub fn batch_done(&mut self, now: Timestamp, worker: WorkerId) {
+        match self.workers.unstage(worker) {
+            Some(run) => self.start_run(worker, now, run),
+            None => self.worker_idle(worker),
+        }
+    }
+
+    /// The batch dispatched to this worker last will not run, since nobody waits for it any more.
+    pub fn batch_abandoned(&mut self, worker: WorkerId) {
+        if self.workers.unstage(worker).is_none() {
+            self.worker_idle(worker);
+        }
     }
 
     /// The worker will never run a batch again.
@@ -209,99 +227,116 @@ impl Scheduler {
                 return Some(Action::Drop(job.id, DropReason::NoWorker));
             }
         }
-        let worker = self.workers.idle()?;
-        let device = self.workers.device(worker);
-        let (modality, close_reason) = self.choose(now, device)?;
+        let opening = self.opening(now)?;
+        let (modality, close_reason) = self.choose(&opening)?;
         for other in Modality::ALL {
-            if self.close_reason(other, now, device).is_none() {
+            if self.close_reason(other, &opening).is_none() {
                 self.share.catch_up(other, modality);
             }
         }
-        Some(Action::Dispatch(self.close(now, Offer { worker, modality, close_reason })))
+        Some(Action::Dispatch(self.close(now, Offer { opening, modality, close_reason })))
     }
 
     /// When `poll` may have something new to say though no event arrives.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let idle = self.workers.idle().map(|worker| self.workers.device(worker));
-        Modality::ALL
-            .into_iter()
-            .flat_map(|modality| {
-                let expires = self.queues[modality.index()].first_deadline();
-                let expires = expires.map(|at| at.saturating_sub(self.shortest_run(modality)));
-                [expires, idle.and_then(|device| self.closes_at(modality, device))]
-            })
-            .flatten()
-            .min()
+        let expires = Modality::ALL.into_iter().filter_map(|modality| {
+            let deadline = self.queues[modality.index()].first_deadline()?;
+            Some(deadline.saturating_sub(self.shortest_run(modality)))
+        });
+        let closes = Modality::ALL.into_iter().filter_map(|modality| self.closes_at(modality, idle?));
+        expires.chain(closes).chain(self.staging_closes()).min()
     }
 
-    /// The modality to serve now, if any may be closed: one whose slack is used up goes first,
+    /// The modality to serve next, if any may be closed: one whose slack is used up goes first,
     /// otherwise the one that is behind in device time.
-    fn choose(&self, now: Timestamp, device: DeviceId) -> Option<(Modality, CloseReason)> {
+    fn choose(&self, opening: &Opening) -> Option<(Modality, CloseReason)> {
         Modality::ALL
             .into_iter()
-            .filter_map(|modality| Some((modality, self.close_reason(modality, now, device)?)))
+            .filter_map(|modality| Some((modality, self.close_reason(modality, opening)?)))
             .min_by_key(|(modality, _)| {
-                let urgent = self.latest_start(*modality, device).is_some_and(|start| start <= now);
+                let hopeless = self.hopeless(*modality, opening);
+                let latest = self.latest_start(*modality, opening.device, hopeless);
+                let urgent = latest.is_some_and(|latest| latest <= opening.start);
                 (!urgent, self.share.start(*modality))
             })
     }
 
-    /// Why the head of this queue may be dispatched at `now`; `None` if it should wait for company.
-    fn close_reason(&self, modality: Modality, now: Timestamp, device: DeviceId) -> Option<CloseReason> {
+    /// Why the head of this queue may be dispatched; `None` if it should wait for company.
+    fn close_reason(&self, modality: Modality, opening: &Opening) -> Option<CloseReason> {
         let queue = &self.queues[modality.index()];
-        let arrival = queue.first_arrival()?;
-        if queue.len() >= self.full_batch(device, modality) {
+        let hopeless = self.hopeless(modality, opening);
+        let (arrival, live) = (queue.first_arrival()?, queue.live(hopeless));
+        if live == 0 {
+            None
+        } else if live >= self.full_batch(opening.device, modality) {
             Some(CloseReason::Full)
         } else if self.draining {
             Some(CloseReason::Drain)
         } else if self.settings.max_queue_delay.is_zero() {
             Some(CloseReason::Idle)
-        } else if arrival.saturating_add(self.settings.max_queue_delay) <= now {
+        } else if arrival.saturating_add(self.settings.max_queue_delay) <= opening.start {
             Some(CloseReason::Delay)
-        } else if self.latest_start(modality, device)? <= now {
+        } else if self.latest_start(modality, opening.device, hopeless)? <= opening.start {
             Some(CloseReason::Deadline)
         } else {
             None
         }
     }
 
+    /// Jobs of no later deadline cannot be done in time by a batch that starts then. While a worker is idle, there
+    /// are none; others stay in the queue, since a worker may be free earlier than predicted.
+    fn hopeless(&self, modality: Modality, opening: &Opening) -> Timestamp {
+        opening.start.saturating_add(self.shortest_run(modality))
+    }
+
     /// When a queue that waits for company stops waiting.
     fn closes_at(&self, modality: Modality, device: DeviceId) -> Option<Timestamp> {
         let arrival = self.queues[modality.index()].first_arrival()?;
         let delayed = arrival.saturating_add(self.settings.max_queue_delay);
-        Some(self.latest_start(modality, device)?.min(delayed))
+        Some(self.latest_start(modality, device, Timestamp::default())?.min(delayed))
     }
 
-    /// The latest start at which the batch that could close now still meets its earliest deadline.
-    fn latest_start(&self, modality: Modality, device: DeviceId) -> Option<Timestamp> {
+    /// The latest start at which the batch that could close now still meets its earliest deadline after `hopeless`.
+    fn latest_start(&self, modality: Modality, device: DeviceId, hopeless: Timestamp) -> Option<Timestamp> {
         let queue = &self.queues[modality.index()];
         let rows = queue.len().min(self.full_batch(device, modality));
         let run = self.cost(device).predict(modality, rows, queue.longest());
-        Some(queue.first_deadline()?.saturating_sub(run.mul_f64(LIKELY)))
+        Some(queue.first_live_deadline(hopeless)?.saturating_sub(run.mul_f64(LIKELY)))
     }
 
     /// Predicted time from one full batch of such jobs to the next.
     fn interval(&self, job: &Job) -> Duration {
         let reference = self.reference();
         let rows = self.full_batch(reference, job.modality);
-        self.cost(reference)
-            .predict(job.modality, rows, job.tokens)
-            .div_f64(self.capacity(job.modality, job.tokens))
+        let run = self.cost(reference).predict(job.modality, rows, job.tokens);
+        run.div_f64(self.capacity(job.modality, job.tokens))
     }
 
     /// Takes the jobs of a batch off the queue.
     fn close(&mut self, now: Timestamp, offer: Offer) -> Batch {
-        let Offer { worker, modality, close_reason } = offer;
-        let device = self.workers.device(worker);
-        let jobs = self.next_batch(now, modality, device);
+        let Offer { opening, modality, close_reason } = offer;
+        let jobs = self.next_batch(now, modality, &opening);
         let queue = &mut self.queues[modality.index()];
         for job in &jobs {
             queue.remove(job.id);
         }
         let longest = jobs.iter().map(|job| job.tokens).max().unwrap_or(0);
-        let run = self.cost(device).predict(modality, jobs.len(), longest);
+        let run = self.cost(opening.device).predict(modality, jobs.len(), longest);
         self.share.charge(modality, run);
-        self.workers.set_busy(worker, now.saturating_add(run));
-        Batch { worker, modality, jobs: jobs.into_iter().map(|job| job.id).collect(), close_reason }
+        let Opening { worker, staged, .. } = opening;
+        if staged {
+            self.workers.stage(worker, run);
+        } else {
+            self.start_run(worker, now, run);
+        }
+        let jobs = jobs.into_iter().map(|job| job.id).collect();
+        Batch { worker, staged, modality, jobs, close_reason }
+    }
+
+    fn start_run(&mut self, worker: WorkerId, now: Timestamp, run: Duration) {
+        let until = now.saturating_add(run);
+        let closes = self.next_closes(self.workers.device(worker), run, until);
+        self.workers.set_busy(worker, until, closes);
     }
 }

@@ -1,10 +1,12 @@
 mod admission;
 mod batch;
+mod buckets;
 mod cost;
 mod devices;
 mod share;
+mod staging;
 
-use super::cost::Measurement;
+use super::cost::{Measurement, Sizes};
 use super::*;
 
 const MS: u64 = 1_000_000;
@@ -46,12 +48,15 @@ fn cost() -> CostModel {
         tokens,
         elapsed: Duration::from_micros(micros),
     };
-    CostModel::new(&[
-        point(Modality::Image, 4, 0, 40_000),
-        point(Modality::Image, 1, 0, 13_000),
-        point(Modality::Text, 1, 10, 1_300),
-        point(Modality::Text, 4, 10, 4_000),
-    ])
+    CostModel::new(
+        Sizes::Any,
+        &[
+            point(Modality::Image, 4, 0, 40_000),
+            point(Modality::Image, 1, 0, 13_000),
+            point(Modality::Text, 1, 10, 1_300),
+            point(Modality::Text, 4, 10, 4_000),
+        ],
+    )
 }
 
 /// `workers` of them, all idle.
@@ -71,11 +76,12 @@ fn actions(scheduler: &mut Scheduler, now: Timestamp) -> Vec<String> {
             Action::Dispatch(batch) => {
                 let jobs: Vec<String> = batch.jobs.iter().map(|job| job.0.to_string()).collect();
                 format!(
-                    "{}:{}[{}]{}",
+                    "{}:{}[{}]{}{}",
                     batch.worker.0,
                     batch.modality.as_str(),
                     jobs.join(","),
-                    batch.close_reason.as_str()
+                    batch.close_reason.as_str(),
+                    if batch.staged { " staged" } else { "" }
                 )
             }
             Action::Drop(job, DropReason::Expired) => format!("expired {}", job.0),

@@ -1,5 +1,7 @@
 //! The only record of worker state, and of which device a worker runs on.
 
+use std::time::Duration;
+
 use crate::clock::Timestamp;
 
 /// Index of a worker, from 0.
@@ -32,9 +34,29 @@ struct Worker {
 enum State {
     Starting,
     Idle,
-    /// Predicted to be free then.
-    Busy(Timestamp),
+    Busy(Busy),
     Lost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Busy {
+    /// Its batch is predicted to be done then.
+    until: Timestamp,
+    /// From then on its next batch may close; `None`: only once it is idle.
+    closes: Option<Timestamp>,
+    /// Predicted run of the batch that comes next, if that has been closed.
+    staged: Option<Duration>,
+}
+
+/// A worker that a batch may be closed for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    pub(super) worker: WorkerId,
+    pub(super) device: DeviceId,
+    /// When the batch is predicted to start.
+    pub(super) start: Timestamp,
+    /// It starts after the one that runs.
+    pub(super) staged: bool,
 }
 
 impl Workers {
@@ -47,8 +69,24 @@ impl Workers {
         self.0[worker.0].state = State::Idle;
     }
 
-    pub(super) fn set_busy(&mut self, worker: WorkerId, until: Timestamp) {
-        self.0[worker.0].state = State::Busy(until);
+    /// `closes`: see [`Busy`].
+    pub(super) fn set_busy(&mut self, worker: WorkerId, until: Timestamp, closes: Option<Timestamp>) {
+        self.0[worker.0].state = State::Busy(Busy { until, closes, staged: None });
+    }
+
+    /// The worker's next batch was closed; it is predicted to run for so long.
+    pub(super) fn stage(&mut self, worker: WorkerId, run: Duration) {
+        if let State::Busy(busy) = &mut self.0[worker.0].state {
+            busy.staged = Some(run);
+        }
+    }
+
+    /// Takes what was staged.
+    pub(super) fn unstage(&mut self, worker: WorkerId) -> Option<Duration> {
+        match &mut self.0[worker.0].state {
+            State::Busy(busy) => busy.staged.take(),
+            State::Starting | State::Idle | State::Lost => None,
+        }
     }
 
     pub(super) fn set_lost(&mut self, worker: WorkerId) {
@@ -64,14 +102,27 @@ impl Workers {
         self.0.iter().position(|worker| worker.state == State::Idle).map(WorkerId)
     }
 
+    /// Of the busy workers without a next batch, the one whose next batch closes first, and when that is.
+    pub(super) fn first_closing(&self) -> Option<(Timestamp, Opening)> {
+        let closing = |(index, worker): (usize, &Worker)| match worker.state {
+            State::Busy(Busy { until, closes: Some(closes), staged: None }) => {
+                let (worker, device) = (WorkerId(index), worker.device);
+                Some((closes, Opening { worker, device, start: until, staged: true }))
+            }
+            _ => None,
+        };
+        self.0.iter().enumerate().filter_map(closing).min_by_key(|(closes, _)| *closes)
+    }
+
     pub(super) fn any_busy(&self) -> bool {
         self.0.iter().any(|worker| matches!(worker.state, State::Busy(_)))
     }
 
-    /// When the first worker is predicted to be free; `None`: one is idle, or none is ready.
+    /// When the first worker is predicted to be free, what is staged included; `None`: one is idle, or none is
+    /// ready.
     pub(super) fn first_free(&self) -> Option<Timestamp> {
         let until = |worker: &Worker| match worker.state {
-            State::Busy(until) => Some(until),
+            State::Busy(busy) => Some(busy.until.saturating_add(busy.staged.unwrap_or_default())),
             State::Starting | State::Idle | State::Lost => None,
         };
         if self.idle().is_some() { None } else { self.0.iter().filter_map(until).min() }

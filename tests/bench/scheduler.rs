@@ -5,7 +5,7 @@ use std::time::Duration;
 use clipd::class::Class;
 use clipd::clock::{Clock, Timestamp};
 use clipd::modality::Modality;
-use clipd::scheduler::cost::{CostModel, Measurement};
+use clipd::scheduler::cost::{CostModel, Measurement, Sizes};
 use clipd::scheduler::workers::{DeviceId, WorkerId};
 use clipd::scheduler::{Action, Job, JobId, Scheduler, Settings};
 
@@ -56,7 +56,7 @@ fn per_job(modality: Modality, queued: usize) -> Duration {
             };
             // What a worker's report brings.
             scheduler.observe(DeviceId(0), &ran);
-            scheduler.worker_idle(batch.worker);
+            scheduler.batch_done(clock.now(), batch.worker);
             std::hint::black_box((scheduler.outlook(), scheduler.next_wakeup()));
         }
     }
@@ -70,12 +70,15 @@ fn cost() -> CostModel {
         tokens,
         elapsed: Duration::from_micros(micros),
     };
-    CostModel::new(&[
-        point(Modality::Image, 1, 0, 3_500),
-        point(Modality::Image, 4, 0, 5_000),
-        point(Modality::Image, 16, 0, 11_000),
-        point(Modality::Text, 1, 8, 1_000),
-        point(Modality::Text, 16, 8, 4_000),
-        point(Modality::Text, 16, 77, 30_000),
-    ])
+    CostModel::new(
+        Sizes::Any,
+        &[
+            point(Modality::Image, 1, 0, 3_500),
+            point(Modality::Image, 4, 0, 5_000),
+            point(Modality::Image, 16, 0, 11_000),
+            point(Modality::Text, 1, 8, 1_000),
+            point(Modality::Text, 16, 8, 4_000),
+            point(Modality::Text, 16, 77, 30_000),
+        ],
+    )
 }

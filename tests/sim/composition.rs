@@ -6,16 +6,16 @@ use clipd::scheduler::workers::DeviceId;
 use clipd::scheduler::{Batch, JobId};
 
 use crate::checkers::{Verdict, ensure};
-use crate::model::{HAND_OVER, Model, Waiting};
+use crate::model::{HAND_OVER, Model, Opening, Waiting};
 
 /// Texts are grouped among this many full batches.
 const WINDOW: usize = 4;
 /// Sizes whose time per row differs by less are as good; the rest is for rounding.
 const AS_GOOD: f64 = 1.01 + 1e-6;
 
-pub(crate) fn check(model: &Model, now: Timestamp, batch: &Batch) -> Verdict {
-    let queue = model.queue(batch.modality);
-    let device = model.device(batch.worker);
+pub(crate) fn check(model: &Model, now: Timestamp, batch: &Batch, opening: &Opening) -> Verdict {
+    let live = model.live(batch.modality, opening);
+    let (queue, device) = (live.as_slice(), opening.device);
     match (batch.modality, queue.first()) {
         (Modality::Image, _) => {
             most_urgent(queue, batch)?;
@@ -51,10 +51,24 @@ fn well_sized(model: &Model, device: DeviceId, waiting: usize, rows: usize) -> V
     let bounded = |rows: &usize| {
         *rows == 1 || model.cost(device).predict(Modality::Image, *rows, 0) <= model.longest_run()
     };
-    let possible = 1..=model.settings.max_batch_size.get();
+    let max = model.settings.max_batch_size.get();
+    let possible = 1..=max;
     let best = possible.filter(bounded).map(per_row).fold(f64::INFINITY, f64::min);
-    ensure(rows == waiting || per_row(rows) <= best * AS_GOOD, "well sized", || {
+    // Or all that wait would be padded, and a smaller bucket and the rest cost less.
+    let price = |rows: usize| per_row(rows) * rows as f64;
+    let split = |rows: usize| price(rows) + price(waiting - rows);
+    let spared = rows < waiting && waiting <= max && split(rows) < price(waiting);
+    ensure(rows == waiting || per_row(rows) <= best * AS_GOOD || spared, "well sized", || {
         format!("{rows} of {waiting} images run, at {} s each; {best} s is possible", per_row(rows))
+    })?;
+    // What takes as long as the next bucket is padded to it.
+    let (bucket, half) = (waiting.next_power_of_two(), waiting.next_power_of_two() / 2);
+    let run = |rows| model.cost(device).predict(Modality::Image, rows, 0);
+    let padded = rows == waiting
+        && waiting < bucket.min(model.full_batch(device, Modality::Image))
+        && run(waiting) == run(bucket);
+    ensure(!padded || price(waiting) <= split(half) * (1.0 + 1e-9), "padding pays", || {
+        format!("{rows} images run together, and {half} of them and the rest would take less time")
     })?;
     // Fewer than would be best may take longer: a learned curve has bumps.
     ensure(rows == waiting || bounded(&rows), "longest run", || {

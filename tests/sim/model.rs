@@ -19,6 +19,8 @@ use crate::service::MAX_TOKENS;
 
 /// What a batch takes beside its run.
 pub(crate) const HAND_OVER: Duration = Duration::from_micros(50);
+/// How late the timer is that closes the next batch of a busy worker.
+const TIMER: Duration = Duration::from_micros(100);
 
 pub(crate) struct Model {
     pub(crate) settings: Settings,
@@ -37,6 +39,8 @@ pub(crate) struct Model {
 #[derive(Clone, Default)]
 struct Device {
     cost: CostModel,
+    /// Seconds from closing a batch to having it ready; `None`: nothing is staged.
+    lead: Option<f64>,
     /// Derived from the cost model, as are the next: they are asked for at every step.
     best_images: usize,
     /// Indexed by `Modality::index`.
@@ -64,12 +68,30 @@ pub(crate) enum Fate {
 pub(crate) enum Worker {
     Starting,
     Idle,
-    /// With the batch of this number, predicted to be done then.
-    Busy {
-        number: usize,
-        until: Timestamp,
-    },
+    Busy(Busy),
     Lost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Busy {
+    /// Of the batch.
+    pub(crate) number: usize,
+    /// It is predicted to be done then.
+    pub(crate) until: Timestamp,
+    /// From then on the next batch may close.
+    closes: Option<Timestamp>,
+    /// What the next batch is predicted to take, once it is closed.
+    pub(crate) staged: Option<Duration>,
+}
+
+/// The worker that a batch may be closed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Opening {
+    pub(crate) worker: WorkerId,
+    pub(crate) device: DeviceId,
+    /// When the batch is predicted to start.
+    pub(crate) start: Timestamp,
+    pub(crate) staged: bool,
 }
 
 /// What the scheduler owes at a certain instant though nothing happens then.
@@ -80,6 +102,8 @@ pub(crate) enum Duty {
     EndDelay(Modality),
     /// A batch that starts later misses a deadline.
     StartSafely(Modality),
+    /// A busy worker's next batch has to be put together.
+    Stage(Modality),
 }
 
 impl fmt::Display for Duty {
@@ -88,6 +112,7 @@ impl fmt::Display for Duty {
             Duty::Expire(id) => write!(f, "{id:?} expires"),
             Duty::EndDelay(modality) => write!(f, "the delay of {modality:?} ends"),
             Duty::StartSafely(modality) => write!(f, "{modality:?} has its latest safe start"),
+            Duty::Stage(modality) => write!(f, "{modality:?} has to be staged"),
         }
     }
 }
@@ -108,10 +133,31 @@ impl Model {
 
     pub(crate) fn set_cost(&mut self, device: DeviceId, cost: CostModel) {
         self.devices[device.0] = Device {
+            lead: self.devices[device.0].lead,
             best_images: cost.best_images(self.settings.max_batch_size.get(), self.longest_run()),
             shortest_run: Modality::ALL.map(|modality| cost.predict(modality, 1, 1).mul_f64(0.9)),
             cost,
         };
+    }
+
+    pub(crate) fn enable_staging(&mut self, device: DeviceId) {
+        self.devices[device.0].lead.get_or_insert(0.0);
+    }
+
+    pub(crate) fn observe_lead(&mut self, device: DeviceId, took: Duration) {
+        if let Some(lead) = &mut self.devices[device.0].lead {
+            *lead += 0.1 * (took.as_secs_f64() - *lead);
+        }
+    }
+
+    /// The worker starts a batch that is predicted to run so long.
+    pub(crate) fn start(&mut self, worker: WorkerId, now: Timestamp, number: usize, run: Duration) {
+        let device = self.device(worker);
+        let until = now.saturating_add(run);
+        let early = run.mul_f64(self.cost(device).error()) + TIMER;
+        let lead = self.devices[device.0].lead.map(Duration::from_secs_f64);
+        let closes = lead.map(|lead| until.saturating_sub(lead).saturating_sub(early));
+        self.workers[worker.0] = Worker::Busy(Busy { number, until, closes, staged: None });
     }
 
     /// Learns from its own batches what `CostModel` learns from them.
@@ -132,14 +178,28 @@ impl Model {
     /// Those of which a worker is warm, one for each such worker.
     pub(crate) fn ready_devices(&self) -> impl Iterator<Item = DeviceId> {
         let workers = self.workers.iter().zip(&self.seats);
-        workers
-            .filter(|(worker, _)| matches!(worker, Worker::Idle | Worker::Busy { .. }))
-            .map(|(_, seat)| *seat)
+        workers.filter(|(worker, _)| matches!(worker, Worker::Idle | Worker::Busy(_))).map(|(_, seat)| *seat)
     }
 
-    /// That of the idle worker who takes what is ready.
-    pub(crate) fn offered(&self) -> Option<DeviceId> {
-        self.workers.iter().position(|worker| *worker == Worker::Idle).map(|worker| self.seats[worker])
+    /// The worker who gets what is ready at `now`: an idle one, or the first whose next batch may close.
+    pub(crate) fn opening(&self, now: Timestamp) -> Option<Opening> {
+        let idle = self.workers.iter().position(|worker| *worker == Worker::Idle).map(WorkerId);
+        if let Some(worker) = idle {
+            return Some(Opening { worker, device: self.device(worker), start: now, staged: false });
+        }
+        let (closes, opening) = self.first_closing()?;
+        (closes <= now).then(|| Opening { start: now.max(opening.start), ..opening })
+    }
+
+    fn first_closing(&self) -> Option<(Timestamp, Opening)> {
+        let closing = |(index, worker): (usize, &Worker)| match worker {
+            Worker::Busy(Busy { until, closes: Some(closes), staged: None, .. }) => {
+                let (worker, device) = (WorkerId(index), self.seats[index]);
+                Some((*closes, Opening { worker, device, start: *until, staged: true }))
+            }
+            _ => None,
+        };
+        self.workers.iter().enumerate().filter_map(closing).min_by_key(|(closes, _)| *closes)
     }
 
     pub(crate) fn admit(&mut self, now: Timestamp, jobs: &[Job]) {
@@ -199,8 +259,8 @@ impl Model {
         self.queues.iter().flatten()
     }
 
-    pub(crate) fn worker(&self, worker: WorkerId) -> Option<Worker> {
-        self.workers.get(worker.0).copied()
+    pub(crate) fn is_idle(&self, worker: WorkerId) -> bool {
+        self.workers.get(worker.0) == Some(&Worker::Idle)
     }
 
     /// Of every worker, warm or not.
@@ -218,7 +278,7 @@ impl Model {
 
     pub(crate) fn is_quiet(&self) -> bool {
         self.all_waiting().next().is_none()
-            && !self.workers.iter().any(|worker| matches!(worker, Worker::Busy { .. }))
+            && !self.workers.iter().any(|worker| matches!(worker, Worker::Busy(_)))
     }
 
     pub(crate) fn worker_counts(&self) -> WorkerCounts {
@@ -226,54 +286,60 @@ impl Model {
         for worker in &self.workers {
             match worker {
                 Worker::Starting => counts.starting += 1,
-                Worker::Idle | Worker::Busy { .. } => counts.ready += 1,
+                Worker::Idle | Worker::Busy(_) => counts.ready += 1,
                 Worker::Lost => counts.lost += 1,
             }
         }
         counts
     }
 
-    /// Everything that would justify closing a batch of `modality` at `now` for a device; nothing if it has to wait.
-    pub(crate) fn reasons_to_close(
-        &self,
-        modality: Modality,
-        now: Timestamp,
-        device: DeviceId,
-    ) -> Vec<CloseReason> {
-        let queue = self.queue(modality);
-        let Some(company) = self.company_until(modality) else { return Vec::new() };
+    /// The jobs of a queue that a batch may do in time.
+    pub(crate) fn live(&self, modality: Modality, opening: &Opening) -> Vec<Waiting> {
+        let live = |each: &&Waiting| self.hopeless_at(&each.job) > opening.start;
+        self.queue(modality).iter().filter(live).copied().collect()
+    }
+
+    /// Everything that would justify closing a batch of `modality` for a worker; nothing if it has to wait.
+    pub(crate) fn reasons_to_close(&self, modality: Modality, opening: &Opening) -> Vec<CloseReason> {
+        let live = self.live(modality, opening).len();
+        let Some(company) = self.company_until(modality).filter(|_| live > 0) else { return Vec::new() };
         [
-            (CloseReason::Full, queue.len() >= self.full_batch(device, modality)),
+            (CloseReason::Full, live >= self.full_batch(opening.device, modality)),
             (CloseReason::Drain, self.draining),
             (CloseReason::Idle, self.settings.max_queue_delay.is_zero()),
-            (CloseReason::Delay, company <= now),
-            (CloseReason::Deadline, self.is_urgent(modality, now, device)),
+            (CloseReason::Delay, company <= opening.start),
+            (CloseReason::Deadline, self.is_urgent(modality, opening)),
         ]
         .into_iter()
         .filter_map(|(reason, holds)| holds.then_some(reason))
         .collect()
     }
 
-    pub(crate) fn is_ready(&self, modality: Modality, now: Timestamp, device: DeviceId) -> bool {
-        !self.reasons_to_close(modality, now, device).is_empty()
+    pub(crate) fn is_ready(&self, modality: Modality, opening: &Opening) -> bool {
+        !self.reasons_to_close(modality, opening).is_empty()
     }
 
-    /// A job of the modality would miss its deadline if its batch started later than `now`.
-    pub(crate) fn is_urgent(&self, modality: Modality, now: Timestamp, device: DeviceId) -> bool {
-        self.latest_start(modality, device).is_some_and(|start| start <= now)
+    /// A job of the modality would miss its deadline if its batch started later.
+    pub(crate) fn is_urgent(&self, modality: Modality, opening: &Opening) -> bool {
+        let latest = self.latest_start(modality, opening.device, &self.live(modality, opening));
+        latest.is_some_and(|latest| latest <= opening.start)
     }
 
     /// The next instant at which the scheduler owes a decision though nothing happens.
     pub(crate) fn next_duty(&self) -> Option<(Timestamp, Duty)> {
         let expiries =
             self.all_waiting().map(|each| (self.hopeless_at(&each.job), Duty::Expire(each.job.id)));
-        let closings = self.offered().into_iter().flat_map(|device| {
-            Modality::ALL.into_iter().flat_map(move |modality| {
-                [
-                    self.company_until(modality).map(|at| (at, Duty::EndDelay(modality))),
-                    self.latest_start(modality, device).map(|at| (at, Duty::StartSafely(modality))),
-                ]
-            })
+        let closings = Modality::ALL.into_iter().flat_map(|modality| {
+            let idle = self.workers.iter().position(|worker| *worker == Worker::Idle);
+            let latest = |idle: usize| self.latest_start(modality, self.seats[idle], self.queue(modality));
+            let staging = self.first_closing().filter(|(_, opening)| self.is_ready(modality, opening));
+            [
+                self.company_until(modality)
+                    .filter(|_| idle.is_some())
+                    .map(|at| (at, Duty::EndDelay(modality))),
+                idle.and_then(latest).map(|at| (at, Duty::StartSafely(modality))),
+                staging.filter(|_| idle.is_none()).map(|(at, _)| (at, Duty::Stage(modality))),
+            ]
         });
         expiries.chain(closings.flatten()).min_by_key(|(at, _)| *at)
     }
@@ -284,10 +350,11 @@ impl Model {
         Some(first.saturating_add(self.settings.max_queue_delay))
     }
 
-    /// The start at which the next batch, were it as long as the longest row, ends with the earliest deadline.
-    fn latest_start(&self, modality: Modality, device: DeviceId) -> Option<Timestamp> {
+    /// The start at which the next batch, were it as long as the longest row, ends with the earliest deadline of
+    /// `live`.
+    fn latest_start(&self, modality: Modality, device: DeviceId, live: &[Waiting]) -> Option<Timestamp> {
         let queue = self.queue(modality);
-        let deadline = queue.iter().map(|each| each.job.deadline).min()?;
+        let deadline = live.iter().map(|each| each.job.deadline).min()?;
         let longest = queue.iter().map(|each| each.job.tokens).max()?;
         let rows = queue.len().min(self.full_batch(device, modality));
         // A tenth longer than predicted.

@@ -79,7 +79,7 @@ impl Prospect<'_> {
         let dearest =
             |job: &Job| self.per_row(job.modality, job.tokens.max(longest)).max().unwrap_or_default();
         let running = self.model.workers.iter().map(|worker| match worker {
-            Worker::Busy { until, .. } => until.since(self.now),
+            Worker::Busy(busy) => busy.until.since(self.now) + busy.staged.unwrap_or_default(),
             Worker::Starting | Worker::Idle | Worker::Lost => Duration::ZERO,
         });
         let waiting = self.model.all_waiting().map(|each| dearest(&each.job));

@@ -31,6 +31,8 @@ pub(crate) struct Site {
     pub(crate) settings: Settings,
     /// That of each worker.
     pub(crate) devices: Vec<DeviceId>,
+    /// Longest time from closing a staged batch to having it ready; `None`: nothing is staged.
+    pub(crate) staging: Option<Duration>,
     pub(crate) service: Service,
 }
 
@@ -86,7 +88,8 @@ impl Site {
         let workers = rng.pick(&[1, 1, 2, 3, 4]);
         let per_device = rng.pick(&[1, 1, 2, workers]);
         let devices: Vec<DeviceId> = (0..workers).map(|worker| DeviceId(worker / per_device)).collect();
-        Site { settings, service: Service::draw(rng, grain, workers.div_ceil(per_device)), devices }
+        let staging = rng.chance(0.5).then(|| Duration::from_secs_f64(rng.magnitude(1e-5, 1e-2)));
+        Site { settings, service: Service::draw(rng, grain, workers.div_ceil(per_device)), devices, staging }
     }
 }
 

@@ -4,12 +4,15 @@ use super::*;
 
 /// 1.5 ms for a batch and 0.06 ms per token, padding included.
 fn text_cost() -> CostModel {
-    CostModel::new(&[(1, 5, 1_800), (4, 80, 20_700)].map(|(rows, tokens, micros)| Measurement {
-        modality: Modality::Text,
-        rows,
-        tokens,
-        elapsed: Duration::from_micros(micros),
-    }))
+    CostModel::new(
+        Sizes::Any,
+        &[(1, 5, 1_800), (4, 80, 20_700)].map(|(rows, tokens, micros)| Measurement {
+            modality: Modality::Text,
+            rows,
+            tokens,
+            elapsed: Duration::from_micros(micros),
+        }),
+    )
 }
 
 /// The batches that one worker runs one after another.

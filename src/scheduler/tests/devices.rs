@@ -8,7 +8,7 @@ fn fast_and_slow() -> Scheduler {
     let slower = |point: Measurement| Measurement { elapsed: point.elapsed * 4, ..point };
     let slow: Vec<Measurement> = cost().points().map(slower).collect();
     scheduler.set_cost(DeviceId(0), cost());
-    scheduler.set_cost(DeviceId(1), CostModel::new(&slow));
+    scheduler.set_cost(DeviceId(1), CostModel::new(Sizes::Any, &slow));
     scheduler.worker_idle(WorkerId(0));
     scheduler.worker_idle(WorkerId(1));
     scheduler
@@ -31,12 +31,15 @@ fn a_batch_is_as_large_as_is_good_on_its_device() {
     // Nobody waits 250 ms for four images, but for three.
     scheduler.set_cost(
         DeviceId(1),
-        CostModel::new(&[(1, 100), (4, 280)].map(|(rows, millis)| Measurement {
-            modality: Modality::Image,
-            rows,
-            tokens: 0,
-            elapsed: Duration::from_millis(millis),
-        })),
+        CostModel::new(
+            Sizes::Any,
+            &[(1, 100), (4, 280)].map(|(rows, millis)| Measurement {
+                modality: Modality::Image,
+                rows,
+                tokens: 0,
+                elapsed: Duration::from_millis(millis),
+            }),
+        ),
     );
     scheduler.submit(at(0), &(1..=7).map(image).collect::<Vec<_>>()).unwrap();
     check(&mut scheduler, at(0), &["0:image[1,2,3,4]full", "1:image[5,6,7]full"]);
