@@ -22,6 +22,9 @@ pub(super) struct Encoder {
     proto: Vec<u8>,
     weights: Vec<(String, Arc<DynValue>)>,
     directory: Option<PathBuf>,
+    /// Sessions on ONNX Runtime's own kernels may share the weights. In other types than fp32 they may not: a kernel
+    /// converts them when it loads, before shared ones are known.
+    shareable: bool,
 }
 
 /// What a session runs on.
@@ -34,18 +37,20 @@ pub(super) enum Provider<'a> {
 impl Encoder {
     /// Takes the weights as they are; nothing is copied.
     pub(super) fn new(graph: Graph) -> Result<Encoder, EngineError> {
+        let shareable = graph.weights.iter().all(|weight| matches!(weight.values, Values::F32(_)));
         let weights = graph
             .weights
             .into_iter()
             .map(|weight| {
                 let tensor = match weight.values {
                     Values::F32(values) => Tensor::from_array((weight.shape, values))?.into_dyn(),
+                    Values::F16(values) => Tensor::from_array((weight.shape, values))?.into_dyn(),
                     Values::I8(values) => Tensor::from_array((weight.shape, values))?.into_dyn(),
                 };
                 Ok((weight.name, Arc::new(tensor)))
             })
             .collect::<Result<_, EngineError>>()?;
-        Ok(Encoder { proto: graph.proto, weights, directory: graph.directory })
+        Ok(Encoder { proto: graph.proto, weights, directory: graph.directory, shareable })
     }
 
     /// A session that uses `threads` threads, the caller's among them.
@@ -67,7 +72,7 @@ impl Encoder {
             Provider::Cpu(prepacked) => {
                 let builder =
                     builder.with_intra_threads(threads.get())?.with_execution_providers([cpu_provider()])?;
-                if shares_weights(runtime) {
+                if self.shareable && shares_weights(runtime) {
                     self.with_shared_weights(builder, prepacked)?
                 } else {
                     self.with_own_weights(builder)?

@@ -64,6 +64,30 @@ fn int8_on_openvino_comes_close_to_the_reference() {
     setup.check_all();
 }
 
+/// The CPU provider rounds weights to fp16 and computes in fp32; a GPU rounds what it computes too.
+#[test]
+fn fp16_weights_come_close_to_the_reference() {
+    let named = CHECKPOINTS.map(|name| (name, Model::from_dir(&directory(name)).unwrap()));
+    for (name, model) in named.into_iter().chain([(BUILTIN, Model::builtin().unwrap())]) {
+        let golden = Golden::read(name);
+        let fp16 = (model.image.with_fp16_weights(), model.text.with_fp16_weights());
+        let (Some(image), Some(text)) = fp16 else {
+            // Served as they are.
+            assert!(name.contains("onnx"), "{name}");
+            continue;
+        };
+        let onnx = OnnxModel::new(&model.spec, image, text).unwrap();
+        let mut engine = onnx.open(Device::Cpu, Precision::Fp32, NonZeroUsize::MIN).unwrap();
+        let images = (golden.images(), golden.embeddings("image_embeddings"));
+        let texts = (golden.texts(), golden.embeddings("text_embeddings"));
+        for (batch, expected) in [images, texts] {
+            let (cosine, _) = compare(&mut engine, &batch, &expected);
+            eprintln!("fp16 weights, {name} {}: smallest cosine {cosine:.7}", batch.modality().as_str());
+            assert!(cosine >= 0.9995, "{name}: {cosine}");
+        }
+    }
+}
+
 #[test]
 fn the_cpu_refuses_other_precisions() {
     let Model { spec, image, text, .. } = Model::builtin().unwrap();
