@@ -11,8 +11,8 @@ use super::answers::Answers;
 use super::worker::{Lost, caught};
 use super::{Payload, Row};
 use crate::clock::{Clock, Timestamp};
-use crate::engine::Batch;
 use crate::engine::input::Input;
+use crate::engine::{Batch, EngineError};
 use crate::modality::Modality;
 
 /// A batch as the scheduler closed it. Its rows are all of `modality`.
@@ -33,8 +33,8 @@ pub(super) enum Work {
 /// A batch that has been put together.
 pub(super) struct Staged {
     pub(super) input: Input,
-    /// A panic that costs the worker.
-    pub(super) filled: Result<(), Lost>,
+    /// A panic costs the worker, an error the batch.
+    pub(super) filled: Result<Result<(), EngineError>, Lost>,
     pub(super) answers: Answers,
     /// From closing the batch until it was ready, if that happened while another one ran.
     pub(super) lead: Option<Duration>,

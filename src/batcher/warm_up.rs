@@ -44,7 +44,7 @@ impl WarmUp {
         let buckets = engine.buckets().cloned().unwrap_or_else(points);
         self.batches(&buckets)
             .map(|batch| {
-                input.fill(&batch);
+                input.fill(&batch)?;
                 self.measure(engine, input)
             })
             .collect()

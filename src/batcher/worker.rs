@@ -163,8 +163,9 @@ impl Runner<'_> {
             worker.report(Report::Done { worker: worker.id, batch: None, lead });
             return Ok(());
         };
-        let result = filled.and_then(|()| {
+        let result = filled.and_then(|filled| {
             caught(|| {
+                filled?;
                 let embeddings = self.engine.run(&input)?;
                 assert_eq!(embeddings.nrows(), input.rows(), "an engine returns one embedding per row");
                 Ok::<_, EngineError>(embeddings)

@@ -28,7 +28,7 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn of(config: &Config) -> Layout {
-        Layout { workers: config.workers, threads: config.threads }
+        Layout { workers: config.workers_per_device, threads: config.threads }
     }
 }
 
@@ -77,7 +77,7 @@ struct Worker {
 impl Bank {
     /// Loads the model of `config` and opens its engines with `layout`.
     pub(super) fn open(config: &Config, layout: Layout) -> Result<(Bank, Preprocessing), Error> {
-        let config = Config { workers: layout.workers, threads: layout.threads, ..config.clone() };
+        let config = Config { workers_per_device: layout.workers, threads: layout.threads, ..config.clone() };
         let served = app::load::load(&config)?;
         let preprocessing = Preprocessing {
             size: [served.spec.image.height, served.spec.image.width],
@@ -168,7 +168,7 @@ fn run(engine: &mut dyn Engine, order: &Order, clock: Clock) -> Result<Done, Eng
     let mut batches = 0;
     loop {
         // Putting rows together is part of what a batch takes.
-        input.fill(&order.batch);
+        input.fill(&order.batch)?;
         engine.run(&input)?;
         batches += 1;
         let elapsed = clock.now().since(start);

@@ -19,9 +19,9 @@ impl Buckets {
         Buckets { rows: doubling(max_batch_size), lengths: shorter.chain([context_length]).collect() }
     }
 
-    /// The bucket of a batch: rows and length. Nothing is larger than the largest.
-    pub fn of(&self, rows: usize, length: usize) -> (usize, usize) {
-        (next(&self.rows, rows), next(&self.lengths, length))
+    /// The bucket of a batch: the places of its rows and its length.
+    pub(super) fn place(&self, rows: usize, length: usize) -> (usize, usize) {
+        (place(&self.rows, rows), place(&self.lengths, length))
     }
 }
 
@@ -33,8 +33,9 @@ pub fn doubling(largest: usize) -> Vec<usize> {
         .collect()
 }
 
-fn next(sizes: &[usize], size: usize) -> usize {
-    sizes.iter().copied().find(|each| *each >= size).unwrap_or(size)
+/// Nothing is larger than the largest.
+fn place(sizes: &[usize], size: usize) -> usize {
+    sizes.iter().position(|each| *each >= size).expect("batches are no larger than the largest bucket")
 }
 
 #[cfg(test)]
@@ -47,7 +48,8 @@ mod tests {
         assert_eq!(buckets, Buckets { rows: vec![1, 2, 4, 8, 16, 24], lengths: vec![8, 16, 24, 32] });
         for (size, bucket) in [((1, 1), (1, 8)), ((3, 9), (4, 16)), ((17, 32), (24, 32)), ((24, 8), (24, 8))]
         {
-            assert_eq!(buckets.of(size.0, size.1), bucket);
+            let (row, column) = buckets.place(size.0, size.1);
+            assert_eq!((buckets.rows[row], buckets.lengths[column]), bucket);
         }
     }
 }

@@ -1,16 +1,19 @@
 //! A loaded model on one device.
 //!
 //! It knows nothing of requests, queues or time: rows are put together as an [`Input`], embeddings come out.
-//! [`onnx`] is the engine that serves; [`synthetic`] stands in for it in tests and load models.
+//! [`onnx`] is the engine that serves, on GPUs as [`gpu`]; [`synthetic`] stands in for it in tests and load models.
 
+mod bound;
 pub mod buckets;
 pub mod choice;
 pub mod device;
 pub mod fidelity;
+pub mod gpu;
 pub mod input;
+mod numa;
 pub mod onnx;
 mod runtime;
-mod session;
+pub mod session;
 pub mod synthetic;
 
 use buckets::Buckets;
@@ -28,7 +31,7 @@ pub trait Engine {
     /// Embeds a batch by itself.
     fn embed(&mut self, batch: &Batch) -> Result<Array2<f32>, EngineError> {
         let mut input = self.input()?;
-        input.fill(batch);
+        input.fill(batch)?;
         self.run(&input)
     }
 

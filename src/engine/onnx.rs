@@ -11,11 +11,14 @@ use ort::session::builder::PrepackedWeights;
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
 
+use super::bound::{BoundEncoder, Memory};
 use super::buckets::Buckets;
 use super::device::{Device, Precision, check_available};
+use super::gpu::GpuEngine;
 use super::input::Input;
+use super::numa::pin_to_gpu;
 use super::runtime::runtime;
-use super::session::{Encoder, Provider};
+use super::session::{Cuda, Encoder, GpuOptions, Provider};
 use super::{Description, Engine, EngineError};
 use crate::clip::spec::ClipSpec;
 use crate::modality::Modality;
@@ -24,6 +27,7 @@ use crate::model::graph::Graph;
 /// A model's encoders in memory, not yet on a device.
 pub struct OnnxModel {
     embed_dim: usize,
+    context_length: usize,
     /// Height, width, channels.
     image_shape: [usize; 3],
     image: Encoder,
@@ -42,6 +46,7 @@ impl OnnxModel {
         runtime()?;
         Ok(OnnxModel {
             embed_dim: spec.embed_dim,
+            context_length: spec.text.context_length,
             image_shape: [spec.image.height as usize, spec.image.width as usize, 3],
             sizes: FixedSizes { image_rows: image.rows, text_rows: text.rows, text_length: text.length },
             image: Encoder::new(image)?,
@@ -63,6 +68,9 @@ impl OnnxModel {
         let runtime = runtime()?;
         check_available(device, precision)?;
         let (provider, engine) = match device {
+            Device::Cuda(_) => {
+                return Err(EngineError::Device(format!("device {device} is opened with its buckets")));
+            }
             Device::Cpu => (Provider::Cpu(&self.prepacked), format!("onnxruntime {}", runtime.version)),
             Device::OpenVino => {
                 (Provider::OpenVino(precision), format!("onnxruntime {} (OpenVINO)", runtime.version))
@@ -75,11 +83,68 @@ impl OnnxModel {
             sizes: self.sizes,
             embed_dim: self.embed_dim,
             description: Description {
-                device: device.as_str().to_owned(),
+                device: device.to_string(),
                 engine,
                 precision: precision.as_str().to_owned(),
             },
         })
+    }
+}
+
+impl OnnxModel {
+    /// Opens both encoders on a GPU, on the thread that will run them, which moves to the cores beside it.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if the GPU or the precision cannot be had here.
+    pub fn open_gpu(
+        &self,
+        number: u16,
+        precision: Precision,
+        options: GpuOptions,
+        max_batch_size: NonZeroUsize,
+    ) -> Result<GpuEngine, EngineError> {
+        let runtime = runtime()?;
+        let device = Device::Cuda(number);
+        check_available(device, precision)?;
+        if self.sizes.fixed() {
+            let refusal = format!("device {device}: this model's graphs are made for batches of one size");
+            return Err(EngineError::Device(refusal));
+        }
+        pin_to_gpu(usize::from(number));
+        let buckets = Buckets::up_to(max_batch_size.get(), self.context_length);
+        let description = Description {
+            device: device.to_string(),
+            engine: format!("onnxruntime {} (CUDA)", runtime.version),
+            precision: precision.as_str().to_owned(),
+        };
+        let provider = Provider::Cuda(Cuda { number, options });
+        self.open_bound(&provider, Memory::Cuda(i32::from(number)), buckets, description)
+            .map_err(|error| EngineError::Device(format!("device {device} cannot be used: {error}")))
+    }
+
+    /// What [`GpuEngine`] does, on the CPU provider.
+    #[cfg(test)]
+    pub(super) fn open_bound_on_the_cpu(&self, buckets: Buckets) -> Result<GpuEngine, EngineError> {
+        let word = || "cpu".to_owned();
+        let description = Description { device: word(), engine: word(), precision: word() };
+        self.open_bound(&Provider::Cpu(&self.prepacked), Memory::Host, buckets, description)
+    }
+
+    fn open_bound(
+        &self,
+        provider: &Provider<'_>,
+        memory: Memory,
+        buckets: Buckets,
+        description: Description,
+    ) -> Result<GpuEngine, EngineError> {
+        let bound = |encoder: &Encoder| {
+            Ok::<_, EngineError>(BoundEncoder::new(
+                encoder.open(provider, NonZeroUsize::MIN)?,
+                memory,
+                self.embed_dim,
+            ))
+        };
+        Ok(GpuEngine::new(bound(&self.image)?, bound(&self.text)?, self.image_shape, buckets, description))
     }
 }
 
@@ -92,6 +157,12 @@ struct FixedSizes {
     text_rows: Option<usize>,
     /// Tokens of a row.
     text_length: Option<usize>,
+}
+
+impl FixedSizes {
+    fn fixed(&self) -> bool {
+        self.image_rows.or(self.text_rows).or(self.text_length).is_some()
+    }
 }
 
 /// Both encoders of a model, opened on a device.

@@ -4,7 +4,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
+use ort::ep::cuda::ConvAlgorithmSearch;
+use ort::ep::{
+    self, ArbitrarilyConfigurableExecutionProvider, ArenaExtendStrategy, ExecutionProviderDispatch,
+};
 use ort::session::Session;
 use ort::session::builder::{PrepackedWeights, SessionBuilder};
 use ort::value::{DynValue, Tensor};
@@ -32,6 +35,29 @@ pub(super) enum Provider<'a> {
     /// ONNX Runtime's own kernels, and what the sessions of a model have in common.
     Cpu(&'a PrepackedWeights),
     OpenVino(Precision),
+    Cuda(Cuda),
+}
+
+/// How a GPU is used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cuda {
+    pub(super) number: u16,
+    pub(super) options: GpuOptions,
+}
+
+/// What an operator may say of GPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// Most memory of the GPU for one session's weights and results; `None`: all of it.
+    pub memory_bytes: Option<NonZeroUsize>,
+    pub graphs: CudaGraphs,
+}
+
+/// Whether the kernels of a batch are launched as one recorded graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CudaGraphs {
+    On,
+    Off,
 }
 
 impl Encoder {
@@ -86,6 +112,12 @@ impl Encoder {
                     .with_disable_cpu_fallback()?;
                 self.with_own_weights(builder)?
             }
+            Provider::Cuda(cuda) => {
+                // The host only launches kernels, and computes shapes.
+                let builder =
+                    builder.with_intra_threads(1)?.with_execution_providers([cuda_provider(*cuda)])?;
+                self.with_own_weights(builder)?
+            }
         };
         Ok(builder.commit_from_memory(&self.proto)?)
     }
@@ -129,6 +161,7 @@ fn openvino_provider(precision: Precision, threads: NonZeroUsize) -> ExecutionPr
         Precision::Fp32 => ("f32", 0),
         Precision::Bf16 => ("bf16", 0),
         Precision::Int8 => ("f32", int8::GROUP),
+        Precision::Fp16 => ("f16", 0),
     };
     let config = serde_json::json!({
         "CPU": {
@@ -145,6 +178,23 @@ fn openvino_provider(precision: Precision, threads: NonZeroUsize) -> ExecutionPr
         .with_arbitrary_config("load_config", config)
         .build()
         .error_on_failure()
+}
+
+fn cuda_provider(Cuda { number, options }: Cuda) -> ExecutionProviderDispatch {
+    let provider = ep::CUDA::default()
+        .with_device_id(i32::from(number))
+        // All sizes are known after the warm-up: doubling would only leave holes.
+        .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+        // Trying every algorithm would make each bucket's first run slow.
+        .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
+        // fp32 is the reference.
+        .with_tf32(false)
+        .with_cuda_graph(options.graphs == CudaGraphs::On);
+    let provider = match options.memory_bytes {
+        Some(bytes) => provider.with_memory_limit(bytes.get()),
+        None => provider,
+    };
+    provider.build().error_on_failure()
 }
 
 impl<R> From<ort::Error<R>> for EngineError {

@@ -117,7 +117,7 @@ fn median(values: &[f64]) -> f64 {
 
 fn rows_per_second(clock: Clock, engine: &mut dyn Engine, batch: &Batch, span: Duration) -> f64 {
     let mut input = engine.input().expect("there is memory");
-    input.fill(batch);
+    input.fill(batch).expect("it fits");
     let (start, mut rows) = (clock.now(), 0);
     while clock.now().since(start) < span {
         engine.run(&input).expect("the engine runs");
@@ -173,7 +173,7 @@ pub(crate) fn idle_latency() {
         let mut added = Vec::new();
         for _ in 0..PAIRS {
             let start = clock.now();
-            input.fill(&batch);
+            input.fill(&batch).expect("it fits");
             bare.run(&input).expect("the engine runs");
             let alone = clock.now().since(start);
             let start = clock.now();

@@ -36,7 +36,7 @@ async fn next(stream: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
 async fn ready_when_every_worker_is_warm_and_calls_before_that_are_unavailable() {
     let gate = Gate::open();
     gate.close();
-    let mut server = Server::cold(&["--workers=2"], &gate).await;
+    let mut server = Server::cold(&["--workers-per-device=2"], &gate).await;
     let mut ready = watch(&server, "").await;
     let mut clip = watch(&server, CLIP).await;
     let mut live = watch(&server, "live").await;
@@ -58,7 +58,7 @@ async fn ready_when_every_worker_is_warm_and_calls_before_that_are_unavailable()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_worker_of_two_leaves_the_server_ready() {
-    let (mut server, gate) = Server::gated(&["--workers=2"]).await;
+    let (mut server, gate) = Server::gated(&["--workers-per-device=2"]).await;
     let mut ready = watch(&server, "").await;
     until_serving(&mut ready).await;
     gate.panic_next();

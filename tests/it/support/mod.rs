@@ -58,7 +58,7 @@ impl Server {
     /// As `gated`, but does not wait: with a closed gate the server stays in its warm-up.
     pub(crate) async fn cold(flags: &[&str], gate: &Gate) -> Server {
         let config = config(flags);
-        let engines = (0..config.workers.get()).map(|_| gated_engine(gate.clone())).collect();
+        let engines = (0..config.workers_per_device.get()).map(|_| gated_engine(gate.clone())).collect();
         Server::listen(&config, synthetic(engines)).await
     }
 
