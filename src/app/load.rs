@@ -9,11 +9,11 @@ use crate::cli::download::Download;
 use crate::clip::PREPROCESSING_VERSION;
 use crate::clip::spec::ClipSpec;
 use crate::config::{Config, ModelSource};
+use crate::engine::EngineError;
 use crate::engine::choice::{Choice, choose};
 use crate::engine::device::{Device, Precision};
 use crate::engine::fidelity::{Fidelity, fidelity};
 use crate::engine::onnx::OnnxModel;
-use crate::engine::{Engine, EngineError};
 use crate::model::Model;
 use crate::model::graph::Graph;
 use crate::model::hub;
@@ -21,34 +21,47 @@ use crate::model::hub;
 /// Reads the model and prepares one engine per worker. Takes seconds; call it off the async runtime.
 pub fn load(config: &Config) -> Result<Served, StartError> {
     let model = load_model(&config.model)?;
-    let Choice { device, precision, why } = choose(config.device, config.precision, config.threads)?;
-    let (workers, threads) = (config.workers, config.threads);
-    tracing::info!(?device, ?precision, workers, threads, why, "engine chosen");
+    let Choice { devices, precision, why } = choose(&config.device, config.precision, config.threads)?;
+    let (workers_per_device, threads) = (config.workers_per_device, config.threads);
+    tracing::info!(?devices, ?precision, workers_per_device, threads, why, "engine chosen");
     let fingerprint = fingerprint(&model.fingerprint, precision);
     tracing::info!(name = model.name, fingerprint, "model loaded");
     let onnx = Arc::new(match precision {
         Precision::Fp32 | Precision::Bf16 => OnnxModel::new(&model.spec, model.image, model.text)?,
         Precision::Int8 => quantised(&model.spec, model.image, model.text, threads)?,
+        Precision::Fp16 => halved(&model.spec, &model.image, &model.text)?,
     });
-    let open = || -> OpenEngine {
+    let (gpu, max_batch_size) = (config.gpu, config.scheduling.max_batch_size);
+    let open = |device: Device| {
         let onnx = onnx.clone();
-        Box::new(move || {
-            onnx.open(device, precision, threads).map(|engine| Box::new(engine) as Box<dyn Engine>)
-        })
+        match device {
+            Device::Cuda(number) => OpenEngine::new(device.to_string(), move || {
+                onnx.open_gpu(number, precision, gpu, max_batch_size)
+            }),
+            Device::Cpu | Device::OpenVino => {
+                OpenEngine::new(device.to_string(), move || onnx.open(device, precision, threads))
+            }
+        }
     };
+    // Device by device, so that every device gets work before the second worker of any.
+    let seats = (0..workers_per_device.get()).flat_map(|_| &devices);
     Ok(Served {
         name: model.name,
         fingerprint,
         spec: model.spec,
         tokenizer_json: model.tokenizer_json,
-        engines: (0..workers.get()).map(|_| open()).collect(),
+        engines: seats.map(|device| open(*device)).collect(),
     })
 }
 
 /// `config` with what `auto` leaves open decided, for those who load it several times.
 pub fn settled(config: &Config) -> Result<Config, StartError> {
-    let Choice { device, precision, .. } = choose(config.device, config.precision, config.threads)?;
-    Ok(Config { device: device.into(), precision: precision.into(), ..config.clone() })
+    let Choice { devices, precision, .. } = choose(&config.device, config.precision, config.threads)?;
+    let device = match devices.as_slice() {
+        [device] => (*device).into(),
+        _ => config.device.clone(),
+    };
+    Ok(Config { device, precision: precision.into(), ..config.clone() })
 }
 
 /// The model in 8 bits. What that costs is measured and logged, since it depends on the model.
@@ -70,6 +83,15 @@ fn quantised(
     let Fidelity { images, texts } = fidelity(spec, &mut reference, &mut engine)?;
     tracing::info!(%images, %texts, "cosine of int8 to fp32, over made-up inputs");
     Ok(quantised)
+}
+
+/// The model in fp16.
+fn halved(spec: &ClipSpec, image: &Graph, text: &Graph) -> Result<OnnxModel, EngineError> {
+    let (Some(image), Some(text)) = (image.with_fp16_weights(), text.with_fp16_weights()) else {
+        let refusal = "precision fp16: ready-made graphs are served as they are; take precision fp32";
+        return Err(EngineError::Device(refusal.to_owned()));
+    };
+    OnnxModel::new(spec, image, text)
 }
 
 /// Reads a model from where the user says it is.

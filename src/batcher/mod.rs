@@ -1,21 +1,25 @@
-//! The shell around the scheduler: one scheduler thread, one thread per worker, channels between them.
+//! The shell around the scheduler: one scheduler thread, two threads per worker, channels between them.
 //!
 //! It holds payloads and reply channels and does what the scheduler decides; it has no policy of its own.
 //! A [`Handle`] submits rows and gets a [`Ticket`] for each, which resolves to exactly one outcome.
 //! A ticket that is dropped cancels its job: queued work disappears, a batch that already runs ends normally.
 //!
+//! Where an engine has two inputs, a worker has a second thread, which puts the next batch together while one runs
+//! ([`staging`]).
+//!
 //! Nothing is unbounded: commands go through a bounded channel with `try_send`, a worker has at most one
-//! batch, and a worker has at most one unread report.
+//! batch beside the one that runs, and so at most two unread reports.
 
+mod answers;
 mod outcome;
 mod shell;
+mod staging;
 #[cfg(test)]
 mod tests;
-
+mod warm_up;
 mod worker;
 
 use std::future::Future;
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,16 +37,37 @@ use crate::engine::{Description, Engine, EngineError};
 use crate::modality::Modality;
 use crate::scheduler::cost::CostModel;
 use crate::scheduler::outlook::{Arrival, Outlook};
-use crate::scheduler::workers::WorkerCounts;
+use crate::scheduler::workers::{DeviceId, WorkerCounts, WorkerId};
 use crate::scheduler::{Job, JobId, Rejection, Scheduler, Settings};
 use crate::telemetry::metrics::Metrics;
+use answers::Answer;
 use outcome::Outcomes;
 
 /// Commands on their way to the scheduler thread, which empties the channel before it decides anything.
 const COMMANDS: usize = 1024;
 
-/// Opens the engine of one worker, on that worker's thread.
-pub type OpenEngine = Box<dyn FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send>;
+/// The engine of one worker, opened on that worker's thread.
+pub struct OpenEngine {
+    /// What it runs on, in the words of [`Description::device`]. Workers of one device learn together what a batch
+    /// takes there.
+    pub device: String,
+    open: Box<dyn FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send>,
+}
+
+impl OpenEngine {
+    pub fn new<E: Engine + 'static>(
+        device: impl Into<String>,
+        open: impl FnOnce() -> Result<E, EngineError> + Send + 'static,
+    ) -> OpenEngine {
+        let open = || open().map(|engine| Box::new(engine) as Box<dyn Engine>);
+        OpenEngine { device: device.into(), open: Box::new(open) }
+    }
+
+    /// Called on the thread that runs the engine.
+    pub fn open(self) -> Result<Box<dyn Engine>, EngineError> {
+        (self.open)()
+    }
+}
 
 /// What the batcher needs besides its workers.
 pub struct Options {
@@ -107,7 +132,7 @@ pub enum JobError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workers {
     pub counts: WorkerCounts,
-    /// What the first worker that became ready runs.
+    /// What the first worker that became ready runs, on the devices of all that are.
     pub description: Option<Description>,
     /// Why the last lost worker was lost.
     pub last_error: Option<String>,
@@ -125,8 +150,10 @@ struct Shared {
     next_id: AtomicU64,
     /// Written by the scheduler thread.
     outlook: watch::Sender<Outlook>,
-    /// Written by the scheduler thread.
-    cost: watch::Sender<CostModel>,
+    /// By device; written by the scheduler thread.
+    costs: watch::Sender<Vec<CostModel>>,
+    /// Indexed by `DeviceId`.
+    devices: Vec<String>,
     outcomes: Outcomes,
     metrics: Metrics,
 }
@@ -161,43 +188,56 @@ struct Submission {
 /// What the scheduler never sees.
 struct Payload {
     row: Row,
-    arrival: Timestamp,
-    reply: oneshot::Sender<Result<Embedded, JobError>>,
+    answer: Answer,
 }
 
 impl Batcher {
     /// Starts the scheduler thread and one worker thread per entry of `engines`, and returns at once;
     /// jobs are refused as [`Rejection::Starting`] until a worker has warmed up.
     pub fn start(options: Options, engines: Vec<OpenEngine>) -> std::io::Result<Batcher> {
-        let count = NonZeroUsize::new(engines.len())
-            .ok_or_else(|| std::io::Error::other("a batcher needs at least one worker"))?;
-        let scheduler = Scheduler::new(options.settings.clone(), count);
+        let (devices, seats) = seats(&engines);
+        let scheduler = Scheduler::new(options.settings.clone(), &seats);
         let (commands, inbox) = crossbeam_channel::bounded(COMMANDS);
         let shared = Arc::new(Shared {
             clock: options.clock,
             next_id: AtomicU64::new(0),
             outlook: watch::Sender::new(scheduler.outlook()),
-            cost: watch::Sender::new(scheduler.cost().clone()),
+            costs: watch::Sender::new(vec![CostModel::default(); devices.len()]),
+            devices,
             outcomes: Outcomes::new(&options.metrics),
             metrics: options.metrics.clone(),
         });
-        let (reports, report_inbox) = crossbeam_channel::bounded(count.get());
+        let (reports, report_inbox) = crossbeam_channel::bounded(2 * engines.len());
         let mut threads = Vec::new();
-        let mut batches = Vec::new();
+        let mut spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
+            threads.push(std::thread::Builder::new().name(name).spawn(run)?);
+            std::io::Result::Ok(())
+        };
+        let mut lines = Vec::new();
         for (index, open) in engines.into_iter().enumerate() {
-            let (sender, receiver) = crossbeam_channel::bounded(1);
-            batches.push(sender);
-            let worker = worker::Worker::new(index, &options, shared.clone(), receiver, reports.clone());
-            let name = format!("worker-{index}");
-            threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run(open))?);
+            // One for an idle worker, one for what comes next.
+            let (work, work_inbox) = crossbeam_channel::bounded(2);
+            // One that is being put together may already count as running when the next one comes.
+            let (staging, assignments) = crossbeam_channel::bounded(2);
+            let (give_back, inputs) = crossbeam_channel::bounded(2);
+            let clock = options.clock;
+            let stager = staging::Stager { assignments, inputs: inputs.clone(), work: work.clone(), clock };
+            let worker = worker::Worker {
+                id: WorkerId(index),
+                shared: shared.clone(),
+                warm_up: warm_up::WarmUp::new(&options),
+                work: work_inbox,
+                give_back,
+                inputs,
+                reports: reports.clone(),
+            };
+            lines.push(shell::Line { work, staging });
+            spawn(format!("worker-{index}"), Box::new(move || worker.run(open)))?;
+            spawn(format!("stager-{index}"), Box::new(move || stager.run()))?;
         }
         let (workers_sender, workers) = watch::channel(Workers::default());
-        let shell = shell::Shell::new(scheduler, shared.clone(), batches, workers_sender);
-        threads.push(
-            std::thread::Builder::new()
-                .name("scheduler".into())
-                .spawn(move || shell.run(&inbox, &report_inbox))?,
-        );
+        let shell = shell::Shell::new(scheduler, shared.clone(), seats, lines, workers_sender);
+        spawn("scheduler".into(), Box::new(move || shell.run(&inbox, &report_inbox)))?;
         Ok(Batcher { handle: Handle { commands, shared }, workers, threads })
     }
 
@@ -220,6 +260,20 @@ impl Batcher {
             }
         }
     }
+}
+
+/// The devices by name, and for each engine the number of its own.
+fn seats(engines: &[OpenEngine]) -> (Vec<String>, Vec<DeviceId>) {
+    let mut devices: Vec<String> = Vec::new();
+    let seat = |engine: &OpenEngine| {
+        let known = devices.iter().position(|device| *device == engine.device);
+        DeviceId(known.unwrap_or_else(|| {
+            devices.push(engine.device.clone());
+            devices.len() - 1
+        }))
+    };
+    let seats = engines.iter().map(seat).collect();
+    (devices, seats)
 }
 
 impl Handle {
@@ -250,9 +304,9 @@ impl Handle {
         self.shared.outlook.borrow().refusal(self.shared.clock.now(), arrival)
     }
 
-    /// What batches are predicted to take now.
-    pub fn cost(&self) -> CostModel {
-        self.shared.cost.borrow().clone()
+    /// What batches are predicted to take now, by device.
+    pub fn costs(&self) -> Vec<(String, CostModel)> {
+        self.shared.devices.iter().cloned().zip(self.shared.costs.borrow().iter().cloned()).collect()
     }
 
     /// Waits until one row more would fit the queue of `modality`; again a hint.
@@ -272,7 +326,8 @@ impl Handle {
         let id = JobId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let (sender, reply) = oneshot::channel();
         let job = Job { id, modality: row.modality(), tokens: row.tokens(), class, deadline };
-        let submission = Submission { job, payload: Payload { row, arrival, reply: sender } };
+        let answer = Answer { arrival, deadline, reply: sender };
+        let submission = Submission { job, payload: Payload { row, answer } };
         (submission, Ticket { id, reply, cancel: Some(self.commands.clone()) })
     }
 }

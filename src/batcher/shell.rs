@@ -7,47 +7,61 @@ use crossbeam_channel::{Receiver, Sender, select};
 use metrics::Gauge;
 use tokio::sync::watch;
 
-use super::worker::{Assignment, Report};
+use super::staging::{Assignment, Work};
+use super::worker::Report;
 use super::{Command, JobError, Payload, Shared, Submission, Workers};
 use crate::modality::Modality;
 use crate::scheduler::cost::{CostModel, Measurement};
+use crate::scheduler::workers::{DeviceId, WorkerCounts};
 use crate::scheduler::{Action, Batch, DropReason, Job, JobId, Scheduler};
 use crate::telemetry::metrics::Metrics;
 
 pub(super) struct Shell {
     scheduler: Scheduler,
     pending: HashMap<JobId, Payload>,
-    /// One channel per worker; `None` once the worker is lost.
-    batches: Vec<Option<Sender<Assignment>>>,
+    /// The device of each worker.
+    seats: Vec<DeviceId>,
+    /// One per worker; `None` once the worker is lost.
+    lines: Vec<Option<Line>>,
     shared: Arc<Shared>,
     workers: watch::Sender<Workers>,
     draining: bool,
     metrics: Metrics,
     queue_rows: [Gauge; 2],
-    /// One for each point of the cost model.
-    predicted: Vec<Gauge>,
-    /// The cost model has learned what was not published yet.
+    /// For each device, one for each point of its cost model.
+    predicted: Vec<Vec<Gauge>>,
+    /// Cost models have learned what was not published yet.
     has_learned: bool,
+}
+
+/// The way to a worker.
+pub(super) struct Line {
+    /// For an idle one.
+    pub(super) work: Sender<Work>,
+    /// For a busy one: to the thread beside it.
+    pub(super) staging: Sender<Assignment>,
 }
 
 impl Shell {
     pub(super) fn new(
         scheduler: Scheduler,
         shared: Arc<Shared>,
-        batches: Vec<Sender<Assignment>>,
+        seats: Vec<DeviceId>,
+        lines: Vec<Line>,
         workers: watch::Sender<Workers>,
     ) -> Shell {
         let metrics = shared.metrics.clone();
         let shell = Shell {
             scheduler,
             pending: HashMap::new(),
-            batches: batches.into_iter().map(Some).collect(),
-            shared,
+            seats,
+            lines: lines.into_iter().map(Some).collect(),
             workers,
             draining: false,
             queue_rows: Modality::ALL.map(|modality| metrics.queue_rows(modality)),
             metrics,
-            predicted: Vec::new(),
+            predicted: vec![Vec::new(); shared.devices.len()],
+            shared,
             has_learned: false,
         };
         shell.publish_workers(|_| ());
@@ -72,7 +86,7 @@ impl Shell {
             self.publish_queue();
             // After what runs next was decided: nobody waits for it.
             if std::mem::take(&mut self.has_learned) {
-                self.publish_cost();
+                self.publish_costs();
             }
         }
         // Commands that arrived too late are answered like those that arrive during the drain.
@@ -126,7 +140,7 @@ impl Shell {
                 self.shared.outcomes.rejected.increment(jobs.len() as u64);
                 for submission in submissions {
                     // A client that has gone needs no answer; so everywhere below.
-                    let _ = submission.payload.reply.send(Err(JobError::Rejected(rejection)));
+                    let _ = submission.payload.answer.reply.send(Err(JobError::Rejected(rejection)));
                 }
             }
         }
@@ -134,24 +148,33 @@ impl Shell {
 
     fn on_report(&mut self, report: Report) {
         match report {
-            Report::Ready { worker, description, measurements } => {
-                self.set_cost(CostModel::new(&measurements));
+            Report::Ready { worker, description, sizes, measurements, stages } => {
+                let device = self.seats[worker.0];
+                self.set_cost(device, CostModel::new(sizes, &measurements));
+                if stages {
+                    self.scheduler.enable_staging(device);
+                }
                 self.scheduler.worker_idle(worker);
                 self.publish_workers(|workers| {
                     workers.description.get_or_insert(description);
                 });
             }
-            Report::Idle { worker, batch } => {
+            Report::Done { worker, batch, lead } => {
+                let device = self.seats[worker.0];
                 if let Some(batch) = batch {
-                    self.scheduler.observe(&batch);
+                    self.scheduler.observe(device, &batch);
                     self.has_learned = true;
                 }
-                self.scheduler.worker_idle(worker);
+                if let Some(lead) = lead {
+                    self.scheduler.observe_lead(device, lead);
+                }
+                self.scheduler.batch_done(self.shared.clock.now(), worker);
             }
             Report::Lost { worker, error } => {
-                tracing::error!(worker = worker.0, error, "worker lost");
+                let device = &self.shared.devices[self.seats[worker.0].0];
+                tracing::error!(worker = worker.0, device, error, "worker lost");
                 self.scheduler.worker_lost(worker);
-                self.batches[worker.0] = None;
+                self.lines[worker.0] = None;
                 self.publish_workers(|workers| workers.last_error = Some(error));
             }
         }
@@ -167,7 +190,7 @@ impl Shell {
                 };
                 counter.increment(1);
                 if let Some(payload) = self.pending.remove(&id) {
-                    let _ = payload.reply.send(Err(error));
+                    let _ = payload.answer.reply.send(Err(error));
                 }
             }
         }
@@ -179,20 +202,24 @@ impl Shell {
             .jobs
             .iter()
             .filter_map(|id| self.pending.remove(id))
-            .partition(|payload| !payload.reply.is_closed());
+            .partition(|payload| !payload.answer.reply.is_closed());
         self.shared.outcomes.cancelled.increment(abandoned.len() as u64);
         if jobs.is_empty() {
-            self.scheduler.worker_idle(batch.worker);
+            self.scheduler.batch_abandoned(batch.worker);
             return;
         }
         self.metrics.batches(batch.modality, batch.close_reason.as_str()).increment(1);
-        if let Some(worker) = &self.batches[batch.worker.0] {
-            let assignment = Assignment { modality: batch.modality, jobs };
-            // The worker reported idle, so its channel of one is empty; if it has died since,
-            // its report is on the way and dropping the jobs answers them.
-            if let Err(error) = worker.try_send(assignment) {
-                self.shared.outcomes.failed.increment(error.into_inner().jobs.len() as u64);
-            }
+        let Some(line) = &self.lines[batch.worker.0] else { return };
+        let rows = jobs.len() as u64;
+        let assignment = Assignment { modality: batch.modality, jobs, closed: self.shared.clock.now() };
+        // There is room: the scheduler knows what each worker has. If the worker is lost, its report is on the way,
+        // and it answers what it gets until that was read.
+        let sent = match batch.staged {
+            true => line.staging.try_send(assignment).is_ok(),
+            false => line.work.try_send(Work::Close(assignment)).is_ok(),
+        };
+        if !sent {
+            self.shared.outcomes.failed.increment(rows);
         }
     }
 
@@ -203,20 +230,25 @@ impl Shell {
         self.publish_outlook();
     }
 
-    fn set_cost(&mut self, cost: CostModel) {
-        let gauge =
-            |point: Measurement| self.metrics.predicted_duration(point.modality, point.rows, point.tokens);
-        self.predicted = cost.points().map(gauge).collect();
-        self.scheduler.set_cost(cost);
-        self.publish_cost();
+    fn set_cost(&mut self, device: DeviceId, cost: CostModel) {
+        let name = &self.shared.devices[device.0];
+        let gauge = |point: Measurement| {
+            self.metrics.predicted_duration(name, point.modality, point.rows, point.tokens)
+        };
+        self.predicted[device.0] = cost.points().map(gauge).collect();
+        self.scheduler.set_cost(device, cost);
+        self.publish_costs();
     }
 
-    fn publish_cost(&self) {
-        let cost = self.scheduler.cost();
-        for (gauge, point) in self.predicted.iter().zip(cost.points()) {
-            gauge.set(point.elapsed.as_secs_f64());
+    fn publish_costs(&self) {
+        let costs: Vec<CostModel> =
+            (0..self.predicted.len()).map(|device| self.scheduler.cost(DeviceId(device)).clone()).collect();
+        for (gauges, cost) in self.predicted.iter().zip(&costs) {
+            for (gauge, point) in gauges.iter().zip(cost.points()) {
+                gauge.set(point.elapsed.as_secs_f64());
+            }
         }
-        self.shared.cost.send_replace(cost.clone());
+        self.shared.costs.send_replace(costs);
     }
 
     fn publish_outlook(&self) {
@@ -224,17 +256,31 @@ impl Shell {
         self.shared.outlook.send_if_modified(|published| std::mem::replace(published, outlook) != outlook);
     }
 
+    /// Those of which a worker is warm.
+    fn ready_devices(&self) -> Vec<&str> {
+        let devices = self.shared.devices.iter().enumerate();
+        let ready = |device: usize| self.scheduler.worker_counts_of(DeviceId(device)).ready > 0;
+        devices.filter(|(device, _)| ready(*device)).map(|(_, name)| name.as_str()).collect()
+    }
+
     /// Publishes the scheduler's record of worker states, and what else the event brought.
     fn publish_workers(&self, event: impl FnOnce(&mut Workers)) {
+        for (device, name) in self.shared.devices.iter().enumerate() {
+            let WorkerCounts { starting, ready, lost } = self.scheduler.worker_counts_of(DeviceId(device));
+            for (state, count) in [("starting", starting), ("ready", ready), ("lost", lost)] {
+                self.metrics.workers(name, state).set(count as f64);
+            }
+        }
         let counts = self.scheduler.worker_counts();
-        self.metrics.workers("starting").set(counts.starting as f64);
-        self.metrics.workers("ready").set(counts.ready as f64);
-        self.metrics.workers("lost").set(counts.lost as f64);
         // First: who hears of a ready worker must find it open.
         self.publish_outlook();
+        let devices = self.ready_devices().join(",");
         self.workers.send_modify(|workers| {
             workers.counts = counts;
             event(workers);
+            if let Some(description) = workers.description.as_mut().filter(|_| counts.ready > 0) {
+                description.device = devices;
+            }
         });
     }
 }

@@ -1,5 +1,7 @@
 //! The shell against a gated engine: every ticket resolves, and every job is counted once.
 
+mod staging;
+
 use std::num::NonZeroUsize;
 
 use super::*;
@@ -29,12 +31,21 @@ impl Bench {
 
     /// One warm worker behind an open gate.
     async fn start() -> Bench {
-        let bench = Bench::cold(Gate::open());
+        Bench::warm(SyntheticEngine::gated).await
+    }
+
+    async fn warm(engine: impl FnOnce(usize, Gate) -> SyntheticEngine) -> Bench {
+        let gate = Gate::open();
+        let bench = Bench::with(engine(DIM, gate.clone()), gate);
         bench.batcher.workers().wait_for(|workers| workers.counts.ready == 1).await.unwrap();
         bench
     }
 
     fn cold(gate: Gate) -> Bench {
+        Bench::with(SyntheticEngine::gated(DIM, gate.clone()), gate)
+    }
+
+    fn with(engine: SyntheticEngine, gate: Gate) -> Bench {
         let (clock, metrics) = (Clock::start(), Metrics::new());
         let options = Options {
             settings: Bench::settings(),
@@ -43,9 +54,8 @@ impl Bench {
             clock,
             metrics: metrics.clone(),
         };
-        let engine = SyntheticEngine::gated(DIM, gate.clone());
-        let engines: Vec<OpenEngine> = vec![Box::new(move || Ok(Box::new(engine) as Box<dyn Engine>))];
-        Bench { batcher: Batcher::start(options, engines).unwrap(), gate, clock, metrics }
+        let engine = OpenEngine::new("cpu", move || Ok(engine));
+        Bench { batcher: Batcher::start(options, vec![engine]).unwrap(), gate, clock, metrics }
     }
 
     fn submit(&self, rows: usize) -> Vec<Ticket> {

@@ -1,6 +1,6 @@
 //! A worker thread: opens its engine, warms it up, then runs one batch after another.
 //!
-//! It blocks only on its batch channel and in its engine. It answers the jobs of a batch itself, so a
+//! It blocks only on its channel and in its engine. It answers the jobs of a batch itself, so a
 //! result does not pass through the scheduler thread.
 
 use std::panic::AssertUnwindSafe;
@@ -10,44 +10,39 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use metrics::Histogram;
 
-use super::{Embedded, JobError, OpenEngine, Options, Payload, Row, Shared};
-use crate::clip::row::{ImageRow, TokenRow};
+use super::staging::{Staged, Work, split};
+use super::warm_up::WarmUp;
+use super::{JobError, OpenEngine, Shared};
 use crate::clock::Timestamp;
-use crate::engine::{self, Description, Engine, EngineError};
+use crate::engine::input::Input;
+use crate::engine::{Description, Engine, EngineError};
 use crate::modality::Modality;
-use crate::scheduler::cost::Measurement;
+use crate::scheduler::cost::{Measurement, Sizes};
 use crate::scheduler::workers::WorkerId;
 use crate::telemetry::metrics::{Metrics, RecordDuration};
 
 /// A worker whose engine fails this often in a row is lost: its device is broken, not the batches.
 const FAILURES_IN_A_ROW: u32 = 3;
 
-/// Tokens of a caption of a few words: beside the longest texts, the other point of the cost model.
-const SHORT_TEXT: usize = 8;
-
-/// A warm-up batch that takes longer is not run again.
-const LONG_RUN: Duration = Duration::from_millis(250);
-
 /// How long a worker looks for its next batch before it sleeps. A few times what a sleep and a wake-up take.
 const NEAR: Duration = Duration::from_micros(200);
-
-/// Rows of the jobs in `jobs` are all of `modality`.
-pub(super) struct Assignment {
-    pub(super) modality: Modality,
-    pub(super) jobs: Vec<Payload>,
-}
 
 /// What a worker tells the scheduler thread.
 pub(super) enum Report {
     Ready {
         worker: WorkerId,
         description: Description,
+        sizes: Sizes,
         measurements: Vec<Measurement>,
+        /// Its next batch may be put together while one runs.
+        stages: bool,
     },
-    /// What its batch took, if it ran.
-    Idle {
+    Done {
         worker: WorkerId,
+        /// What the batch took, if it ran.
         batch: Option<Measurement>,
+        /// See [`Staged::lead`].
+        lead: Option<Duration>,
     },
     Lost {
         worker: WorkerId,
@@ -56,206 +51,164 @@ pub(super) enum Report {
 }
 
 pub(super) struct Worker {
-    id: WorkerId,
-    shared: Arc<Shared>,
-    batches: Receiver<Assignment>,
-    reports: Sender<Report>,
-    max_batch_size: usize,
-    context_length: usize,
-    image_row_bytes: usize,
-    metrics: Metrics,
-}
-
-/// Histograms of one worker, made once its engine is known. Arrays are indexed by `Modality::index`.
-struct Meters {
-    queue: [Histogram; 2],
-    rows: [Histogram; 2],
-    padding: Histogram,
-    inference: [Histogram; 2],
+    pub(super) id: WorkerId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) warm_up: WarmUp,
+    pub(super) work: Receiver<Work>,
+    /// Empty inputs come back to both threads.
+    pub(super) give_back: Sender<Input>,
+    pub(super) inputs: Receiver<Input>,
+    pub(super) reports: Sender<Report>,
 }
 
 /// The engine broke; the worker ends.
-struct Lost(String);
+pub(super) struct Lost(pub(super) String);
 
 impl Worker {
-    pub(super) fn new(
-        index: usize,
-        options: &Options,
-        shared: Arc<Shared>,
-        batches: Receiver<Assignment>,
-        reports: Sender<Report>,
-    ) -> Worker {
-        Worker {
-            id: WorkerId(index),
-            shared,
-            batches,
-            reports,
-            max_batch_size: options.settings.max_batch_size.get(),
-            context_length: options.context_length,
-            image_row_bytes: options.image_row_bytes,
-            metrics: options.metrics.clone(),
-        }
-    }
-
-    /// Runs until the scheduler thread drops the batch channel, or the engine is lost.
+    /// Runs until the scheduler thread drops the channel.
     pub(super) fn run(self, open: OpenEngine) {
         if let Err(Lost(error)) = self.serve(open) {
             self.report(Report::Lost { worker: self.id, error });
+            let Worker { shared, work, give_back, .. } = self;
+            // The thread beside this one waits for no more inputs.
+            drop(give_back);
+            for work in work {
+                let answers = match work {
+                    Work::Close(assignment) => split(assignment).1,
+                    Work::Staged(staged) => staged.answers,
+                };
+                answers.fail(&JobError::WorkerLost, &shared.outcomes);
+            }
         }
     }
 
     fn serve(&self, open: OpenEngine) -> Result<(), Lost> {
-        let mut engine = caught(open)?.map_err(|error| Lost(error.to_string()))?;
-        let measurements = self.warm_up(&mut *engine)?;
+        let mut engine = caught(|| open.open())??;
+        let mut input = engine.input()?;
+        let measurements = self.warm_up.run(&mut *engine, &mut input)?;
+        self.give_back(input);
+        let (stages, buckets) = (engine.stages(), engine.buckets());
+        let sizes = if buckets.is_some() { Sizes::Buckets } else { Sizes::Any };
+        if stages {
+            self.give_back(engine.input()?);
+        }
         let description = engine.description().clone();
-        let meters = Meters::new(&self.metrics, &description);
-        self.report(Report::Ready { worker: self.id, description, measurements });
-        let mut failures = 0;
-        while let Some(assignment) = self.next() {
-            let modality = assignment.modality;
-            let (batch, waiting) = split(assignment);
-            let start = self.shared.clock.now();
-            let result = caught(|| {
-                let embeddings = engine.run(&batch)?;
-                assert_eq!(embeddings.nrows(), batch.rows(), "an engine returns one embedding per row");
-                Ok::<_, EngineError>(embeddings)
-            });
-            let inference = self.shared.clock.now().since(start);
-            match result {
-                Ok(Ok(embeddings)) => {
-                    failures = 0;
-                    let (rows, tokens) = (batch.rows(), batch.longest());
-                    let ran = Measurement { modality, rows, tokens, elapsed: inference };
-                    // Before the answers, so that the next batch is closed meanwhile.
-                    self.report(Report::Idle { worker: self.id, batch: Some(ran) });
-                    meters.record(&batch, inference);
-                    self.shared.outcomes.completed.increment(waiting.len() as u64);
-                    for (values, job) in embeddings.outer_iter().zip(waiting) {
-                        let queue = start.since(job.arrival);
-                        meters.queue[modality.index()].record_duration(queue);
-                        // A client that has gone needs no answer.
-                        let _ = job.reply.send(Ok(Embedded { values: values.to_vec(), queue, inference }));
-                    }
-                }
-                Ok(Err(error)) => {
-                    tracing::error!(worker = self.id.0, %error, "batch failed");
-                    self.fail(waiting, &JobError::Failed(error.to_string()));
-                    failures += 1;
-                    if failures == FAILURES_IN_A_ROW {
-                        return Err(Lost(format!("{failures} batches failed in a row: {error}")));
-                    }
-                    self.report(Report::Idle { worker: self.id, batch: None });
-                }
-                Err(lost) => {
-                    self.fail(waiting, &JobError::WorkerLost);
-                    return Err(lost);
-                }
-            }
+        let meters = Meters::new(&self.shared.metrics, &description);
+        self.report(Report::Ready { worker: self.id, description, sizes, measurements, stages });
+        let mut runner = Runner { worker: self, engine, meters, failures: 0, free_since: self.now() };
+        while let Some(staged) = self.next() {
+            runner.run(staged)?;
         }
         Ok(())
     }
 
-    /// The next batch; `None` at the end. Where rows wait the next one is near: to sleep and to be woken would
-    /// take longer.
-    fn next(&self) -> Option<Assignment> {
+    /// The next batch; `None` at the end.
+    fn next(&self) -> Option<Staged> {
+        match self.receive()? {
+            Work::Staged(staged) => Some(staged),
+            // One is there: nothing runs, and at most one is staged.
+            Work::Close(assignment) => Some(Staged::new(assignment, self.inputs.recv().ok()?)),
+        }
+    }
+
+    /// Where rows wait the next batch is near: to sleep and to be woken would take longer.
+    fn receive(&self) -> Option<Work> {
         if self.shared.outlook.borrow().has_waiting() {
-            let start = self.shared.clock.now();
-            while self.shared.clock.now().since(start) < NEAR {
-                if let Ok(assignment) = self.batches.try_recv() {
-                    return Some(assignment);
+            let start = self.now();
+            while self.now().since(start) < NEAR {
+                if let Ok(work) = self.work.try_recv() {
+                    return Some(work);
                 }
                 std::hint::spin_loop();
             }
         }
-        self.batches.recv().ok()
+        self.work.recv().ok()
     }
 
-    /// Runs batches of zeros of rising size: the first use of a shape is slow, and the scheduler
-    /// learns what a batch costs.
-    fn warm_up(&self, engine: &mut dyn Engine) -> Result<Vec<Measurement>, Lost> {
-        self.warm_up_batches().map(|(tokens, batch)| self.measure(engine, &batch, tokens)).collect()
-    }
-
-    /// Every kind of batch that serves as a point of the cost model, with the length of its rows.
-    fn warm_up_batches(&self) -> impl Iterator<Item = (usize, engine::Batch)> {
-        let sizes = batch_sizes(self.max_batch_size);
-        let images = sizes.clone().into_iter().map(|rows| {
-            let row = ImageRow(vec![0; self.image_row_bytes].into());
-            (0, engine::Batch::Images(vec![row; rows]))
-        });
-        let lengths = [self.context_length.min(SHORT_TEXT), self.context_length];
-        let texts = sizes.into_iter().flat_map(move |rows| {
-            lengths.map(|length| {
-                let row = TokenRow(vec![0; length].into());
-                (length, engine::Batch::Texts(vec![row; rows]))
-            })
-        });
-        images.chain(texts)
-    }
-
-    /// Times a batch. The first run of a shape pays for allocation and compilation, so it counts only
-    /// where a second one would take long.
-    fn measure(
-        &self,
-        engine: &mut dyn Engine,
-        batch: &engine::Batch,
-        tokens: usize,
-    ) -> Result<Measurement, Lost> {
-        let mut timed = || {
-            let start = self.shared.clock.now();
-            caught(|| engine.run(batch))?.map_err(|error| Lost(error.to_string()))?;
-            Ok(self.shared.clock.now().since(start))
-        };
-        let first = timed()?;
-        let elapsed = if first < LONG_RUN { timed()? } else { first };
-        Ok(Measurement {
-            modality: batch.modality(),
-            rows: batch.rows(),
-            tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
-            elapsed,
-        })
-    }
-
-    fn fail(&self, waiting: Vec<Waiting>, error: &JobError) {
-        self.shared.outcomes.failed.increment(waiting.len() as u64);
-        for job in waiting {
-            let _ = job.reply.send(Err(error.clone()));
-        }
+    fn give_back(&self, input: Input) {
+        // There is room for both, and this side has a receiver.
+        let _ = self.give_back.send(input);
     }
 
     fn report(&self, report: Report) {
-        // It fails only when the scheduler thread has ended, which ends this one too. It does not block:
-        // the channel has a place per worker, and a worker reports again only after its last report was read.
+        // It fails only when the scheduler thread has ended, which ends this one too. It does not block: the channel
+        // has room for what a worker may report before it has to be given something.
         let _ = self.reports.send(report);
     }
-}
 
-struct Waiting {
-    arrival: Timestamp,
-    reply: tokio::sync::oneshot::Sender<Result<Embedded, JobError>>,
-}
-
-/// Separates what the engine needs from what the answers need.
-fn split(assignment: Assignment) -> (engine::Batch, Vec<Waiting>) {
-    let mut images = Vec::new();
-    let mut texts = Vec::new();
-    let mut waiting = Vec::with_capacity(assignment.jobs.len());
-    for Payload { row, arrival, reply } in assignment.jobs {
-        match row {
-            Row::Image(row) => images.push(row),
-            Row::Text(row) => texts.push(row),
-        }
-        waiting.push(Waiting { arrival, reply });
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now()
     }
-    let batch = match assignment.modality {
-        Modality::Image => engine::Batch::Images(images),
-        Modality::Text => engine::Batch::Texts(texts),
-    };
-    (batch, waiting)
+}
+
+/// What runs batches, once the engine is warm.
+struct Runner<'a> {
+    worker: &'a Worker,
+    engine: Box<dyn Engine>,
+    meters: Meters,
+    /// In a row.
+    failures: u32,
+    /// The end of the last run.
+    free_since: Timestamp,
+}
+
+impl Runner<'_> {
+    fn run(&mut self, staged: Staged) -> Result<(), Lost> {
+        let Staged { input, filled, mut answers, lead } = staged;
+        let (worker, outcomes) = (self.worker, &self.worker.shared.outcomes);
+        let start = worker.now();
+        answers.expire(start, outcomes);
+        let Some(oldest) = answers.arrivals().min() else {
+            worker.give_back(input);
+            worker.report(Report::Done { worker: worker.id, batch: None, lead });
+            return Ok(());
+        };
+        let result = filled.and_then(|filled| {
+            caught(|| {
+                filled?;
+                let embeddings = self.engine.run(&input)?;
+                assert_eq!(embeddings.nrows(), input.rows(), "an engine returns one embedding per row");
+                Ok::<_, EngineError>(embeddings)
+            })
+        });
+        let end = worker.now();
+        let idle = start.since(self.free_since.max(oldest));
+        self.free_since = end;
+        match result {
+            Ok(Ok(embeddings)) => {
+                self.failures = 0;
+                let inference = end.since(start);
+                let (modality, rows, tokens) = (input.modality(), input.rows(), input.longest());
+                let ran = Measurement { modality, rows, tokens, elapsed: inference };
+                self.meters.record(&input, inference, idle);
+                worker.give_back(input);
+                // Before the answers, so that the next batch is closed meanwhile.
+                worker.report(Report::Done { worker: worker.id, batch: Some(ran), lead });
+                let queued = answers.arrivals().map(|arrival| start.since(arrival));
+                queued.for_each(|queued| self.meters.queue[modality.index()].record_duration(queued));
+                answers.complete(&embeddings, start, inference, outcomes);
+            }
+            Ok(Err(error)) => {
+                tracing::error!(worker = worker.id.0, %error, "batch failed");
+                answers.fail(&JobError::Failed(error.to_string()), outcomes);
+                self.failures += 1;
+                if self.failures == FAILURES_IN_A_ROW {
+                    return Err(Lost(format!("{} batches failed in a row: {error}", self.failures)));
+                }
+                worker.give_back(input);
+                worker.report(Report::Done { worker: worker.id, batch: None, lead });
+            }
+            Err(lost) => {
+                answers.fail(&JobError::WorkerLost, outcomes);
+                return Err(lost);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A panic inside an engine costs its worker, not the process.
-fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Lost> {
+pub(super) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Lost> {
     // The engine is not used again after a panic, so broken invariants inside it cannot be seen.
     std::panic::catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let message = panic
@@ -267,12 +220,19 @@ fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Lost> {
     })
 }
 
-/// 1, 2, 4, ... and the largest.
-fn batch_sizes(largest: usize) -> Vec<usize> {
-    std::iter::successors(Some(1), |size| Some(size * 2))
-        .take_while(|size| *size < largest)
-        .chain([largest])
-        .collect()
+impl From<EngineError> for Lost {
+    fn from(error: EngineError) -> Lost {
+        Lost(error.to_string())
+    }
+}
+
+/// Histograms of one worker, made once its engine is known. Arrays are indexed by `Modality::index`.
+struct Meters {
+    queue: [Histogram; 2],
+    rows: [Histogram; 2],
+    padding: Histogram,
+    inference: [Histogram; 2],
+    idle: Histogram,
 }
 
 impl Meters {
@@ -283,17 +243,17 @@ impl Meters {
             rows: Modality::ALL.map(|modality| metrics.batch_rows(modality)),
             padding: metrics.batch_padding(Modality::Text),
             inference: Modality::ALL.map(|modality| metrics.inference_duration(modality, device, precision)),
+            idle: metrics.device_idle_duration(device),
         }
     }
 
-    fn record(&self, batch: &engine::Batch, inference: Duration) {
-        let modality = batch.modality().index();
-        self.rows[modality].record(batch.rows() as f64);
+    fn record(&self, input: &Input, inference: Duration, idle: Duration) {
+        let modality = input.modality().index();
+        self.rows[modality].record(input.rows() as f64);
         self.inference[modality].record_duration(inference);
-        if let engine::Batch::Texts(rows) = batch {
-            let longest = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
-            let tokens: usize = rows.iter().map(|row| row.0.len()).sum();
-            self.padding.record(1.0 - tokens as f64 / (longest * rows.len()).max(1) as f64);
+        self.idle.record_duration(idle);
+        if input.modality() == Modality::Text {
+            self.padding.record(input.padding());
         }
     }
 }

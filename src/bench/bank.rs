@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{Error, machine};
 use crate::app;
+use crate::batcher::OpenEngine;
 use crate::clip::image::ImagePreprocessor;
 use crate::clip::text::TextTokenizer;
 use crate::clock::Clock;
@@ -27,7 +28,7 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn of(config: &Config) -> Layout {
-        Layout { workers: config.workers, threads: config.threads }
+        Layout { workers: config.workers_per_device, threads: config.threads }
     }
 }
 
@@ -76,7 +77,7 @@ struct Worker {
 impl Bank {
     /// Loads the model of `config` and opens its engines with `layout`.
     pub(super) fn open(config: &Config, layout: Layout) -> Result<(Bank, Preprocessing), Error> {
-        let config = Config { workers: layout.workers, threads: layout.threads, ..config.clone() };
+        let config = Config { workers_per_device: layout.workers, threads: layout.threads, ..config.clone() };
         let served = app::load::load(&config)?;
         let preprocessing = Preprocessing {
             size: [served.spec.image.height, served.spec.image.width],
@@ -117,15 +118,12 @@ impl Bank {
 }
 
 impl Worker {
-    fn start(
-        clock: Clock,
-        open: impl FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send + 'static,
-    ) -> Result<(Worker, Description), Error> {
+    fn start(clock: Clock, open: OpenEngine) -> Result<(Worker, Description), Error> {
         let (orders, ordered) = sync_channel::<Order>(1);
         let (result, results) = sync_channel(1);
         let (opened, description) = sync_channel(1);
         let work = move || {
-            let mut engine = match open() {
+            let mut engine = match open.open() {
                 Ok(engine) => engine,
                 Err(error) => {
                     let _ = opened.send(Err(error));
@@ -165,10 +163,13 @@ impl Drop for Worker {
 }
 
 fn run(engine: &mut dyn Engine, order: &Order, clock: Clock) -> Result<Done, EngineError> {
+    let mut input = engine.input()?;
     let start = clock.now();
     let mut batches = 0;
     loop {
-        engine.run(&order.batch)?;
+        // Putting rows together is part of what a batch takes.
+        input.fill(&order.batch)?;
+        engine.run(&input)?;
         batches += 1;
         let elapsed = clock.now().since(start);
         if elapsed >= order.at_least {

@@ -42,7 +42,7 @@ pub(super) fn recommend(ceiling: &Ceiling) -> Option<Recommendation> {
         ));
     }
     let Layout { workers, threads } = layout;
-    let flags = format!("--workers {workers} --threads {threads} --max-batch-size {size}");
+    let flags = format!("--workers-per-device {workers} --threads {threads} --max-batch-size {size}");
     Some(Recommendation { flags, reasons })
 }
 
@@ -147,7 +147,12 @@ mod tests {
     #[test]
     fn the_smallest_batch_that_is_nearly_the_best() {
         let check = |images: &[f64], texts: &[f64], expected: &str| {
-            check(images, &[5.0], texts, &format!("--workers 1 --threads 4 --max-batch-size {expected}"));
+            check(
+                images,
+                &[5.0],
+                texts,
+                &format!("--workers-per-device 1 --threads 4 --max-batch-size {expected}"),
+            );
         };
         check(&[50.0, 90.0, 98.0, 100.0, 99.0], &[], "4");
         check(&[100.0, 80.0, 70.0], &[500.0, 400.0], "1");
@@ -157,8 +162,8 @@ mod tests {
 
     #[test]
     fn another_layout_if_it_is_better_for_sure() {
-        check(&[90.0, 100.0], &[100.0, 120.0], &[], "--workers 4 --threads 1 --max-batch-size 2");
-        check(&[90.0, 100.0], &[90.0, 101.5], &[], "--workers 1 --threads 4 --max-batch-size 2");
+        check(&[90.0, 100.0], &[100.0, 120.0], &[], "--workers-per-device 4 --threads 1 --max-batch-size 2");
+        check(&[90.0, 100.0], &[90.0, 101.5], &[], "--workers-per-device 1 --threads 4 --max-batch-size 2");
     }
 
     #[test]

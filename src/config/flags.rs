@@ -103,16 +103,22 @@ pub struct ServeFlags {
     /// [default: none]
     #[arg(long, env = "CLIPD_CLASSIFIERS", help_heading = "Model and device")]
     pub classifiers: Option<String>,
-    /// auto, cpu or openvino
+    /// auto, cpu, openvino, or GPUs such as cuda:0,cuda:1
     #[arg(long, env = "CLIPD_DEVICE", default_value = "auto", help_heading = "Model and device")]
     pub device: String,
-    /// auto, fp32, bf16 or int8 (bf16 and int8: openvino only; auto never takes int8)
+    /// auto, fp32, bf16, int8 or fp16 (bf16 and int8: openvino only; fp16: GPUs only; auto never takes int8)
     #[arg(long, env = "CLIPD_PRECISION", default_value = "auto", help_heading = "Model and device")]
     pub precision: String,
-    /// Worker threads, each with an inference session of its own
-    #[arg(long, env = "CLIPD_WORKERS", default_value = "1", help_heading = "Model and device")]
-    pub workers: String,
-    /// Threads of one session [default: cores / workers]
+    /// Worker threads of each device, each with an inference session of its own
+    #[arg(long, env = "CLIPD_WORKERS_PER_DEVICE", default_value = "1", help_heading = "Model and device")]
+    pub workers_per_device: String,
+    /// Most memory of a GPU for the weights and results of one worker [default: all of it]
+    #[arg(long, env = "CLIPD_GPU_MEMORY_BYTES", help_heading = "Model and device")]
+    pub gpu_memory_bytes: Option<String>,
+    /// on or off: whether GPUs launch the kernels of a batch as one recorded graph
+    #[arg(long, env = "CLIPD_CUDA_GRAPHS", default_value = "on", help_heading = "Model and device")]
+    pub cuda_graphs: String,
+    /// Threads of one session; GPUs need one [default: cores / workers of the device]
     #[arg(long, env = "CLIPD_THREADS", help_heading = "Model and device")]
     pub threads: Option<String>,
     /// Images decoded and texts tokenized at a time [default: cores]

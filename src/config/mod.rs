@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::clip::image::ImageLimits;
 use crate::engine::choice::{DeviceChoice, PrecisionChoice};
+use crate::engine::session::{CudaGraphs, GpuOptions};
 use crate::model::hub::{Access, Repository};
 use crate::scheduler::Settings;
 use crate::{grpc, pipeline};
@@ -33,8 +34,9 @@ pub struct Config {
     pub classifiers: Option<PathBuf>,
     pub device: DeviceChoice,
     pub precision: PrecisionChoice,
-    /// Worker threads, each with a session of its own.
-    pub workers: NonZeroUsize,
+    pub gpu: GpuOptions,
+    /// Worker threads of each device, each with a session of its own.
+    pub workers_per_device: NonZeroUsize,
     /// Threads of one session.
     pub threads: NonZeroUsize,
     pub scheduling: Settings,
@@ -96,9 +98,10 @@ impl Config {
     pub fn from_flags(flags: &ServeFlags) -> Result<Config, Vec<String>> {
         let mut problems = Problems::default();
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let workers = problems.count("--workers", &flags.workers);
+        let workers_per_device = problems.count("--workers-per-device", &flags.workers_per_device);
         // Sessions share the cores evenly unless told otherwise.
-        let per_worker = NonZeroUsize::new(cores.get() / workers.get()).unwrap_or(NonZeroUsize::MIN);
+        let per_worker =
+            NonZeroUsize::new(cores.get() / workers_per_device.get()).unwrap_or(NonZeroUsize::MIN);
         let max_message_bytes = problems.bytes("--max-message-bytes", &flags.max_message_bytes);
         let config = Config {
             listen: problems.address("--listen", &flags.listen),
@@ -108,15 +111,7 @@ impl Config {
                 ModelSource::Builtin
             }),
             classifiers: flags.classifiers.as_ref().map(PathBuf::from),
-            device: problems.choice(
-                "--device",
-                &flags.device,
-                &[
-                    ("auto", DeviceChoice::Auto),
-                    ("cpu", DeviceChoice::Cpu),
-                    ("openvino", DeviceChoice::OpenVino),
-                ],
-            ),
+            device: problems.device("--device", &flags.device),
             precision: problems.choice(
                 "--precision",
                 &flags.precision,
@@ -125,9 +120,19 @@ impl Config {
                     ("fp32", PrecisionChoice::Fp32),
                     ("bf16", PrecisionChoice::Bf16),
                     ("int8", PrecisionChoice::Int8),
+                    ("fp16", PrecisionChoice::Fp16),
                 ],
             ),
-            workers,
+            gpu: GpuOptions {
+                memory_bytes: problems
+                    .optional_bytes("--gpu-memory-bytes", flags.gpu_memory_bytes.as_deref()),
+                graphs: problems.choice(
+                    "--cuda-graphs",
+                    &flags.cuda_graphs,
+                    &[("on", CudaGraphs::On), ("off", CudaGraphs::Off)],
+                ),
+            },
+            workers_per_device,
             threads: problems.optional_count("--threads", flags.threads.as_deref(), per_worker),
             scheduling: Settings {
                 max_batch_size: problems.count("--max-batch-size", &flags.max_batch_size),

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::engine::choice::DeviceChoice;
+
 #[derive(Debug, Default)]
 pub(super) struct Problems(Vec<String>);
 
@@ -48,6 +50,18 @@ impl Problems {
             text.parse::<usize>().ok().filter(|bytes| (1..=1 << 40).contains(bytes))
         })
         .unwrap_or(1)
+    }
+
+    /// Bytes, or no limit.
+    pub(super) fn optional_bytes(&mut self, flag: &str, text: Option<&str>) -> Option<NonZeroUsize> {
+        text.and_then(|text| NonZeroUsize::new(self.bytes(flag, text)))
+    }
+
+    pub(super) fn device(&mut self, flag: &str, text: &str) -> DeviceChoice {
+        self.parse(flag, text, "one of auto, cpu, openvino, or GPUs such as cuda:0,cuda:1", |text| {
+            text.parse().ok()
+        })
+        .unwrap_or(DeviceChoice::Auto)
     }
 
     /// A number that HTTP/2 carries in 31 bits (RFC 9113, section 6.5.2).

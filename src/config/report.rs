@@ -87,6 +87,7 @@ fn value(serve: &ArgMatches, id: &str, config: &Config) -> String {
     match id {
         "threads" => config.threads.to_string(),
         "preprocess_threads" => config.preprocess_threads.to_string(),
+        "gpu_memory_bytes" => "all".to_owned(),
         "model" => "the embedded model".to_owned(),
         _ => "none".to_owned(),
     }

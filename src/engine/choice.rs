@@ -5,6 +5,7 @@
 //! is timed on every candidate, which takes a fraction of a second. Int8 is never chosen, only asked for.
 
 use std::num::NonZeroUsize;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ort::session::Session;
@@ -12,28 +13,52 @@ use ort::session::builder::PrepackedWeights;
 use ort::value::TensorRef;
 
 use super::EngineError;
-use super::device::{Device, Precision, available_devices, bf16_supported};
-use super::session::{Encoder, Provider};
+use super::device::{Device, Precision, available_devices, bf16_supported, cuda_built};
+use super::session::{Cuda, CudaGraphs, Encoder, GpuOptions, Provider};
 use crate::clock::Clock;
 use crate::model::graph::probe;
 
 /// What the operator says of the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The fastest.
+    /// A GPU if there is one, otherwise what is fastest.
     Auto,
     Cpu,
     OpenVino,
+    /// GPUs by number; at least one, each once.
+    Cuda(Vec<u16>),
+}
+
+/// As in the flag: `auto`, `cpu`, `openvino`, or GPUs such as `cuda:0,cuda:1`. Devices of several kinds are not mixed:
+/// what they compute differs, and one fingerprint stands for all embeddings of a server.
+impl FromStr for DeviceChoice {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<DeviceChoice, ()> {
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "openvino" => Ok(DeviceChoice::OpenVino),
+            _ => {
+                let number = |gpu: &str| gpu.strip_prefix("cuda:")?.parse().ok();
+                let gpus: Option<Vec<u16>> = text.split(',').map(number).collect();
+                let gpus = gpus.ok_or(())?;
+                let twice = gpus.iter().enumerate().any(|(place, gpu)| gpus[..place].contains(gpu));
+                if twice { Err(()) } else { Ok(DeviceChoice::Cuda(gpus)) }
+            }
+        }
+    }
 }
 
 /// What the operator says of the precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrecisionChoice {
-    /// bf16 where it is faster, otherwise fp32.
+    /// fp16 on GPUs; bf16 where it is faster, otherwise fp32.
     Auto,
     Fp32,
     Bf16,
     Int8,
+    Fp16,
 }
 
 impl From<Device> for DeviceChoice {
@@ -41,6 +66,7 @@ impl From<Device> for DeviceChoice {
         match device {
             Device::Cpu => DeviceChoice::Cpu,
             Device::OpenVino => DeviceChoice::OpenVino,
+            Device::Cuda(number) => DeviceChoice::Cuda(vec![number]),
         }
     }
 }
@@ -51,6 +77,7 @@ impl From<Precision> for PrecisionChoice {
             Precision::Fp32 => PrecisionChoice::Fp32,
             Precision::Bf16 => PrecisionChoice::Bf16,
             Precision::Int8 => PrecisionChoice::Int8,
+            Precision::Fp16 => PrecisionChoice::Fp16,
         }
     }
 }
@@ -58,7 +85,8 @@ impl From<Precision> for PrecisionChoice {
 /// What serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    pub device: Device,
+    /// Of one kind.
+    pub devices: Vec<Device>,
     pub precision: Precision,
     /// For the log.
     pub why: String,
@@ -78,29 +106,75 @@ const ROUNDS: usize = 6;
 /// [`EngineError::Library`] if there is no ONNX Runtime. A device that is asked for and cannot be had is an error when
 /// it is opened.
 pub fn choose(
-    device: DeviceChoice,
+    device: &DeviceChoice,
     precision: PrecisionChoice,
     threads: NonZeroUsize,
 ) -> Result<Choice, EngineError> {
+    if let Some((gpus, why)) = gpus(device, precision) {
+        let devices = gpus.into_iter().map(Device::Cuda).collect();
+        return Ok(Choice { devices, precision: on_gpus(precision), why });
+    }
     let openvino = available_devices()?.contains(&Device::OpenVino);
     let candidates = candidates(device, precision, openvino, bf16_supported());
     let [first, others @ ..] = candidates.as_slice() else { unreachable!("there is always a candidate") };
     if others.is_empty() {
         let (device, precision) = *first;
-        return Ok(Choice { device, precision, why: "asked for, or all that this machine has".to_owned() });
+        return Ok(Choice {
+            devices: vec![device],
+            precision,
+            why: "asked for, or all that this machine has".to_owned(),
+        });
     }
     let times = measure(&candidates, threads)?;
     let (device, precision) = candidates[best(&candidates, &times)];
     let timed = candidates.iter().zip(&times).map(|((device, precision), time)| {
-        format!("{} {} {:.1} ms", device.as_str(), precision.as_str(), time.as_secs_f64() * 1e3)
+        format!("{device} {} {:.1} ms", precision.as_str(), time.as_secs_f64() * 1e3)
     });
     let why = format!("a block of ViT-B/16 takes: {}", timed.collect::<Vec<_>>().join(", "));
-    Ok(Choice { device, precision, why })
+    Ok(Choice { devices: vec![device], precision, why })
 }
 
-/// What fits the flags and the machine; the first is preferred where others are not worth their price.
+/// The GPUs to use, if any, and why. `auto` takes the first one if it answers.
+fn gpus(device: &DeviceChoice, precision: PrecisionChoice) -> Option<(Vec<u16>, String)> {
+    match (device, precision) {
+        (DeviceChoice::Cuda(gpus), _) => Some((gpus.clone(), "asked for".to_owned())),
+        // Refused when it is opened, with the reason.
+        (DeviceChoice::Auto, PrecisionChoice::Fp16) => {
+            Some((vec![0], "only GPUs compute in fp16".to_owned()))
+        }
+        (DeviceChoice::Auto, PrecisionChoice::Auto | PrecisionChoice::Fp32) => match answers(0) {
+            Ok(answers) => answers.then(|| (vec![0], "there is a GPU".to_owned())),
+            Err(error) => {
+                tracing::warn!(%error, "this ONNX Runtime is for GPUs, but none answers");
+                None
+            }
+        },
+        _ => None,
+    }
+}
+
+/// Whether ONNX Runtime was built for GPUs; an error if it was, and the GPU does not run a block.
+fn answers(number: u16) -> Result<bool, EngineError> {
+    if !cuda_built()? {
+        return Ok(false);
+    }
+    let options = GpuOptions { memory_bytes: None, graphs: CudaGraphs::Off };
+    Encoder::new(probe::mlp())?.open(&Provider::Cuda(Cuda { number, options }), NonZeroUsize::MIN)?;
+    Ok(true)
+}
+
+fn on_gpus(precision: PrecisionChoice) -> Precision {
+    match precision {
+        PrecisionChoice::Auto | PrecisionChoice::Fp16 => Precision::Fp16,
+        PrecisionChoice::Fp32 => Precision::Fp32,
+        PrecisionChoice::Bf16 => Precision::Bf16,
+        PrecisionChoice::Int8 => Precision::Int8,
+    }
+}
+
+/// What of the CPU's devices fits the flags and the machine; the first is preferred where others are not worth their price.
 fn candidates(
-    device: DeviceChoice,
+    device: &DeviceChoice,
     precision: PrecisionChoice,
     openvino: bool,
     bf16: bool,
@@ -111,15 +185,16 @@ fn candidates(
         }
         // Refused when it is opened, with the reason.
         (DeviceChoice::Cpu, PrecisionChoice::Bf16) => vec![(Device::Cpu, Precision::Bf16)],
+        (_, PrecisionChoice::Fp16) => vec![(Device::Cpu, Precision::Fp16)],
         (DeviceChoice::Cpu, PrecisionChoice::Int8) => vec![(Device::Cpu, Precision::Int8)],
         (_, PrecisionChoice::Bf16) => vec![(Device::OpenVino, Precision::Bf16)],
         (_, PrecisionChoice::Int8) => vec![(Device::OpenVino, Precision::Int8)],
         (_, PrecisionChoice::Auto | PrecisionChoice::Fp32) => {
             let mut candidates = Vec::new();
-            if device == DeviceChoice::Auto {
+            if *device == DeviceChoice::Auto {
                 candidates.push((Device::Cpu, Precision::Fp32));
             }
-            if device == DeviceChoice::OpenVino || openvino {
+            if *device == DeviceChoice::OpenVino || openvino {
                 candidates.push((Device::OpenVino, Precision::Fp32));
                 if precision == PrecisionChoice::Auto && bf16 {
                     candidates.push((Device::OpenVino, Precision::Bf16));
@@ -134,9 +209,9 @@ fn candidates(
 fn best(candidates: &[(Device, Precision)], times: &[Duration]) -> usize {
     let priced = |index: &usize| {
         let price = match candidates[*index] {
-            (Device::Cpu, _) => 1.0,
+            (Device::Cpu | Device::Cuda(_), _) => 1.0,
             (Device::OpenVino, Precision::Fp32) => WORTH_MEMORY,
-            (Device::OpenVino, Precision::Bf16 | Precision::Int8) => WORTH_MEMORY * WORTH_ACCURACY,
+            (Device::OpenVino, _) => WORTH_MEMORY * WORTH_ACCURACY,
         };
         times[*index].mul_f64(price)
     };
@@ -153,8 +228,8 @@ fn measure(candidates: &[(Device, Precision)], threads: NonZeroUsize) -> Result<
         .iter()
         .map(|(device, precision)| {
             let provider = match device {
-                Device::Cpu => Provider::Cpu(&prepacked),
                 Device::OpenVino => Provider::OpenVino(*precision),
+                Device::Cpu | Device::Cuda(_) => Provider::Cpu(&prepacked),
             };
             block.open(&provider, threads)
         })
@@ -183,7 +258,7 @@ mod tests {
     fn flags_and_machine_leave_candidates() {
         use {DeviceChoice as D, PrecisionChoice as P};
         let check = |device, precision, openvino, bf16, expected: &[_]| {
-            assert_eq!(candidates(device, precision, openvino, bf16), expected, "{device:?} {precision:?}");
+            assert_eq!(candidates(&device, precision, openvino, bf16), expected, "{device:?} {precision:?}");
         };
         check(D::Auto, P::Auto, true, true, &[CPU, OPENVINO, BF16]);
         check(D::Auto, P::Auto, true, false, &[CPU, OPENVINO]);
@@ -195,6 +270,34 @@ mod tests {
         check(D::Auto, P::Bf16, true, true, &[BF16]);
         check(D::Auto, P::Int8, true, true, &[(Device::OpenVino, Precision::Int8)]);
         check(D::Cpu, P::Int8, true, true, &[(Device::Cpu, Precision::Int8)]);
+    }
+
+    #[test]
+    fn gpus_are_named_each_once() {
+        let check = |text: &str, expected: Option<DeviceChoice>| {
+            assert_eq!(text.parse().ok(), expected, "{text}");
+        };
+        check("auto", Some(DeviceChoice::Auto));
+        check("cuda:0", Some(DeviceChoice::Cuda(vec![0])));
+        check("cuda:1,cuda:0", Some(DeviceChoice::Cuda(vec![1, 0])));
+        for wrong in
+            ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:0,", "cuda:0,cuda:0", "cpu,cuda:0", "cpu,openvino"]
+        {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn gpus_compute_in_fp16_unless_told_otherwise() {
+        let check = |precision, expected| {
+            let choice = choose(&DeviceChoice::Cuda(vec![2, 0]), precision, NonZeroUsize::MIN).unwrap();
+            assert_eq!(
+                (choice.devices, choice.precision),
+                (vec![Device::Cuda(2), Device::Cuda(0)], expected)
+            );
+        };
+        check(PrecisionChoice::Auto, Precision::Fp16);
+        check(PrecisionChoice::Fp32, Precision::Fp32);
     }
 
     #[test]
@@ -212,7 +315,9 @@ mod tests {
 
     #[test]
     fn the_candidates_of_this_machine_can_be_measured() {
-        let choice = choose(DeviceChoice::Auto, PrecisionChoice::Fp32, NonZeroUsize::MIN).unwrap();
+        let choice = choose(&DeviceChoice::Cpu, PrecisionChoice::Auto, NonZeroUsize::MIN).unwrap();
+        assert_eq!(choice.devices, [Device::Cpu]);
+        let choice = choose(&DeviceChoice::Auto, PrecisionChoice::Fp32, NonZeroUsize::MIN).unwrap();
         assert_eq!(choice.precision, Precision::Fp32);
         let measured = available_devices().unwrap().len() > 1;
         assert_eq!(choice.why.contains("ms"), measured, "{}", choice.why);

@@ -43,7 +43,7 @@ pub fn fidelity(
     let mut cosine = |batches: Vec<Batch>| -> Result<Cosine, EngineError> {
         let mut cosines = Vec::new();
         for batch in batches {
-            let (expected, actual) = (reference.run(&batch)?, engine.run(&batch)?);
+            let (expected, actual) = (reference.embed(&batch)?, engine.embed(&batch)?);
             cosines
                 .extend(expected.outer_iter().zip(actual.outer_iter()).map(|(a, b)| dot(&unit(a), &unit(b))));
         }

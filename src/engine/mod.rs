@@ -1,16 +1,23 @@
 //! A loaded model on one device.
 //!
-//! It knows nothing of requests, queues or time: a batch goes in, embeddings come out.
-//! [`onnx`] is the engine that serves; [`synthetic`] stands in for it in tests and load models.
+//! It knows nothing of requests, queues or time: rows are put together as an [`Input`], embeddings come out.
+//! [`onnx`] is the engine that serves, on GPUs as [`gpu`]; [`synthetic`] stands in for it in tests and load models.
 
+mod bound;
+pub mod buckets;
 pub mod choice;
 pub mod device;
 pub mod fidelity;
+pub mod gpu;
+pub mod input;
+mod numa;
 pub mod onnx;
 mod runtime;
-mod session;
+pub mod session;
 pub mod synthetic;
 
+use buckets::Buckets;
+use input::Input;
 use ndarray::Array2;
 
 use crate::clip::row::{ImageRow, TokenRow};
@@ -18,8 +25,25 @@ use crate::modality::Modality;
 
 /// Runs batches on one device. Owned by one worker thread, which creates it.
 pub trait Engine {
-    /// Embeds every row of `batch`; returns `[rows, embed_dim]`, not normalised, in the batch's order.
-    fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, EngineError>;
+    /// An empty input, in the memory that this engine reads best. It is filled on any thread.
+    fn input(&mut self) -> Result<Input, EngineError>;
+
+    /// Embeds a batch by itself.
+    fn embed(&mut self, batch: &Batch) -> Result<Array2<f32>, EngineError> {
+        let mut input = self.input()?;
+        input.fill(batch)?;
+        self.run(&input)
+    }
+
+    /// Embeds every row of `input`, which is one of this engine's own; returns `[rows, embed_dim]`, not normalised, in
+    /// the order of the rows.
+    fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError>;
+
+    /// The only sizes of batches that it runs, if not any.
+    fn buckets(&self) -> Option<&Buckets>;
+
+    /// Whether it has two inputs, so that the next batch is put together while one runs.
+    fn stages(&self) -> bool;
 
     fn description(&self) -> &Description;
 }
@@ -45,21 +69,12 @@ impl Batch {
             Batch::Texts(rows) => rows.len(),
         }
     }
-
-    /// Tokens of the longest text; 0 for images.
-    pub fn longest(&self) -> u32 {
-        let longest = match self {
-            Batch::Images(_) => None,
-            Batch::Texts(rows) => rows.iter().map(|row| row.0.len()).max(),
-        };
-        u32::try_from(longest.unwrap_or(0)).unwrap_or(u32::MAX)
-    }
 }
 
 /// What runs, in words that appear in the log, `GetModel` and metric labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
-    /// `cpu`, `openvino`, later `cuda:0`.
+    /// `cpu`, `openvino`, `cuda:0`.
     pub device: String,
     /// Library and version, such as `onnxruntime 1.24.1 (OpenVINO)`.
     pub engine: String,

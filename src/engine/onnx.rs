@@ -11,17 +11,23 @@ use ort::session::builder::PrepackedWeights;
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
 
+use super::bound::{BoundEncoder, Memory};
+use super::buckets::Buckets;
 use super::device::{Device, Precision, check_available};
+use super::gpu::GpuEngine;
+use super::input::Input;
+use super::numa::pin_to_gpu;
 use super::runtime::runtime;
-use super::session::{Encoder, Provider};
-use super::{Batch, Description, Engine, EngineError};
-use crate::clip::row::{ImageRow, TokenRow};
+use super::session::{Cuda, Encoder, GpuOptions, Provider};
+use super::{Description, Engine, EngineError};
 use crate::clip::spec::ClipSpec;
+use crate::modality::Modality;
 use crate::model::graph::Graph;
 
 /// A model's encoders in memory, not yet on a device.
 pub struct OnnxModel {
     embed_dim: usize,
+    context_length: usize,
     /// Height, width, channels.
     image_shape: [usize; 3],
     image: Encoder,
@@ -40,6 +46,7 @@ impl OnnxModel {
         runtime()?;
         Ok(OnnxModel {
             embed_dim: spec.embed_dim,
+            context_length: spec.text.context_length,
             image_shape: [spec.image.height as usize, spec.image.width as usize, 3],
             sizes: FixedSizes { image_rows: image.rows, text_rows: text.rows, text_length: text.length },
             image: Encoder::new(image)?,
@@ -61,6 +68,9 @@ impl OnnxModel {
         let runtime = runtime()?;
         check_available(device, precision)?;
         let (provider, engine) = match device {
+            Device::Cuda(_) => {
+                return Err(EngineError::Device(format!("device {device} is opened with its buckets")));
+            }
             Device::Cpu => (Provider::Cpu(&self.prepacked), format!("onnxruntime {}", runtime.version)),
             Device::OpenVino => {
                 (Provider::OpenVino(precision), format!("onnxruntime {} (OpenVINO)", runtime.version))
@@ -72,14 +82,69 @@ impl OnnxModel {
             image_shape: self.image_shape,
             sizes: self.sizes,
             embed_dim: self.embed_dim,
-            pixels: Vec::new(),
-            tokens: Vec::new(),
             description: Description {
-                device: device.as_str().to_owned(),
+                device: device.to_string(),
                 engine,
                 precision: precision.as_str().to_owned(),
             },
         })
+    }
+}
+
+impl OnnxModel {
+    /// Opens both encoders on a GPU, on the thread that will run them, which moves to the cores beside it.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if the GPU or the precision cannot be had here.
+    pub fn open_gpu(
+        &self,
+        number: u16,
+        precision: Precision,
+        options: GpuOptions,
+        max_batch_size: NonZeroUsize,
+    ) -> Result<GpuEngine, EngineError> {
+        let runtime = runtime()?;
+        let device = Device::Cuda(number);
+        check_available(device, precision)?;
+        if self.sizes.fixed() {
+            let refusal = format!("device {device}: this model's graphs are made for batches of one size");
+            return Err(EngineError::Device(refusal));
+        }
+        pin_to_gpu(usize::from(number));
+        let buckets = Buckets::up_to(max_batch_size.get(), self.context_length);
+        let description = Description {
+            device: device.to_string(),
+            engine: format!("onnxruntime {} (CUDA)", runtime.version),
+            precision: precision.as_str().to_owned(),
+        };
+        let provider = Provider::Cuda(Cuda { number, options });
+        self.open_bound(&provider, Memory::Cuda(i32::from(number)), buckets, description)
+            .map_err(|error| EngineError::Device(format!("device {device} cannot be used: {error}")))
+    }
+
+    /// What [`GpuEngine`] does, on the CPU provider.
+    #[cfg(test)]
+    pub(super) fn open_bound_on_the_cpu(&self, buckets: Buckets) -> Result<GpuEngine, EngineError> {
+        let word = || "cpu".to_owned();
+        let description = Description { device: word(), engine: word(), precision: word() };
+        self.open_bound(&Provider::Cpu(&self.prepacked), Memory::Host, buckets, description)
+    }
+
+    fn open_bound(
+        &self,
+        provider: &Provider<'_>,
+        memory: Memory,
+        buckets: Buckets,
+        description: Description,
+    ) -> Result<GpuEngine, EngineError> {
+        let bound = |encoder: &Encoder| {
+            Ok::<_, EngineError>(BoundEncoder::new(
+                encoder.open(provider, NonZeroUsize::MIN)?,
+                memory,
+                self.embed_dim,
+            ))
+        };
+        Ok(GpuEngine::new(bound(&self.image)?, bound(&self.text)?, self.image_shape, buckets, description))
     }
 }
 
@@ -94,6 +159,12 @@ struct FixedSizes {
     text_length: Option<usize>,
 }
 
+impl FixedSizes {
+    fn fixed(&self) -> bool {
+        self.image_rows.or(self.text_rows).or(self.text_length).is_some()
+    }
+}
+
 /// Both encoders of a model, opened on a device.
 pub struct OnnxEngine {
     image: Session,
@@ -102,18 +173,27 @@ pub struct OnnxEngine {
     image_shape: [usize; 3],
     sizes: FixedSizes,
     embed_dim: usize,
-    /// Inputs are put together here, so that a batch allocates nothing once the largest one was seen.
-    pixels: Vec<u8>,
-    tokens: Vec<i64>,
     description: Description,
 }
 
 impl Engine for OnnxEngine {
-    fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, EngineError> {
-        match batch {
-            Batch::Images(rows) => in_runs(rows, self.sizes.image_rows, |rows| self.run_images(rows)),
-            Batch::Texts(rows) => in_runs(rows, self.sizes.text_rows, |rows| self.run_texts(rows)),
+    fn input(&mut self) -> Result<Input, EngineError> {
+        Ok(Input::new(self.sizes.text_length))
+    }
+
+    fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
+        match input.modality() {
+            Modality::Image => self.run_images(input),
+            Modality::Text => self.run_texts(input),
         }
+    }
+
+    fn buckets(&self) -> Option<&Buckets> {
+        None
+    }
+
+    fn stages(&self) -> bool {
+        true
     }
 
     fn description(&self) -> &Description {
@@ -122,44 +202,36 @@ impl Engine for OnnxEngine {
 }
 
 impl OnnxEngine {
-    fn run_images(&mut self, rows: &[ImageRow]) -> Result<Array2<f32>, EngineError> {
+    fn run_images(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
         let [height, width, channels] = self.image_shape;
-        self.pixels.clear();
-        for ImageRow(pixels) in rows {
-            assert_eq!(
-                pixels.len(),
-                height * width * channels,
-                "preprocessing makes rows of the model's size"
-            );
-            self.pixels.extend_from_slice(pixels);
-        }
-        let input = ([rows.len(), height, width, channels], self.pixels.as_slice());
-        let input = TensorRef::from_array_view(input)?;
-        run(&mut self.image, input.into(), [rows.len(), self.embed_dim])
+        let row = height * width * channels;
+        assert_eq!(input.pixels().len(), input.rows() * row, "preprocessing makes rows of the model's size");
+        in_runs(input.pixels(), row, self.sizes.image_rows, |rows| {
+            let count = rows.len() / row;
+            let rows = TensorRef::from_array_view(([count, height, width, channels], rows))?;
+            run(&mut self.image, rows.into(), [count, self.embed_dim])
+        })
     }
 
-    /// Rows are padded with 0 to the longest; the encoder does not look beyond a row's end token.
-    fn run_texts(&mut self, rows: &[TokenRow]) -> Result<Array2<f32>, EngineError> {
-        let longest = rows.iter().map(|TokenRow(tokens)| tokens.len()).max().unwrap_or(0);
-        let longest = self.sizes.text_length.unwrap_or(longest);
-        self.tokens.clear();
-        for (index, TokenRow(tokens)) in rows.iter().enumerate() {
-            self.tokens.extend(tokens.iter().map(|&token| i64::from(token)));
-            self.tokens.resize((index + 1) * longest, 0);
-        }
-        let input = TensorRef::from_array_view(([rows.len(), longest], self.tokens.as_slice()))?;
-        run(&mut self.text, input.into(), [rows.len(), self.embed_dim])
+    fn run_texts(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
+        let length = input.ids().len() / input.rows();
+        in_runs(input.ids(), length, self.sizes.text_rows, |rows| {
+            let count = rows.len() / length;
+            let rows = TensorRef::from_array_view(([count, length], rows))?;
+            run(&mut self.text, rows.into(), [count, self.embed_dim])
+        })
     }
 }
 
-/// Where a graph takes only so many rows, a batch is several runs.
-fn in_runs<R>(
-    rows: &[R],
+/// Where a graph takes only so many rows, each of `row` values, a batch is several runs.
+fn in_runs<T>(
+    rows: &[T],
+    row: usize,
     limit: Option<usize>,
-    mut run: impl FnMut(&[R]) -> Result<Array2<f32>, EngineError>,
+    mut run: impl FnMut(&[T]) -> Result<Array2<f32>, EngineError>,
 ) -> Result<Array2<f32>, EngineError> {
     let Some(limit) = limit else { return run(rows) };
-    let runs = rows.chunks(limit).map(run).collect::<Result<Vec<_>, _>>()?;
+    let runs = rows.chunks(limit * row).map(run).collect::<Result<Vec<_>, _>>()?;
     let runs: Vec<_> = runs.iter().map(|run| run.view()).collect();
     Ok(concatenate(Axis(0), &runs).expect("embeddings have one width"))
 }

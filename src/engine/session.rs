@@ -4,7 +4,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
+use ort::ep::cuda::ConvAlgorithmSearch;
+use ort::ep::{
+    self, ArbitrarilyConfigurableExecutionProvider, ArenaExtendStrategy, ExecutionProviderDispatch,
+};
 use ort::session::Session;
 use ort::session::builder::{PrepackedWeights, SessionBuilder};
 use ort::value::{DynValue, Tensor};
@@ -22,6 +25,9 @@ pub(super) struct Encoder {
     proto: Vec<u8>,
     weights: Vec<(String, Arc<DynValue>)>,
     directory: Option<PathBuf>,
+    /// Sessions on ONNX Runtime's own kernels may share the weights. In other types than fp32 they may not: a kernel
+    /// converts them when it loads, before shared ones are known.
+    shareable: bool,
 }
 
 /// What a session runs on.
@@ -29,23 +35,48 @@ pub(super) enum Provider<'a> {
     /// ONNX Runtime's own kernels, and what the sessions of a model have in common.
     Cpu(&'a PrepackedWeights),
     OpenVino(Precision),
+    Cuda(Cuda),
+}
+
+/// How a GPU is used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cuda {
+    pub(super) number: u16,
+    pub(super) options: GpuOptions,
+}
+
+/// What an operator may say of GPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// Most memory of the GPU for one session's weights and results; `None`: all of it.
+    pub memory_bytes: Option<NonZeroUsize>,
+    pub graphs: CudaGraphs,
+}
+
+/// Whether the kernels of a batch are launched as one recorded graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CudaGraphs {
+    On,
+    Off,
 }
 
 impl Encoder {
     /// Takes the weights as they are; nothing is copied.
     pub(super) fn new(graph: Graph) -> Result<Encoder, EngineError> {
+        let shareable = graph.weights.iter().all(|weight| matches!(weight.values, Values::F32(_)));
         let weights = graph
             .weights
             .into_iter()
             .map(|weight| {
                 let tensor = match weight.values {
                     Values::F32(values) => Tensor::from_array((weight.shape, values))?.into_dyn(),
+                    Values::F16(values) => Tensor::from_array((weight.shape, values))?.into_dyn(),
                     Values::I8(values) => Tensor::from_array((weight.shape, values))?.into_dyn(),
                 };
                 Ok((weight.name, Arc::new(tensor)))
             })
             .collect::<Result<_, EngineError>>()?;
-        Ok(Encoder { proto: graph.proto, weights, directory: graph.directory })
+        Ok(Encoder { proto: graph.proto, weights, directory: graph.directory, shareable })
     }
 
     /// A session that uses `threads` threads, the caller's among them.
@@ -67,7 +98,7 @@ impl Encoder {
             Provider::Cpu(prepacked) => {
                 let builder =
                     builder.with_intra_threads(threads.get())?.with_execution_providers([cpu_provider()])?;
-                if shares_weights(runtime) {
+                if self.shareable && shares_weights(runtime) {
                     self.with_shared_weights(builder, prepacked)?
                 } else {
                     self.with_own_weights(builder)?
@@ -79,6 +110,12 @@ impl Encoder {
                     .with_execution_providers([openvino_provider(*precision, threads)])?
                     // A node that OpenVINO cannot take is an error, not a slow detour.
                     .with_disable_cpu_fallback()?;
+                self.with_own_weights(builder)?
+            }
+            Provider::Cuda(cuda) => {
+                // The host only launches kernels, and computes shapes.
+                let builder =
+                    builder.with_intra_threads(1)?.with_execution_providers([cuda_provider(*cuda)])?;
                 self.with_own_weights(builder)?
             }
         };
@@ -124,6 +161,7 @@ fn openvino_provider(precision: Precision, threads: NonZeroUsize) -> ExecutionPr
         Precision::Fp32 => ("f32", 0),
         Precision::Bf16 => ("bf16", 0),
         Precision::Int8 => ("f32", int8::GROUP),
+        Precision::Fp16 => ("f16", 0),
     };
     let config = serde_json::json!({
         "CPU": {
@@ -140,6 +178,23 @@ fn openvino_provider(precision: Precision, threads: NonZeroUsize) -> ExecutionPr
         .with_arbitrary_config("load_config", config)
         .build()
         .error_on_failure()
+}
+
+fn cuda_provider(Cuda { number, options }: Cuda) -> ExecutionProviderDispatch {
+    let provider = ep::CUDA::default()
+        .with_device_id(i32::from(number))
+        // All sizes are known after the warm-up: doubling would only leave holes.
+        .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+        // Trying every algorithm would make each bucket's first run slow.
+        .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
+        // fp32 is the reference.
+        .with_tf32(false)
+        .with_cuda_graph(options.graphs == CudaGraphs::On);
+    let provider = match options.memory_bytes {
+        Some(bytes) => provider.with_memory_limit(bytes.get()),
+        None => provider,
+    };
+    provider.build().error_on_failure()
 }
 
 impl<R> From<ort::Error<R>> for EngineError {

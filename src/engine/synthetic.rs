@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use ndarray::Array2;
 
-use super::{Batch, Description, Engine, EngineError};
+use super::buckets::Buckets;
+use super::input::Input;
+use super::{Description, Engine, EngineError};
 use crate::clock::Clock;
+use crate::modality::Modality;
 
 /// Every so many bytes of an image count: an engine that takes no time must not hash for long.
 const SAMPLED: usize = 97;
@@ -20,6 +23,7 @@ pub struct SyntheticEngine {
     embed_dim: usize,
     gate: Gate,
     pace: Option<(Clock, Pace)>,
+    stages: bool,
     description: Description,
 }
 
@@ -31,11 +35,22 @@ pub struct Pace {
 }
 
 impl SyntheticEngine {
-    /// Every batch passes `gate`.
+    /// Every batch passes `gate`. It has one input: what is not in the batch that the gate holds waits in the queue.
     pub fn gated(embed_dim: usize, gate: Gate) -> SyntheticEngine {
         let description =
             Description { device: "cpu".into(), engine: "synthetic".into(), precision: "fp32".into() };
-        SyntheticEngine { embed_dim, gate, pace: None, description }
+        SyntheticEngine { embed_dim, gate, pace: None, stages: false, description }
+    }
+
+    /// The same, said to be on another device than the CPU.
+    pub fn on(mut self, device: &str) -> SyntheticEngine {
+        device.clone_into(&mut self.description.device);
+        self
+    }
+
+    /// The same, with its next batch put together while one runs.
+    pub fn staging(self) -> SyntheticEngine {
+        SyntheticEngine { stages: true, ..self }
     }
 
     /// Every batch takes as long as `pace` says, and spends it computing: it does not sleep.
@@ -45,21 +60,18 @@ impl SyntheticEngine {
 }
 
 impl Engine for SyntheticEngine {
-    fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, EngineError> {
+    fn input(&mut self) -> Result<Input, EngineError> {
+        Ok(Input::new(None))
+    }
+
+    fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
         let start = self.pace.as_ref().map(|(clock, _)| clock.now());
-        self.gate.pass(batch.rows())?;
-        let seeds: Vec<u64> = match batch {
-            Batch::Images(rows) => {
-                rows.iter().map(|row| hash(row.0.iter().copied().step_by(SAMPLED))).collect()
-            }
-            Batch::Texts(rows) => {
-                rows.iter().map(|row| hash(row.0.iter().flat_map(|id| id.to_le_bytes()))).collect()
-            }
-        };
+        self.gate.pass(input.rows())?;
+        let seeds = seeds(input);
         let embeddings =
             Array2::from_shape_fn((seeds.len(), self.embed_dim), |(row, column)| element(seeds[row], column));
         if let (Some(start), Some((clock, pace))) = (start, &self.pace) {
-            let rows = u32::try_from(batch.rows()).unwrap_or(u32::MAX);
+            let rows = u32::try_from(input.rows()).unwrap_or(u32::MAX);
             let end = start.saturating_add(pace.per_batch + pace.per_row * rows);
             while clock.now() < end {
                 std::hint::spin_loop();
@@ -68,8 +80,31 @@ impl Engine for SyntheticEngine {
         Ok(embeddings)
     }
 
+    fn buckets(&self) -> Option<&Buckets> {
+        None
+    }
+
+    fn stages(&self) -> bool {
+        self.stages
+    }
+
     fn description(&self) -> &Description {
         &self.description
+    }
+}
+
+/// One per row. What pads a text does not count.
+fn seeds(input: &Input) -> Vec<u64> {
+    match input.modality() {
+        Modality::Image => {
+            let rows = input.pixels().chunks(input.pixels().len() / input.rows());
+            rows.map(|row| hash(row.iter().copied().step_by(SAMPLED))).collect()
+        }
+        Modality::Text => {
+            let rows = input.ids().chunks(input.ids().len() / input.rows());
+            let own = |row: &[i64]| row.iter().rposition(|id| *id != 0).map_or(0, |last| last + 1);
+            rows.map(|row| hash(row[..own(row)].iter().flat_map(|id| id.to_le_bytes()))).collect()
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::pipeline::classify::{ClassifyRequest, ClassifyResponse};
 use crate::pipeline::embed::{EmbedRequest, EmbedResponse, Embedding, Input, Normalization, Truncate};
 use crate::pipeline::error::{Error, InputError};
 use crate::pipeline::{ImageSource, Timing};
-use crate::scheduler::cost::Measurement;
+use crate::scheduler::cost::CostModel;
 
 /// What a stream of images asks for.
 pub(super) struct ClassifyOptions {
@@ -77,13 +77,14 @@ pub(super) fn class(field: i32, metadata: &MetadataMap) -> Result<Class, Error> 
     }
 }
 
-pub(super) fn batch_cost(batch: Measurement) -> proto::BatchCost {
-    proto::BatchCost {
+pub(super) fn batch_costs((device, cost): &(String, CostModel)) -> impl Iterator<Item = proto::BatchCost> {
+    cost.points().map(|batch| proto::BatchCost {
+        device: device.clone(),
         modality: batch.modality.as_str().to_owned(),
         rows: u32::try_from(batch.rows).unwrap_or(u32::MAX),
         tokens: batch.tokens,
         duration: Some(duration(batch.elapsed)),
-    }
+    })
 }
 
 fn truncate(value: i32) -> Result<Truncate, Error> {

@@ -123,7 +123,7 @@ impl ClipService for Clip {
             precision: description.precision,
             limits: Some(limits),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
-            batch_costs: self.pipeline.cost().points().map(convert::batch_cost).collect(),
+            batch_costs: self.pipeline.costs().iter().flat_map(convert::batch_costs).collect(),
             classifiers: self.pipeline.classifier_names().map(str::to_owned).collect(),
         }))
     }

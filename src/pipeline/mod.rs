@@ -154,9 +154,9 @@ impl Pipeline {
         }
     }
 
-    /// What batches are predicted to take now.
-    pub fn cost(&self) -> CostModel {
-        self.batcher.cost()
+    /// What batches are predicted to take now, by device.
+    pub fn costs(&self) -> Vec<(String, CostModel)> {
+        self.batcher.costs()
     }
 
     pub fn limits(&self) -> &Limits {

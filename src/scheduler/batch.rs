@@ -1,6 +1,7 @@
 //! Which jobs run together.
 //!
-//! Images: the most urgent, as many as run best. Texts: rows of like length, so that little of a batch is
+//! Images: the most urgent, as many as run best; if fewer wait, and a device has buckets, all that wait or as many as
+//! fill one. Texts: rows of like length, so that little of a batch is
 //! padding, since a row is padded to the longest of its batch, and padding costs as much as text. The most urgent
 //! row is always taken; the others are those with which the batch computes the most tokens of text per second.
 
@@ -8,6 +9,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::cost::CostModel;
+use super::workers::Opening;
 use super::{Job, Scheduler};
 use crate::clock::Timestamp;
 use crate::modality::Modality;
@@ -17,40 +19,35 @@ const WINDOW: usize = 4;
 
 impl Scheduler {
     /// The jobs that run together next.
-    pub(super) fn next_batch(&self, now: Timestamp, modality: Modality) -> Vec<Job> {
-        let queue = &self.queues[modality.index()];
-        let rows = self.full_batch(modality);
+    pub(super) fn next_batch(&self, now: Timestamp, modality: Modality, opening: &Opening) -> Vec<Job> {
+        let (queue, cost) = (&self.queues[modality.index()], self.cost(opening.device));
+        let (rows, hopeless) = (self.full_batch(opening.device, modality), self.hopeless(modality, opening));
+        let window = |rows| queue.window(rows, hopeless);
         if modality == Modality::Image {
-            return queue.window(rows);
+            let live = queue.live(hopeless);
+            return jobs(window(if live < rows { cost.images_now(live) } else { rows }));
         }
         let bounds = Bounds {
             rows,
             tokens: self.settings.max_batch_tokens.get(),
             run: self.longest_run().as_secs_f64(),
         };
-        match queue.first() {
+        let window = window(WINDOW * rows);
+        match window.first() {
             // Nothing that is overdue waits for its like.
-            Some((due, _)) if due <= now => bounds.prefix(queue.window(rows), &self.cost),
-            _ => like_the_first(&queue.window(WINDOW * rows), &self.cost, bounds),
+            Some((due, _)) if *due <= now => bounds.prefix(jobs(window), cost),
+            _ => like_the_first(&jobs(window), cost, bounds),
         }
-    }
-
-    /// Rows of one modality that make a batch worth closing.
-    pub(super) fn full_batch(&self, modality: Modality) -> usize {
-        match modality {
-            Modality::Image => self.best_images,
-            Modality::Text => self.settings.max_batch_size.get(),
-        }
-    }
-
-    pub(super) fn weigh_batch_sizes(&mut self) {
-        self.best_images = self.cost.best_images(self.settings.max_batch_size.get(), self.longest_run());
     }
 
     /// A batch that runs longer holds up what arrives meanwhile for too long.
-    fn longest_run(&self) -> Duration {
+    pub(super) fn longest_run(&self) -> Duration {
         self.settings.interactive_target / 2
     }
+}
+
+fn jobs(window: Vec<(Timestamp, Job)>) -> Vec<Job> {
+    window.into_iter().map(|(_, job)| job).collect()
 }
 
 /// What a batch of texts may be.

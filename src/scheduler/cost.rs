@@ -2,6 +2,9 @@
 //!
 //! The model is a curve per modality over the work in a batch (rows for images, padded tokens for texts),
 //! linear between the measured points. A batch that has run moves the points beside it a little.
+//!
+//! Where a device runs batches of certain sizes only (*buckets*), the curve has steps instead: every bucket is a
+//! measured point, and what is smaller is padded up to it.
 
 use std::time::Duration;
 
@@ -31,11 +34,24 @@ pub struct Measurement {
     pub elapsed: Duration,
 }
 
+/// Which batches a device runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sizes {
+    /// Of any size.
+    #[default]
+    Any,
+    /// Of the measured sizes; smaller ones are padded.
+    Buckets,
+}
+
 /// The default model predicts zero: nothing is known before the first warm-up.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CostModel {
-    /// By rising work, indexed by `Modality::index`.
+    sizes: Sizes,
+    /// By rising work, or by rows and then tokens where these are buckets. Indexed by `Modality::index`.
     curves: [Vec<Point>; 2],
+    /// See [`CostModel::error`].
+    error: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,38 +64,48 @@ struct Point {
 }
 
 impl CostModel {
-    pub fn new(measurements: &[Measurement]) -> CostModel {
+    pub fn new(sizes: Sizes, measurements: &[Measurement]) -> CostModel {
         let curves = Modality::ALL.map(|modality| {
             let mut points: Vec<Point> =
                 measurements.iter().filter(|each| each.modality == modality).map(Point::new).collect();
-            points.sort_by(|a, b| a.work.total_cmp(&b.work));
+            match sizes {
+                Sizes::Any => points.sort_by(|a, b| a.work.total_cmp(&b.work)),
+                Sizes::Buckets => points.sort_by_key(|point| (point.rows, point.tokens)),
+            }
             for index in 0..points.len() {
-                straighten(&mut points, index);
+                sizes.straighten(&mut points, index);
             }
             points
         });
-        CostModel { curves }
+        CostModel { sizes, curves, error: 0.0 }
     }
 
     /// Predicted run time of a batch of `rows` whose longest row has `tokens`.
     pub fn predict(&self, modality: Modality, rows: usize, tokens: u32) -> Duration {
-        let seconds = interpolate(&self.curves[modality.index()], work(modality, rows, tokens));
+        let seconds =
+            self.sizes.interpolate(&self.curves[modality.index()], Size::new(modality, rows, tokens));
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)
     }
 
     /// Learns from a batch in service.
     pub fn observe(&mut self, batch: &Measurement) {
-        let points = &mut self.curves[batch.modality.index()];
-        let x = work(batch.modality, batch.rows, batch.tokens);
-        let predicted = interpolate(points, x);
+        let (sizes, points) = (self.sizes, &mut self.curves[batch.modality.index()]);
+        let size = Size::new(batch.modality, batch.rows, batch.tokens);
+        let predicted = sizes.interpolate(points, size);
         if predicted <= 0.0 {
             return;
         }
         let ratio = (batch.elapsed.as_secs_f64() / predicted).clamp(1.0 / OUTLIER, OUTLIER);
-        for (index, nearness) in neighbours(points, x) {
+        self.error += LEARNING_RATE * ((ratio - 1.0).abs() - self.error);
+        for (index, nearness) in sizes.neighbours(points, size).into_iter().flatten() {
             points[index].seconds *= 1.0 + LEARNING_RATE * nearness * (ratio - 1.0);
-            straighten(points, index);
+            sizes.straighten(points, index);
         }
+    }
+
+    /// The share of a prediction by which runs differ from it, on average.
+    pub fn error(&self) -> f64 {
+        self.error
     }
 
     /// What a batch occupies a worker for: its run, and the way to the worker and back.
@@ -94,6 +120,24 @@ impl CostModel {
         let bounded = |rows: &usize| *rows == 1 || self.predict(Modality::Image, *rows, 0) <= longest;
         let best = (1..=max_rows).filter(bounded).map(per_row).fold(f64::INFINITY, f64::min);
         (1..=max_rows).filter(bounded).find(|rows| per_row(*rows) <= best * AS_GOOD).unwrap_or(max_rows)
+    }
+
+    /// How many of `waiting` images run now, if so few wait that they do not make the best batch: all of them, or as
+    /// many as fill a smaller bucket, where padding costs more than another batch for the rest.
+    pub fn images_now(&self, waiting: usize) -> usize {
+        let price = |rows: usize| self.price(Modality::Image, rows, 0);
+        match self.bucket_below(waiting) {
+            Some(bucket) if price(bucket) + price(waiting - bucket) < price(waiting) => bucket,
+            _ => waiting,
+        }
+    }
+
+    /// The largest bucket of images that fewer than `rows` fill, if `rows` fill none.
+    fn bucket_below(&self, rows: usize) -> Option<usize> {
+        let points = &self.curves[Modality::Image.index()];
+        let above = points.partition_point(|point| point.rows < rows);
+        let between = self.sizes == Sizes::Buckets && points.get(above).is_none_or(|point| point.rows > rows);
+        above.checked_sub(1).filter(|_| between).map(|below| points[below].rows)
     }
 
     /// Every point of the model as a batch of that size, with what it takes now.
@@ -112,44 +156,76 @@ impl CostModel {
 impl Point {
     fn new(measurement: &Measurement) -> Point {
         let Measurement { modality, rows, tokens, elapsed } = *measurement;
-        Point { work: work(modality, rows, tokens), seconds: elapsed.as_secs_f64(), rows, tokens }
+        let Size { work, .. } = Size::new(modality, rows, tokens);
+        Point { work, seconds: elapsed.as_secs_f64(), rows, tokens }
     }
 }
 
-/// More work never takes less time: what the point at `index` says counts for those that contradict it.
-fn straighten(points: &mut [Point], index: usize) {
-    let seconds = points[index].seconds;
-    for (other, point) in points.iter_mut().enumerate() {
-        point.seconds = if other < index { point.seconds.min(seconds) } else { point.seconds.max(seconds) };
-    }
+/// Of a batch.
+#[derive(Clone, Copy)]
+struct Size {
+    rows: usize,
+    tokens: u32,
+    work: f64,
 }
 
-fn work(modality: Modality, rows: usize, tokens: u32) -> f64 {
-    match modality {
-        Modality::Image => rows as f64,
-        Modality::Text => rows as f64 * f64::from(tokens),
-    }
-}
-
-/// Constant below the first point, linear between points, and proportional to work beyond the last.
-fn interpolate(points: &[Point], x: f64) -> f64 {
-    let beyond = points.last().map_or(1.0, |last| (x / last.work).max(1.0));
-    let on_curve: f64 = neighbours(points, x).map(|(index, nearness)| nearness * points[index].seconds).sum();
-    on_curve * beyond
-}
-
-/// The points on both sides of `x`, by index, with how much each counts there; the counts add up to 1.
-fn neighbours(points: &[Point], x: f64) -> impl Iterator<Item = (usize, f64)> + use<> {
-    let after = points.partition_point(|point| point.work < x);
-    let (before, after) = match (after.checked_sub(1), after < points.len()) {
-        (None, false) => (None, None),
-        (None, true) => (None, Some((after, 1.0))),
-        (Some(last), false) => (Some((last, 1.0)), None),
-        (Some(before), true) => {
-            let (x0, x1) = (points[before].work, points[after].work);
-            let nearness = (x - x0) / (x1 - x0);
-            (Some((before, 1.0 - nearness)), Some((after, nearness)))
+impl Size {
+    fn new(modality: Modality, rows: usize, tokens: u32) -> Size {
+        match modality {
+            Modality::Image => Size { rows, tokens: 0, work: rows as f64 },
+            Modality::Text => Size { rows, tokens, work: rows as f64 * f64::from(tokens) },
         }
-    };
-    before.into_iter().chain(after)
+    }
+}
+
+impl Sizes {
+    /// Constant below the first point, linear or in steps between points, and proportional to work beyond the last.
+    fn interpolate(self, points: &[Point], size: Size) -> f64 {
+        let beyond = points.last().map_or(1.0, |last| (size.work / last.work).max(1.0));
+        let near = self.neighbours(points, size).into_iter().flatten();
+        near.map(|(index, nearness)| nearness * points[index].seconds).sum::<f64>() * beyond
+    }
+
+    /// The points that count for a size, by index, with how much each counts there; this adds up to 1.
+    fn neighbours(self, points: &[Point], size: Size) -> [Option<(usize, f64)>; 2] {
+        let last = points.len().checked_sub(1);
+        if self == Sizes::Buckets {
+            let row = points.partition_point(|point| point.rows < size.rows);
+            let rows = points.get(row).map_or(0, |point| point.rows);
+            let column =
+                points[row..].partition_point(|point| point.rows == rows && point.tokens < size.tokens);
+            return [last.map(|last| ((row + column).min(last), 1.0)), None];
+        }
+        let after = points.partition_point(|point| point.work < size.work);
+        match (after.checked_sub(1), after < points.len()) {
+            (None, false) => [None, None],
+            (None, true) => [None, Some((after, 1.0))],
+            (Some(last), false) => [Some((last, 1.0)), None],
+            (Some(before), true) => {
+                let (x0, x1) = (points[before].work, points[after].work);
+                let nearness = (size.work - x0) / (x1 - x0);
+                [Some((before, 1.0 - nearness)), Some((after, nearness))]
+            }
+        }
+    }
+
+    /// More work never takes less time: what the point at `index` says counts for those that contradict it. Of two
+    /// buckets, one is more work if it has neither fewer rows nor fewer tokens.
+    fn straighten(self, points: &mut [Point], index: usize) {
+        let this = points[index];
+        for (other, point) in points.iter_mut().enumerate() {
+            let (less, more) = match self {
+                Sizes::Any => (other < index, other > index),
+                Sizes::Buckets => (
+                    point.rows <= this.rows && point.tokens <= this.tokens,
+                    point.rows >= this.rows && point.tokens >= this.tokens,
+                ),
+            };
+            if less {
+                point.seconds = point.seconds.min(this.seconds);
+            } else if more {
+                point.seconds = point.seconds.max(this.seconds);
+            }
+        }
+    }
 }

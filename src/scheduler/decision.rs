@@ -17,6 +17,8 @@ pub enum Action {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch {
     pub worker: WorkerId,
+    /// The worker is busy: it puts the batch together meanwhile, and runs it next.
+    pub staged: bool,
     pub modality: Modality,
     pub jobs: Vec<JobId>,
     pub close_reason: CloseReason,

@@ -12,17 +12,20 @@
 //! plus the target of the job's class, whichever is earlier. A batch is the most urgent images, as many as
 //! run best, or the most urgent text and those of like length ([`batch`]). Between modalities device
 //! time is shared evenly ([`share`]), unless a deadline leaves no slack. Batches grow while all workers are busy;
-//! with the default `max_queue_delay` of zero an idle worker takes what is there.
+//! with the default `max_queue_delay` of zero an idle worker takes what is there. Where engines have two inputs, the
+//! next batch closes a little before the current one ends ([`staging`]).
 //!
-//! Drive it so: call `submit`, `cancel`, `worker_idle`, `worker_lost` as events arrive, then `poll` until
+//! Drive it so: call `submit`, `cancel`, `batch_done`, `worker_lost` and the like as events arrive, then `poll` until
 //! it returns `None`, then sleep until the next event or `next_wakeup`.
 
 mod batch;
 pub mod cost;
 mod decision;
+mod device;
 pub mod outlook;
 mod queue;
 mod share;
+mod staging;
 #[cfg(test)]
 mod tests;
 pub mod workers;
@@ -35,10 +38,11 @@ use crate::clock::Timestamp;
 use crate::modality::Modality;
 use cost::{CostModel, Measurement};
 pub use decision::{Action, Batch, CloseReason, DropReason, Rejection};
+use device::Device;
 use outlook::arrivals;
 use queue::Queue;
 use share::Share;
-use workers::{WorkerCounts, WorkerId, Workers};
+use workers::{DeviceId, Opening, WorkerCounts, WorkerId, Workers};
 
 /// Unique among the jobs of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,7 +84,7 @@ const SURELY: f64 = 0.9;
 
 /// A worker for a modality.
 struct Offer {
-    worker: WorkerId,
+    opening: Opening,
     modality: Modality,
     close_reason: CloseReason,
 }
@@ -88,9 +92,8 @@ struct Offer {
 #[derive(Debug)]
 pub struct Scheduler {
     settings: Settings,
-    cost: CostModel,
-    /// Derived from the cost model.
-    best_images: usize,
+    /// Indexed by [`DeviceId`].
+    devices: Vec<Device>,
     /// Indexed by `Modality::index`.
     queues: [Queue; 2],
     share: Share,
@@ -99,33 +102,36 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// `workers` start cold: jobs are refused until one of them has been reported idle.
-    pub fn new(settings: Settings, workers: NonZeroUsize) -> Scheduler {
+    /// One worker for each of `devices`, which are numbered from 0. They start cold: jobs are refused until one of
+    /// them has been reported idle.
+    pub fn new(settings: Settings, devices: &[DeviceId]) -> Scheduler {
+        let count = devices.iter().map(|device| device.0 + 1).max().unwrap_or(0);
+        let cold =
+            || Device { cost: CostModel::default(), best_images: settings.max_batch_size.get(), lead: None };
         Scheduler {
-            best_images: settings.max_batch_size.get(),
+            devices: std::iter::repeat_with(cold).take(count).collect(),
             settings,
-            cost: CostModel::default(),
             queues: [Queue::default(), Queue::default()],
             share: Share::default(),
-            workers: Workers::starting(workers),
+            workers: Workers::starting(devices),
             draining: false,
         }
     }
 
-    /// Replaces the cost model, as measured by a worker's warm-up.
-    pub fn set_cost(&mut self, cost: CostModel) {
-        self.cost = cost;
-        self.weigh_batch_sizes();
+    /// Replaces the cost model of a device, as measured by a worker's warm-up.
+    pub fn set_cost(&mut self, device: DeviceId, cost: CostModel) {
+        self.devices[device.0].cost = cost;
+        self.weigh_batch_sizes(device);
     }
 
-    /// Corrects the cost model by a batch that has run.
-    pub fn observe(&mut self, batch: &Measurement) {
-        self.cost.observe(batch);
-        self.weigh_batch_sizes();
+    /// Corrects the cost model of a device by a batch that has run there.
+    pub fn observe(&mut self, device: DeviceId, batch: &Measurement) {
+        self.devices[device.0].cost.observe(batch);
+        self.weigh_batch_sizes(device);
     }
 
-    pub fn cost(&self) -> &CostModel {
-        &self.cost
+    pub fn cost(&self, device: DeviceId) -> &CostModel {
+        &self.devices[device.0].cost
     }
 
     /// Admits all of `jobs`, or none.
@@ -138,7 +144,7 @@ impl Scheduler {
             self.share.level();
         }
         for modality in Modality::ALL {
-            let full = self.full_batch(modality);
+            let full = self.full_batch(self.reference(), modality);
             let of_modality = jobs.iter().filter(|job| job.modality == modality);
             for (index, job) in of_modality.enumerate() {
                 let target = match job.class {
@@ -160,9 +166,24 @@ impl Scheduler {
         self.queues.iter_mut().any(|queue| queue.remove(job).is_some())
     }
 
-    /// The worker is warm, or has finished its batch.
+    /// The worker is warm and has nothing to run.
     pub fn worker_idle(&mut self, worker: WorkerId) {
         self.workers.set_idle(worker);
+    }
+
+    /// The worker has finished its batch, and starts the staged one if there is one.
+    pub fn batch_done(&mut self, now: Timestamp, worker: WorkerId) {
+        match self.workers.unstage(worker) {
+            Some(run) => self.start_run(worker, now, run),
+            None => self.worker_idle(worker),
+        }
+    }
+
+    /// The batch dispatched to this worker last will not run, since nobody waits for it any more.
+    pub fn batch_abandoned(&mut self, worker: WorkerId) {
+        if self.workers.unstage(worker).is_none() {
+            self.worker_idle(worker);
+        }
     }
 
     /// The worker will never run a batch again.
@@ -184,6 +205,10 @@ impl Scheduler {
         self.workers.counts()
     }
 
+    pub fn worker_counts_of(&self, device: DeviceId) -> WorkerCounts {
+        self.workers.counts_of(device)
+    }
+
     /// Waiting rows.
     pub fn queued(&self, modality: Modality) -> usize {
         self.queues[modality.index()].len()
@@ -202,99 +227,116 @@ impl Scheduler {
                 return Some(Action::Drop(job.id, DropReason::NoWorker));
             }
         }
-        let worker = self.workers.idle()?;
-        let (modality, close_reason) = self.choose(now)?;
+        let opening = self.opening(now)?;
+        let (modality, close_reason) = self.choose(&opening)?;
         for other in Modality::ALL {
-            if self.close_reason(other, now).is_none() {
+            if self.close_reason(other, &opening).is_none() {
                 self.share.catch_up(other, modality);
             }
         }
-        Some(Action::Dispatch(self.close(now, Offer { worker, modality, close_reason })))
+        Some(Action::Dispatch(self.close(now, Offer { opening, modality, close_reason })))
     }
 
     /// When `poll` may have something new to say though no event arrives.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        let idle = self.workers.idle().is_some();
-        Modality::ALL
-            .into_iter()
-            .flat_map(|modality| {
-                let expires = self.queues[modality.index()].first_deadline();
-                let expires = expires.map(|at| at.saturating_sub(self.shortest_run(modality)));
-                [expires, if idle { self.closes_at(modality) } else { None }]
-            })
-            .flatten()
-            .min()
+        let idle = self.workers.idle().map(|worker| self.workers.device(worker));
+        let expires = Modality::ALL.into_iter().filter_map(|modality| {
+            let deadline = self.queues[modality.index()].first_deadline()?;
+            Some(deadline.saturating_sub(self.shortest_run(modality)))
+        });
+        let closes = Modality::ALL.into_iter().filter_map(|modality| self.closes_at(modality, idle?));
+        expires.chain(closes).chain(self.staging_closes()).min()
     }
 
-    /// The modality to serve now, if any may be closed: one whose slack is used up goes first,
+    /// The modality to serve next, if any may be closed: one whose slack is used up goes first,
     /// otherwise the one that is behind in device time.
-    fn choose(&self, now: Timestamp) -> Option<(Modality, CloseReason)> {
+    fn choose(&self, opening: &Opening) -> Option<(Modality, CloseReason)> {
         Modality::ALL
             .into_iter()
-            .filter_map(|modality| Some((modality, self.close_reason(modality, now)?)))
+            .filter_map(|modality| Some((modality, self.close_reason(modality, opening)?)))
             .min_by_key(|(modality, _)| {
-                let urgent = self.latest_start(*modality).is_some_and(|start| start <= now);
+                let hopeless = self.hopeless(*modality, opening);
+                let latest = self.latest_start(*modality, opening.device, hopeless);
+                let urgent = latest.is_some_and(|latest| latest <= opening.start);
                 (!urgent, self.share.start(*modality))
             })
     }
 
-    /// Why the head of this queue may be dispatched at `now`; `None` if it should wait for company.
-    fn close_reason(&self, modality: Modality, now: Timestamp) -> Option<CloseReason> {
+    /// Why the head of this queue may be dispatched; `None` if it should wait for company.
+    fn close_reason(&self, modality: Modality, opening: &Opening) -> Option<CloseReason> {
         let queue = &self.queues[modality.index()];
-        let arrival = queue.first_arrival()?;
-        if queue.len() >= self.full_batch(modality) {
+        let hopeless = self.hopeless(modality, opening);
+        let (arrival, live) = (queue.first_arrival()?, queue.live(hopeless));
+        if live == 0 {
+            None
+        } else if live >= self.full_batch(opening.device, modality) {
             Some(CloseReason::Full)
         } else if self.draining {
             Some(CloseReason::Drain)
         } else if self.settings.max_queue_delay.is_zero() {
             Some(CloseReason::Idle)
-        } else if arrival.saturating_add(self.settings.max_queue_delay) <= now {
+        } else if arrival.saturating_add(self.settings.max_queue_delay) <= opening.start {
             Some(CloseReason::Delay)
-        } else if self.latest_start(modality)? <= now {
+        } else if self.latest_start(modality, opening.device, hopeless)? <= opening.start {
             Some(CloseReason::Deadline)
         } else {
             None
         }
     }
 
-    /// When a queue that waits for company stops waiting.
-    fn closes_at(&self, modality: Modality) -> Option<Timestamp> {
-        let arrival = self.queues[modality.index()].first_arrival()?;
-        let delayed = arrival.saturating_add(self.settings.max_queue_delay);
-        Some(self.latest_start(modality)?.min(delayed))
+    /// Jobs of no later deadline cannot be done in time by a batch that starts then. While a worker is idle, there
+    /// are none; others stay in the queue, since a worker may be free earlier than predicted.
+    fn hopeless(&self, modality: Modality, opening: &Opening) -> Timestamp {
+        opening.start.saturating_add(self.shortest_run(modality))
     }
 
-    /// The latest start at which the batch that could close now still meets its earliest deadline.
-    fn latest_start(&self, modality: Modality) -> Option<Timestamp> {
+    /// When a queue that waits for company stops waiting.
+    fn closes_at(&self, modality: Modality, device: DeviceId) -> Option<Timestamp> {
+        let arrival = self.queues[modality.index()].first_arrival()?;
+        let delayed = arrival.saturating_add(self.settings.max_queue_delay);
+        Some(self.latest_start(modality, device, Timestamp::default())?.min(delayed))
+    }
+
+    /// The latest start at which the batch that could close now still meets its earliest deadline after `hopeless`.
+    fn latest_start(&self, modality: Modality, device: DeviceId, hopeless: Timestamp) -> Option<Timestamp> {
         let queue = &self.queues[modality.index()];
-        let rows = queue.len().min(self.full_batch(modality));
-        let run = self.cost.predict(modality, rows, queue.longest());
-        Some(queue.first_deadline()?.saturating_sub(run.mul_f64(LIKELY)))
+        let rows = queue.len().min(self.full_batch(device, modality));
+        let run = self.cost(device).predict(modality, rows, queue.longest());
+        Some(queue.first_live_deadline(hopeless)?.saturating_sub(run.mul_f64(LIKELY)))
     }
 
     /// Predicted time from one full batch of such jobs to the next.
     fn interval(&self, job: &Job) -> Duration {
-        let run = self.cost.predict(job.modality, self.full_batch(job.modality), job.tokens);
-        run / u32::try_from(self.workers.counts().ready.max(1)).unwrap_or(u32::MAX)
-    }
-
-    /// A job with less time left than this cannot be done in time.
-    fn shortest_run(&self, modality: Modality) -> Duration {
-        self.cost.predict(modality, 1, 1).mul_f64(SURELY)
+        let reference = self.reference();
+        let rows = self.full_batch(reference, job.modality);
+        let run = self.cost(reference).predict(job.modality, rows, job.tokens);
+        run.div_f64(self.capacity(job.modality, job.tokens))
     }
 
     /// Takes the jobs of a batch off the queue.
     fn close(&mut self, now: Timestamp, offer: Offer) -> Batch {
-        let Offer { worker, modality, close_reason } = offer;
-        let jobs = self.next_batch(now, modality);
+        let Offer { opening, modality, close_reason } = offer;
+        let jobs = self.next_batch(now, modality, &opening);
         let queue = &mut self.queues[modality.index()];
         for job in &jobs {
             queue.remove(job.id);
         }
         let longest = jobs.iter().map(|job| job.tokens).max().unwrap_or(0);
-        let run = self.cost.predict(modality, jobs.len(), longest);
+        let run = self.cost(opening.device).predict(modality, jobs.len(), longest);
         self.share.charge(modality, run);
-        self.workers.set_busy(worker, now.saturating_add(run));
-        Batch { worker, modality, jobs: jobs.into_iter().map(|job| job.id).collect(), close_reason }
+        let Opening { worker, staged, .. } = opening;
+        if staged {
+            self.workers.stage(worker, run);
+        } else {
+            self.start_run(worker, now, run);
+        }
+        let jobs = jobs.into_iter().map(|job| job.id).collect();
+        Batch { worker, staged, modality, jobs, close_reason }
+    }
+
+    fn start_run(&mut self, worker: WorkerId, now: Timestamp, run: Duration) {
+        let until = now.saturating_add(run);
+        let closes = self.next_closes(self.workers.device(worker), run, until);
+        self.workers.set_busy(worker, until, closes);
     }
 }

@@ -19,15 +19,13 @@ pub struct Outlook {
     /// Why nothing is admitted.
     closed: Option<Rejection>,
     max_queue_size: usize,
-    /// Workers that are warm.
-    workers: usize,
     /// When the first of them is predicted to be free; `None`: one is idle.
     first_free: Option<Timestamp>,
     /// Indexed by `Modality::index`.
     lanes: [Lane; 2],
 }
 
-/// What waits of one modality, and how fast it goes.
+/// What waits of one modality, and how fast it goes: runs are those of one worker of the reference device.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Lane {
     waiting: usize,
@@ -39,6 +37,8 @@ struct Lane {
     batch_run: Duration,
     /// Run of one row alone.
     single_run: Duration,
+    /// How many such workers there are, a faster or slower one counted by its speed.
+    capacity: f64,
 }
 
 /// Rows of one modality from one request. Texts are taken to be as long as those that wait.
@@ -58,7 +58,7 @@ impl Outlook {
         }
         let lane = &self.lanes[arrival.modality.index()];
         if !self.has_room(arrival.modality, arrival.rows) {
-            let retry_after = self.shared(lane.run(lane.waiting));
+            let retry_after = lane.shared(lane.waiting);
             return Some(Rejection::QueueFull { retry_after });
         }
         // Where a worker is idle and nothing waits, the attempt costs nobody anything; and if the prediction is
@@ -91,25 +91,25 @@ impl Outlook {
         let rows = ahead + arrival.rows;
         // The last batch, and all before it.
         let last = (rows - 1) % lane.batch_rows.max(1) + 1;
-        let own = lane.run(rows - last);
+        let own = lane.shared(rows - last);
         // Device time is shared evenly while both modalities wait.
         let others: Duration = Modality::ALL
             .into_iter()
             .filter(|other| *other != arrival.modality)
             .map(|other| self.lanes[other.index()])
-            .map(|other| other.run(other.waiting).min(own))
+            .map(|other| other.shared(other.waiting).min(own))
             .sum();
         let running = self.first_free.map_or(Duration::ZERO, |at| at.since(now));
-        running + self.shared(own + others) + lane.run(last)
-    }
-
-    /// Device time spread over the workers.
-    fn shared(&self, time: Duration) -> Duration {
-        time.div_f64(self.workers.max(1) as f64)
+        running + own + others + lane.run(last)
     }
 }
 
 impl Lane {
+    /// Time in which all workers together get through `rows`.
+    fn shared(&self, rows: usize) -> Duration {
+        self.run(rows).div_f64(self.capacity)
+    }
+
     /// Device time of `rows`, in full batches as far as they go.
     fn run(&self, rows: usize) -> Duration {
         let full = rows / self.batch_rows.max(1);
@@ -140,7 +140,6 @@ impl Scheduler {
         Outlook {
             closed,
             max_queue_size: self.settings.max_queue_size,
-            workers: counts.ready,
             first_free: self.workers.first_free(),
             lanes: Modality::ALL.map(|modality| self.lane(modality)),
         }
@@ -148,13 +147,15 @@ impl Scheduler {
 
     fn lane(&self, modality: Modality) -> Lane {
         let queue = &self.queues[modality.index()];
-        let (batch_rows, tokens) = (self.full_batch(modality), queue.mean_tokens().max(1));
+        let (reference, tokens) = (self.reference(), queue.mean_tokens().max(1));
+        let (batch_rows, cost) = (self.full_batch(reference, modality), self.cost(reference));
         Lane {
             waiting: queue.len(),
             interactive: queue.interactive(),
             batch_rows,
-            batch_run: self.cost.predict(modality, batch_rows, tokens),
-            single_run: self.cost.predict(modality, 1, tokens),
+            batch_run: cost.predict(modality, batch_rows, tokens),
+            single_run: cost.predict(modality, 1, tokens),
+            capacity: self.capacity(modality, tokens),
         }
     }
 }

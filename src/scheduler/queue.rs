@@ -88,14 +88,20 @@ impl Queue {
         self.by_deadline.first().map(|(deadline, _)| *deadline)
     }
 
-    /// The most urgent job, with its effective deadline.
-    pub(super) fn first(&self) -> Option<(Timestamp, Job)> {
-        self.by_urgency.first_key_value().map(|((effective, _), waiting)| (*effective, waiting.job))
+    /// Jobs whose deadline is later than `after`.
+    pub(super) fn live(&self, after: Timestamp) -> usize {
+        self.len() - self.by_deadline.range(..=(after, JobId(u64::MAX))).count()
     }
 
-    /// The most urgent jobs.
-    pub(super) fn window(&self, rows: usize) -> Vec<Job> {
-        self.by_urgency.values().take(rows).map(|waiting| waiting.job).collect()
+    /// Of those, the earliest deadline.
+    pub(super) fn first_live_deadline(&self, after: Timestamp) -> Option<Timestamp> {
+        self.by_deadline.range((after, JobId(u64::MAX))..).next().map(|(deadline, _)| *deadline)
+    }
+
+    /// Of those, the most urgent jobs, with their effective deadlines.
+    pub(super) fn window(&self, rows: usize, after: Timestamp) -> Vec<(Timestamp, Job)> {
+        let live = self.by_urgency.iter().filter(|(_, waiting)| waiting.job.deadline > after);
+        live.take(rows).map(|((effective, _), waiting)| (*effective, waiting.job)).collect()
     }
 
     /// Rows of the interactive class.

@@ -1,9 +1,12 @@
 mod admission;
 mod batch;
+mod buckets;
 mod cost;
+mod devices;
 mod share;
+mod staging;
 
-use super::cost::Measurement;
+use super::cost::{Measurement, Sizes};
 use super::*;
 
 const MS: u64 = 1_000_000;
@@ -45,18 +48,21 @@ fn cost() -> CostModel {
         tokens,
         elapsed: Duration::from_micros(micros),
     };
-    CostModel::new(&[
-        point(Modality::Image, 4, 0, 40_000),
-        point(Modality::Image, 1, 0, 13_000),
-        point(Modality::Text, 1, 10, 1_300),
-        point(Modality::Text, 4, 10, 4_000),
-    ])
+    CostModel::new(
+        Sizes::Any,
+        &[
+            point(Modality::Image, 4, 0, 40_000),
+            point(Modality::Image, 1, 0, 13_000),
+            point(Modality::Text, 1, 10, 1_300),
+            point(Modality::Text, 4, 10, 4_000),
+        ],
+    )
 }
 
 /// `workers` of them, all idle.
 fn scheduler(settings: Settings, workers: usize) -> Scheduler {
-    let mut scheduler = Scheduler::new(settings, NonZeroUsize::new(workers).unwrap());
-    scheduler.set_cost(cost());
+    let mut scheduler = Scheduler::new(settings, &vec![DeviceId(0); workers]);
+    scheduler.set_cost(DeviceId(0), cost());
     for worker in 0..workers {
         scheduler.worker_idle(WorkerId(worker));
     }
@@ -70,11 +76,12 @@ fn actions(scheduler: &mut Scheduler, now: Timestamp) -> Vec<String> {
             Action::Dispatch(batch) => {
                 let jobs: Vec<String> = batch.jobs.iter().map(|job| job.0.to_string()).collect();
                 format!(
-                    "{}:{}[{}]{}",
+                    "{}:{}[{}]{}{}",
                     batch.worker.0,
                     batch.modality.as_str(),
                     jobs.join(","),
-                    batch.close_reason.as_str()
+                    batch.close_reason.as_str(),
+                    if batch.staged { " staged" } else { "" }
                 )
             }
             Action::Drop(job, DropReason::Expired) => format!("expired {}", job.0),

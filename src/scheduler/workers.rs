@@ -1,12 +1,16 @@
-//! The only record of worker state.
+//! The only record of worker state, and of which device a worker runs on.
 
-use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 
 /// Index of a worker, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WorkerId(pub usize);
+
+/// Index of a device, from 0. A device has one worker or several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId(pub usize);
 
 /// Number of workers by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,63 +24,142 @@ pub struct WorkerCounts {
 #[derive(Debug)]
 pub(super) struct Workers(Vec<Worker>);
 
+#[derive(Clone, Copy, Debug)]
+struct Worker {
+    device: DeviceId,
+    state: State,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Worker {
+enum State {
     Starting,
     Idle,
-    /// Predicted to be free then.
-    Busy(Timestamp),
+    Busy(Busy),
     Lost,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Busy {
+    /// Its batch is predicted to be done then.
+    until: Timestamp,
+    /// From then on its next batch may close; `None`: only once it is idle.
+    closes: Option<Timestamp>,
+    /// Predicted run of the batch that comes next, if that has been closed.
+    staged: Option<Duration>,
+}
+
+/// A worker that a batch may be closed for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    pub(super) worker: WorkerId,
+    pub(super) device: DeviceId,
+    /// When the batch is predicted to start.
+    pub(super) start: Timestamp,
+    /// It starts after the one that runs.
+    pub(super) staged: bool,
+}
+
 impl Workers {
-    pub(super) fn starting(count: NonZeroUsize) -> Workers {
-        Workers(vec![Worker::Starting; count.get()])
+    /// One for each of `devices`.
+    pub(super) fn starting(devices: &[DeviceId]) -> Workers {
+        Workers(devices.iter().map(|device| Worker { device: *device, state: State::Starting }).collect())
     }
 
     pub(super) fn set_idle(&mut self, worker: WorkerId) {
-        self.0[worker.0] = Worker::Idle;
+        self.0[worker.0].state = State::Idle;
     }
 
-    pub(super) fn set_busy(&mut self, worker: WorkerId, until: Timestamp) {
-        self.0[worker.0] = Worker::Busy(until);
+    /// `closes`: see [`Busy`].
+    pub(super) fn set_busy(&mut self, worker: WorkerId, until: Timestamp, closes: Option<Timestamp>) {
+        self.0[worker.0].state = State::Busy(Busy { until, closes, staged: None });
+    }
+
+    /// The worker's next batch was closed; it is predicted to run for so long.
+    pub(super) fn stage(&mut self, worker: WorkerId, run: Duration) {
+        if let State::Busy(busy) = &mut self.0[worker.0].state {
+            busy.staged = Some(run);
+        }
+    }
+
+    /// Takes what was staged.
+    pub(super) fn unstage(&mut self, worker: WorkerId) -> Option<Duration> {
+        match &mut self.0[worker.0].state {
+            State::Busy(busy) => busy.staged.take(),
+            State::Starting | State::Idle | State::Lost => None,
+        }
     }
 
     pub(super) fn set_lost(&mut self, worker: WorkerId) {
-        self.0[worker.0] = Worker::Lost;
+        self.0[worker.0].state = State::Lost;
+    }
+
+    pub(super) fn device(&self, worker: WorkerId) -> DeviceId {
+        self.0[worker.0].device
     }
 
     /// The idle worker with the lowest number: under light load the same one stays warm.
     pub(super) fn idle(&self) -> Option<WorkerId> {
-        self.0.iter().position(|worker| *worker == Worker::Idle).map(WorkerId)
+        self.0.iter().position(|worker| worker.state == State::Idle).map(WorkerId)
+    }
+
+    /// Of the busy workers without a next batch, the one whose next batch closes first, and when that is.
+    pub(super) fn first_closing(&self) -> Option<(Timestamp, Opening)> {
+        let closing = |(index, worker): (usize, &Worker)| match worker.state {
+            State::Busy(Busy { until, closes: Some(closes), staged: None }) => {
+                let (worker, device) = (WorkerId(index), worker.device);
+                Some((closes, Opening { worker, device, start: until, staged: true }))
+            }
+            _ => None,
+        };
+        self.0.iter().enumerate().filter_map(closing).min_by_key(|(closes, _)| *closes)
     }
 
     pub(super) fn any_busy(&self) -> bool {
-        self.0.iter().any(|worker| matches!(worker, Worker::Busy(_)))
+        self.0.iter().any(|worker| matches!(worker.state, State::Busy(_)))
     }
 
-    /// When the first worker is predicted to be free; `None`: one is idle, or none is ready.
+    /// When the first worker is predicted to be free, what is staged included; `None`: one is idle, or none is
+    /// ready.
     pub(super) fn first_free(&self) -> Option<Timestamp> {
-        let until = |worker: &Worker| match worker {
-            Worker::Busy(until) => Some(*until),
-            Worker::Starting | Worker::Idle | Worker::Lost => None,
+        let until = |worker: &Worker| match worker.state {
+            State::Busy(busy) => Some(busy.until.saturating_add(busy.staged.unwrap_or_default())),
+            State::Starting | State::Idle | State::Lost => None,
         };
         if self.idle().is_some() { None } else { self.0.iter().filter_map(until).min() }
     }
 
     pub(super) fn all_lost(&self) -> bool {
-        self.0.iter().all(|worker| *worker == Worker::Lost)
+        self.0.iter().all(|worker| worker.state == State::Lost)
+    }
+
+    /// The devices of the workers that are warm, one for each of them.
+    pub(super) fn ready(&self) -> impl Iterator<Item = DeviceId> {
+        self.0.iter().filter(|worker| worker.is_ready()).map(|worker| worker.device)
     }
 
     pub(super) fn counts(&self) -> WorkerCounts {
-        let mut counts = WorkerCounts::default();
-        for worker in &self.0 {
-            match worker {
-                Worker::Starting => counts.starting += 1,
-                Worker::Idle | Worker::Busy(_) => counts.ready += 1,
-                Worker::Lost => counts.lost += 1,
-            }
-        }
-        counts
+        count(self.0.iter())
     }
+
+    pub(super) fn counts_of(&self, device: DeviceId) -> WorkerCounts {
+        count(self.0.iter().filter(|worker| worker.device == device))
+    }
+}
+
+impl Worker {
+    fn is_ready(&self) -> bool {
+        matches!(self.state, State::Idle | State::Busy(_))
+    }
+}
+
+fn count<'a>(workers: impl Iterator<Item = &'a Worker>) -> WorkerCounts {
+    let mut counts = WorkerCounts::default();
+    for worker in workers {
+        match worker.state {
+            State::Starting => counts.starting += 1,
+            State::Idle | State::Busy(_) => counts.ready += 1,
+            State::Lost => counts.lost += 1,
+        }
+    }
+    counts
 }

@@ -23,6 +23,7 @@ const BATCHES: &str = "clip_batches_total";
 pub(crate) const BATCH_ROWS: &str = "clip_batch_rows";
 const BATCH_PADDING: &str = "clip_batch_padding_ratio";
 const INFERENCE_DURATION: &str = "clip_inference_duration_seconds";
+const DEVICE_IDLE: &str = "clip_device_idle_duration_seconds";
 const PREDICTED_DURATION: &str = "clip_predicted_batch_duration_seconds";
 const JOBS: &str = "clip_jobs_total";
 const LABEL_CACHE_HITS: &str = "clip_label_cache_hits_total";
@@ -131,10 +132,20 @@ impl Metrics {
         self.histogram(INFERENCE_DURATION, &labels)
     }
 
+    /// Before a batch: time for which its rows waited though the worker's device had nothing to do.
+    pub fn device_idle_duration(&self, device: &str) -> Histogram {
+        self.histogram(DEVICE_IDLE, &[("device", device)])
+    }
+
     /// What the scheduler expects a batch of that size to take; `tokens` per row, 0 for images.
-    pub fn predicted_duration(&self, modality: Modality, rows: usize, tokens: u32) -> Gauge {
+    pub fn predicted_duration(&self, device: &str, modality: Modality, rows: usize, tokens: u32) -> Gauge {
         let (rows, tokens) = (rows.to_string(), tokens.to_string());
-        let labels = [("modality", modality.as_str()), ("rows", rows.as_str()), ("tokens", tokens.as_str())];
+        let labels = [
+            ("device", device),
+            ("modality", modality.as_str()),
+            ("rows", rows.as_str()),
+            ("tokens", tokens.as_str()),
+        ];
         self.gauge(PREDICTED_DURATION, &labels)
     }
 
@@ -151,8 +162,8 @@ impl Metrics {
         self.counter(LABEL_CACHE_MISSES, &[])
     }
 
-    pub fn workers(&self, state: &'static str) -> Gauge {
-        self.gauge(WORKERS, &[("state", state)])
+    pub fn workers(&self, device: &str, state: &'static str) -> Gauge {
+        self.gauge(WORKERS, &[("device", device), ("state", state)])
     }
 
     fn counter(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
@@ -205,7 +216,7 @@ fn describe(recorder: &PrometheusRecorder) {
         (PREPROCESS_QUEUE, "Inputs that wait for or are in preprocessing."),
         (QUEUE_ROWS, "Rows that wait for a worker."),
         (PREDICTED_DURATION, "What a batch of that size is expected to take."),
-        (WORKERS, "Workers by state: starting, ready, lost."),
+        (WORKERS, "Workers by device and state: starting, ready, lost."),
         (BUILD_INFO, "Always 1; the version is a label."),
     ];
     let histograms = [
@@ -215,6 +226,7 @@ fn describe(recorder: &PrometheusRecorder) {
         (BATCH_ROWS, "Rows of a batch."),
         (BATCH_PADDING, "Share of a batch's tokens that are padding."),
         (INFERENCE_DURATION, "A batch on the device."),
+        (DEVICE_IDLE, "Time before a batch for which its rows waited though the device was idle."),
     ];
     for (name, text) in counters {
         recorder.describe_counter(name.into(), None, text.into());

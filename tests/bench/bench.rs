@@ -6,7 +6,6 @@ use std::time::Duration;
 use clipd::batcher::{Batcher, OpenEngine, Options, Row};
 use clipd::clip::row::{ImageRow, TokenRow};
 use clipd::clock::Clock;
-use clipd::engine::Engine;
 use clipd::engine::synthetic::{Pace, SyntheticEngine};
 use clipd::scheduler::Settings;
 use clipd::telemetry::metrics::Metrics;
@@ -34,7 +33,7 @@ pub(crate) fn settings() -> Settings {
 }
 
 pub(crate) fn spinning(clock: Clock, pace: Pace) -> OpenEngine {
-    Box::new(move || Ok(Box::new(SyntheticEngine::spinning(DIM, clock, pace)) as Box<dyn Engine>))
+    OpenEngine::new("cpu", move || Ok(SyntheticEngine::spinning(DIM, clock, pace)))
 }
 
 /// A warm batcher around one engine.

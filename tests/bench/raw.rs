@@ -10,38 +10,80 @@ use clipd::clip::row::ImageRow;
 use clipd::clock::{Clock, Timestamp};
 use clipd::config::Config;
 use clipd::config::flags::{Cli, Command};
-use clipd::engine::{Batch, Engine};
+use clipd::engine::buckets::Buckets;
+use clipd::engine::input::Input;
+use clipd::engine::synthetic::Pace;
+use clipd::engine::{Batch, Description, Engine, EngineError};
+use ndarray::Array2;
 
 use crate::bench::{MAX_BATCH, PACE, batcher, image, millis, percentile, settings, spinning};
 
 /// Turns of both arms.
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 5;
 /// Of one arm in a turn. The first and the last batches through the batcher are small, so it is many batches long.
 const SPAN: Duration = Duration::from_secs(1);
 
-/// Rows per second with plenty outstanding, the two arms in turns.
+/// Rows per second with plenty outstanding, the arms in turns: a bare loop on an input that is ready, and the batcher,
+/// whose next batch is put together when the engine is idle, or while it runs.
 pub(crate) fn throughput() {
-    println!("| engine | raw, rows/s | through the batcher, rows/s | ratio, median (least to most) |");
+    println!("| engine | raw, rows/s | put together when idle / raw | put together before / raw |");
     println!("|---|---|---|---|");
     let clock = Clock::start();
-    compare("spinning", clock, spinning(clock, PACE), spinning(clock, PACE), image());
+    compare("spinning", clock, || spinning(clock, PACE), &image());
+    // Sixteen rows take half a millisecond to copy.
+    let large = Row::Image(ImageRow(vec![7; 320_000].into()));
+    compare("spinning, rows of 320 kB", clock, || spinning(clock, PACE), &large);
+    let short = Pace { per_batch: PACE.per_batch / 4, per_row: PACE.per_row / 4 };
+    compare("spinning, a quarter as long", clock, || spinning(clock, short), &large);
     let pixels = ImageRow(vec![120; 64 * 64 * 3].into());
     // With a thread for every core there is none left for the batcher and its callers, which the bare loop lacks.
     for (name, flags) in [("embedded model", &[][..]), ("embedded model, one thread", &["--threads=1"])] {
-        compare(name, clock, embedded(flags), embedded(flags), Row::Image(pixels.clone()));
+        compare(name, clock, || embedded(flags), &Row::Image(pixels.clone()));
     }
 }
 
-fn compare(name: &str, clock: Clock, raw: OpenEngine, served: OpenEngine, row: Row) {
-    let Row::Image(pixels) = &row else { panic!("images are compared") };
-    let mut raw = raw().expect("the engine opens");
+/// An engine that is told whether its next input is put together while one runs.
+struct Told {
+    engine: Box<dyn Engine>,
+    stages: bool,
+}
+
+impl Engine for Told {
+    fn input(&mut self) -> Result<Input, EngineError> {
+        self.engine.input()
+    }
+
+    fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
+        self.engine.run(input)
+    }
+
+    fn buckets(&self) -> Option<&Buckets> {
+        self.engine.buckets()
+    }
+
+    fn stages(&self) -> bool {
+        self.stages
+    }
+
+    fn description(&self) -> &Description {
+        self.engine.description()
+    }
+}
+
+fn compare(name: &str, clock: Clock, engine: impl Fn() -> OpenEngine, row: &Row) {
+    let Row::Image(pixels) = row else { panic!("images are compared") };
+    let mut raw = engine().open().expect("the engine opens");
     let sizes = [1, 2, 4, 8, MAX_BATCH].map(|rows| Batch::Images(vec![pixels.clone(); rows]));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .expect("threads start");
-    let batcher = runtime.block_on(batcher(clock, settings(), served, pixels.0.len()));
+    let batchers = [false, true].map(|stages| {
+        let engine = engine();
+        let told = OpenEngine::new("cpu", move || Ok(Told { engine: engine.open()?, stages }));
+        runtime.block_on(batcher(clock, settings(), told, pixels.0.len()))
+    });
     let mut rates = sizes.each_ref().map(|_| Vec::new());
     for _ in 0..5 {
         for (rates, batch) in rates.iter_mut().zip(&sizes) {
@@ -50,24 +92,21 @@ fn compare(name: &str, clock: Clock, raw: OpenEngine, served: OpenEngine, row: R
     }
     let speed = |size: &usize| median(&rates[*size]);
     let best = (0..sizes.len()).max_by(|a, b| speed(a).total_cmp(&speed(b))).expect("there are sizes");
-    let (mut bare, mut through, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut ratios) = (Vec::new(), [Vec::new(), Vec::new()]);
     for _ in 0..ROUNDS {
         let alone = rows_per_second(clock, &mut *raw, &sizes[best], SPAN);
-        let served = runtime.block_on(saturated(clock, &batcher, &row));
         bare.push(alone);
-        through.push(served);
-        ratios.push(served / alone);
+        for (ratios, batcher) in ratios.iter_mut().zip(&batchers) {
+            ratios.push(runtime.block_on(saturated(clock, batcher, row)) / alone);
+        }
     }
-    println!(
-        "| {name} | {:.0} in batches of {} | {:.0} | {:.3} ({:.3} to {:.3}) |",
-        median(&bare),
-        sizes[best].rows(),
-        median(&through),
-        median(&ratios),
-        ratios.iter().copied().fold(f64::INFINITY, f64::min),
-        ratios.iter().copied().fold(0.0, f64::max),
-    );
-    batcher.drain();
+    let [idle, before] = ratios.map(|ratios| {
+        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = ratios.iter().copied().fold(0.0, f64::max);
+        format!("{:.3} ({least:.3} to {most:.3})", median(&ratios))
+    });
+    println!("| {name} | {:.0} in batches of {} | {idle} | {before} |", median(&bare), sizes[best].rows());
+    batchers.into_iter().for_each(Batcher::drain);
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -77,9 +116,11 @@ fn median(values: &[f64]) -> f64 {
 }
 
 fn rows_per_second(clock: Clock, engine: &mut dyn Engine, batch: &Batch, span: Duration) -> f64 {
+    let mut input = engine.input().expect("there is memory");
+    input.fill(batch).expect("it fits");
     let (start, mut rows) = (clock.now(), 0);
     while clock.now().since(start) < span {
-        engine.run(batch).expect("the engine runs");
+        engine.run(&input).expect("the engine runs");
         rows += batch.rows();
     }
     rows as f64 / clock.now().since(start).as_secs_f64()
@@ -123,15 +164,17 @@ pub(crate) fn idle_latency() {
         .enable_all()
         .build()
         .expect("threads start");
-    let mut bare = embedded(&[])().expect("the engine opens");
+    let mut bare = embedded(&[]).open().expect("the engine opens");
     let batch = Batch::Images(vec![pixels.clone()]);
+    let mut input = bare.input().expect("there is memory");
     let mut added: Vec<Duration> = runtime.block_on(async {
         let batcher = batcher(clock, settings(), embedded(&[]), pixels.0.len()).await;
         let handle = batcher.handle();
         let mut added = Vec::new();
         for _ in 0..PAIRS {
             let start = clock.now();
-            bare.run(&batch).expect("the engine runs");
+            input.fill(&batch).expect("it fits");
+            bare.run(&input).expect("the engine runs");
             let alone = clock.now().since(start);
             let start = clock.now();
             let tickets = handle

@@ -1,13 +1,12 @@
 //! CPU time of the pure scheduler.
 
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clipd::class::Class;
 use clipd::clock::{Clock, Timestamp};
 use clipd::modality::Modality;
-use clipd::scheduler::cost::{CostModel, Measurement};
-use clipd::scheduler::workers::WorkerId;
+use clipd::scheduler::cost::{CostModel, Measurement, Sizes};
+use clipd::scheduler::workers::{DeviceId, WorkerId};
 use clipd::scheduler::{Action, Job, JobId, Scheduler, Settings};
 
 use crate::bench::{MAX_BATCH, settings};
@@ -25,8 +24,8 @@ pub(crate) fn cpu_per_job() {
 fn per_job(modality: Modality, queued: usize) -> Duration {
     const JOBS: usize = 200_000;
     let settings = Settings { max_queue_size: queued + 2 * MAX_BATCH, ..settings() };
-    let mut scheduler = Scheduler::new(settings, NonZeroUsize::MIN);
-    scheduler.set_cost(cost());
+    let mut scheduler = Scheduler::new(settings, &[DeviceId(0)]);
+    scheduler.set_cost(DeviceId(0), cost());
     scheduler.worker_idle(WorkerId(0));
     let mut jobs = (0..).map(|id| Job {
         id: JobId(id),
@@ -56,8 +55,8 @@ fn per_job(modality: Modality, queued: usize) -> Duration {
                 elapsed: Duration::from_millis(9),
             };
             // What a worker's report brings.
-            scheduler.observe(&ran);
-            scheduler.worker_idle(batch.worker);
+            scheduler.observe(DeviceId(0), &ran);
+            scheduler.batch_done(clock.now(), batch.worker);
             std::hint::black_box((scheduler.outlook(), scheduler.next_wakeup()));
         }
     }
@@ -71,12 +70,15 @@ fn cost() -> CostModel {
         tokens,
         elapsed: Duration::from_micros(micros),
     };
-    CostModel::new(&[
-        point(Modality::Image, 1, 0, 3_500),
-        point(Modality::Image, 4, 0, 5_000),
-        point(Modality::Image, 16, 0, 11_000),
-        point(Modality::Text, 1, 8, 1_000),
-        point(Modality::Text, 16, 8, 4_000),
-        point(Modality::Text, 16, 77, 30_000),
-    ])
+    CostModel::new(
+        Sizes::Any,
+        &[
+            point(Modality::Image, 1, 0, 3_500),
+            point(Modality::Image, 4, 0, 5_000),
+            point(Modality::Image, 16, 0, 11_000),
+            point(Modality::Text, 1, 8, 1_000),
+            point(Modality::Text, 16, 8, 4_000),
+            point(Modality::Text, 16, 77, 30_000),
+        ],
+    )
 }

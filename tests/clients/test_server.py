@@ -73,7 +73,7 @@ def test_metrics_count_calls_and_rows(server):
     assert after[ok] - before[ok] == 3
     assert after[invalid] - before.get(invalid, 0) == 1
     assert after[completed] - before[completed] == 6, "the blank text is no row"
-    assert after['clip_workers{state="ready"}'] == 1
+    assert after['clip_workers{device="cpu",state="ready"}'] == 1
 
 
 def test_200_calls_at_a_time_are_all_answered(server):

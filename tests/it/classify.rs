@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clipd::batcher::OpenEngine;
 use clipd::clock::Clock;
-use clipd::engine::Engine;
 use clipd::engine::synthetic::{Pace, SyntheticEngine};
 use clipd::grpc::proto::ClassifyRequest;
 use clipd::model::Model;
@@ -162,9 +161,7 @@ async fn label_sets_are_embedded_in_full_batches() {
     let config = config(&["--max-batch-size=8"]);
     let pace = Pace { per_batch: Duration::from_millis(5), per_row: Duration::from_micros(10) };
     let dim = Model::builtin().unwrap().spec.embed_dim;
-    let engine: OpenEngine = Box::new(move || {
-        Ok(Box::new(SyntheticEngine::spinning(dim, Clock::start(), pace)) as Box<dyn Engine>)
-    });
+    let engine = OpenEngine::new("cpu", move || Ok(SyntheticEngine::spinning(dim, Clock::start(), pace)));
     let mut server = Server::listen(&config, synthetic(vec![engine])).await;
     server.running.ready().await.unwrap();
 

@@ -4,6 +4,7 @@ use clipd::app;
 use clipd::batcher::OpenEngine;
 use clipd::engine::EngineError;
 use clipd::engine::synthetic::Gate;
+use clipd::engine::synthetic::SyntheticEngine;
 use tonic::{Code, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -35,7 +36,7 @@ async fn next(stream: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
 async fn ready_when_every_worker_is_warm_and_calls_before_that_are_unavailable() {
     let gate = Gate::open();
     gate.close();
-    let mut server = Server::cold(&["--workers=2"], &gate).await;
+    let mut server = Server::cold(&["--workers-per-device=2"], &gate).await;
     let mut ready = watch(&server, "").await;
     let mut clip = watch(&server, CLIP).await;
     let mut live = watch(&server, "live").await;
@@ -57,16 +58,22 @@ async fn ready_when_every_worker_is_warm_and_calls_before_that_are_unavailable()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_worker_of_two_leaves_the_server_ready() {
-    let (mut server, gate) = Server::gated(&["--workers=2"]).await;
+    let (mut server, gate) = Server::gated(&["--workers-per-device=2"]).await;
     let mut ready = watch(&server, "").await;
     until_serving(&mut ready).await;
     gate.panic_next();
     let status = server.client.embed(one_image(0)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     server.client.embed(one_image(1)).await.unwrap();
-    let scrape = scrape::Scrape::of(server.running.metrics_address).await;
-    assert_eq!(scrape.value("clip_workers{state=\"ready\"}"), 1.0);
-    assert_eq!(scrape.value("clip_workers{state=\"lost\"}"), 1.0);
+    // The jobs of a lost worker are answered before the scheduler hears of it.
+    let workers = async |state: &str| {
+        let scrape = scrape::Scrape::of(server.running.metrics_address).await;
+        scrape.value(&format!("clip_workers{{device=\"cpu\",state=\"{state}\"}}"))
+    };
+    while workers("lost").await == 0.0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((workers("lost").await, workers("ready").await), (1.0, 1.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,7 +95,8 @@ async fn the_last_lost_worker_ends_readiness_liveness_and_the_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_cannot_open_says_why() {
-    let broken: OpenEngine = Box::new(|| Err(EngineError::Device("no such device".to_owned())));
+    let open = || Err::<SyntheticEngine, _>(EngineError::Device("no such device".to_owned()));
+    let broken = OpenEngine::new("cpu", open);
     let running = app::start(&config(&[]), synthetic(vec![broken])).unwrap();
     assert_eq!(running.ready().await.unwrap_err(), "no such device");
     assert_eq!(running.all_lost().await, "no such device");

@@ -11,6 +11,7 @@ mod classifiers;
 mod classify;
 mod cli;
 mod command_line;
+mod devices;
 mod embed;
 mod golden;
 mod health;

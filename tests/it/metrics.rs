@@ -43,7 +43,7 @@ async fn every_documented_metric_is_there_and_the_counts_add_up() {
     }
     check("clip_label_cache_misses_total", 2.0);
     check("clip_label_cache_hits_total", 0.0);
-    check("clip_workers{state=\"ready\"}", 1.0);
+    check("clip_workers{device=\"cpu\",state=\"ready\"}", 1.0);
     check("clip_build_info{version=\"0.1.0\"}", 1.0);
     assert_eq!(scrape.sum("clip_batches_total{modality=\"image\""), 2.0);
     let padding = scrape.value("clip_batch_padding_ratio_sum{modality=\"text\"}");

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use clipd::batcher::OpenEngine;
 use clipd::clock::Clock;
-use clipd::engine::Engine;
 use clipd::engine::synthetic::{Pace, SyntheticEngine};
 use clipd::grpc::proto::{self, EmbedRequest};
 use clipd::model::Model;
@@ -22,7 +22,7 @@ async fn slow_server(flags: &[&str]) -> Server {
     let dim = Model::builtin().unwrap().spec.embed_dim;
     let pace = Pace { per_batch: Duration::ZERO, per_row: Duration::from_millis(20) };
     let engine = SyntheticEngine::spinning(dim, Clock::start(), pace);
-    let open: clipd::batcher::OpenEngine = Box::new(move || Ok(Box::new(engine) as Box<dyn Engine>));
+    let open = OpenEngine::new("cpu", move || Ok(engine));
     let server = Server::listen(&config, synthetic(vec![open])).await;
     server.running.ready().await.unwrap();
     server
@@ -110,6 +110,7 @@ async fn get_model_and_metrics_show_what_batches_take() {
     assert!(image(1) >= Duration::from_millis(20) && image(2) >= Duration::from_millis(40));
     assert!(model.batch_costs.iter().any(|cost| cost.modality == "text" && cost.tokens > 0));
     let scrape = Scrape::of(server.running.metrics_address).await;
-    let name = "clip_predicted_batch_duration_seconds{modality=\"image\",rows=\"2\",tokens=\"0\"}";
+    let name =
+        "clip_predicted_batch_duration_seconds{device=\"cpu\",modality=\"image\",rows=\"2\",tokens=\"0\"}";
     assert!(scrape.value(name) >= 0.04, "{}", scrape.value(name));
 }

@@ -26,7 +26,19 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     // A client, and for the ceiling a server without its edges.
     (
         "bench",
-        &["app", "cli", "clip", "clock", "config", "engine", "grpc", "modality", "shutdown", "telemetry"],
+        &[
+            "app",
+            "batcher",
+            "cli",
+            "clip",
+            "clock",
+            "config",
+            "engine",
+            "grpc",
+            "modality",
+            "shutdown",
+            "telemetry",
+        ],
     ),
     // Plain structs owned by the modules they configure.
     ("config", &["cli", "clip", "engine", "grpc", "model", "pipeline", "scheduler"]),

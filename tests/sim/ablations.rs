@@ -12,8 +12,8 @@ use std::time::Duration;
 use clipd::class::Class;
 use clipd::clock::Timestamp;
 use clipd::modality::Modality;
-use clipd::scheduler::cost::{CostModel, Measurement};
-use clipd::scheduler::workers::WorkerId;
+use clipd::scheduler::cost::{CostModel, Measurement, Sizes};
+use clipd::scheduler::workers::{DeviceId, WorkerId};
 use clipd::scheduler::{Action, Job, JobId, Scheduler, Settings};
 
 use crate::rng::Rng;
@@ -71,6 +71,7 @@ fn the_readme_tells_what_each_rule_is_worth() {
         Err(_) => {
             let mut rows = bursts();
             rows.extend(overload());
+            rows.extend(assembly());
             rows.push(captions("**like lengths together**"));
             rows.push(texts_beside_images("**even device time**"));
             rows
@@ -139,6 +140,39 @@ fn overload() -> Vec<Row> {
     ]
     .map(arm)
     .into()
+}
+
+/// What it takes to put a batch together.
+const ASSEMBLY: Duration = Duration::from_micros(500);
+
+/// When the next batch closes, on a device that waits for half a millisecond if it was not put together before.
+fn assembly() -> Vec<Row> {
+    let arms = [
+        (Closing::Early, "when the one before starts"),
+        (Closing::Late, "when the device is idle"),
+        (Closing::JustInTime, "**just in time**"),
+    ];
+    let row = |load, arm: &str, rate: f64, latencies| Row {
+        load,
+        arm: arm.to_owned(),
+        rate,
+        rate_of: "images",
+        latencies,
+    };
+    let poisson = arms.iter().map(|(closing, name)| {
+        let mut rng = Rng::new(5);
+        let arrivals = poisson(&mut rng, 0.6 * capacity()).map(|at| (at, image(Duration::MAX))).collect();
+        let ran = run_closing(*closing, settings(), Load { arrivals, ..Load::default() });
+        let rate = ran.images.len() as f64 / SPAN.as_secs_f64();
+        row("batches take 0.5 ms to put together, load 0.6", name, rate, ran.images)
+    });
+    let clients = arms.iter().map(|(closing, name)| {
+        let load = Load { clients: 128, next: Some(|_| image(Duration::MAX)), ..Load::default() };
+        let ran = run_closing(*closing, settings(), load);
+        let rate = ran.images.len() as f64 / SPAN.as_secs_f64();
+        row("the same, 128 clients", name, rate, ran.images)
+    });
+    poisson.chain(clients).collect()
 }
 
 /// Texts only, 128 at all times.
@@ -238,10 +272,28 @@ enum Due {
     End(Measurement, Vec<JobId>),
 }
 
-/// Until the last arrival is done, or the time is over for clients that never stop.
+/// When a batch closes, where putting it together takes [`ASSEMBLY`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    /// As soon as the one before has started.
+    Early,
+    /// When the device is idle; then it waits.
+    Late,
+    JustInTime,
+    /// It takes no time.
+    AtOnce,
+}
+
 fn run(settings: Settings, load: Load) -> Ran {
+    run_closing(Closing::AtOnce, settings, load)
+}
+
+/// Until the last arrival is done, or the time is over for clients that never stop.
+fn run_closing(closing: Closing, settings: Settings, load: Load) -> Ran {
+    let assembly = if closing == Closing::AtOnce { Duration::ZERO } else { ASSEMBLY };
+    let mut staged: Option<(Timestamp, Measurement, Vec<JobId>)> = None;
     let mut rng = Rng::new(4);
-    let mut scheduler = Scheduler::new(settings, NonZeroUsize::MIN);
+    let mut scheduler = Scheduler::new(settings, &[DeviceId(0)]);
     let points = [(Modality::Image, 1, 0), (Modality::Image, MAX_BATCH, 0), (Modality::Text, 1, 1)];
     let points = points.into_iter().chain([(Modality::Text, MAX_BATCH, 77)]);
     let measured: Vec<Measurement> = points
@@ -250,8 +302,14 @@ fn run(settings: Settings, load: Load) -> Ran {
             Measurement { modality, rows, tokens, elapsed }
         })
         .collect();
-    scheduler.set_cost(CostModel::new(&measured));
+    scheduler.set_cost(DeviceId(0), CostModel::new(Sizes::Any, &measured));
     scheduler.worker_idle(WorkerId(0));
+    if matches!(closing, Closing::Early | Closing::JustInTime) {
+        scheduler.enable_staging(DeviceId(0));
+        // Early is what the scheduler does when it takes putting together for endless.
+        let lead = if closing == Closing::Early { Duration::from_secs(3600) } else { ASSEMBLY };
+        (0..200).for_each(|_| scheduler.observe_lead(DeviceId(0), lead));
+    }
 
     let mut agenda: BTreeMap<(Timestamp, u64), Due> = BTreeMap::new();
     let mut serial = 0;
@@ -288,8 +346,12 @@ fn run(settings: Settings, load: Load) -> Ran {
                     }
                 }
                 Due::End(batch, jobs) => {
-                    scheduler.observe(&batch);
-                    scheduler.worker_idle(WorkerId(0));
+                    scheduler.observe(DeviceId(0), &batch);
+                    scheduler.batch_done(now, WorkerId(0));
+                    if let Some((ready, next, jobs)) = staged.take() {
+                        let end = now.max(ready).saturating_add(next.elapsed);
+                        plan(&mut agenda, end, Due::End(next, jobs));
+                    }
                     for (arrival, job) in jobs.iter().filter_map(|id| waiting.remove(id)) {
                         let done = match job.modality {
                             Modality::Image => &mut ran.images,
@@ -316,7 +378,12 @@ fn run(settings: Settings, load: Load) -> Ran {
                     let elapsed = mean.mul_f64(rng.between(1.0 - NOISE, 1.0 + NOISE));
                     let (modality, rows) = (batch.modality, batch.jobs.len());
                     let ran = Measurement { modality, rows, tokens: longest, elapsed };
-                    plan(&mut agenda, now.saturating_add(elapsed), Due::End(ran, batch.jobs));
+                    let ready = now.saturating_add(assembly);
+                    if batch.staged {
+                        staged = Some((ready, ran, batch.jobs));
+                    } else {
+                        plan(&mut agenda, ready.saturating_add(elapsed), Due::End(ran, batch.jobs));
+                    }
                 }
             }
         }

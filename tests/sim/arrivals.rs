@@ -116,7 +116,7 @@ impl Arrivals<'_> {
         let rows = (1.0 + max_rows as f64) / 2.0 / self.site.settings.max_batch_size.get() as f64;
         let request = (image.mul_f64(images) + text.mul_f64(1.0 - images)).mul_f64(rows);
         let load = rng.magnitude(0.1, 4.0);
-        let mean_gap = request.div_f64(self.site.workers.get() as f64 * load);
+        let mean_gap = request.div_f64(self.site.devices.len() as f64 * load);
         Phase {
             mean_gap,
             burst: sometimes(rng, 0.1, 0.9),
@@ -159,7 +159,7 @@ impl Arrivals<'_> {
         let Settings { max_batch_size, max_queue_size, .. } = self.site.settings;
         let [hurried, other] =
             self.rng.pick(&[[Modality::Image, Modality::Text], [Modality::Text, Modality::Image]]);
-        let run = self.full_batch[hurried.index()].div_f64(self.site.workers.get() as f64);
+        let run = self.full_batch[hurried.index()].div_f64(self.site.devices.len() as f64);
         let (start, patient) = (self.at(), self.at().saturating_add(PATIENT));
         let little = (0..max_batch_size.get()).map(|_| self.job(phase, other, patient)).collect();
         self.push(Event::Submit(little));

@@ -9,7 +9,7 @@ use clipd::modality::Modality;
 use clipd::scheduler::{Batch, DropReason, Job, JobId, Rejection, Scheduler};
 
 use crate::composition;
-use crate::model::{Fate, Model, Worker};
+use crate::model::{Fate, Model, Opening};
 use crate::prospects;
 
 #[derive(Debug)]
@@ -82,13 +82,19 @@ pub(crate) fn dropped(model: &Model, now: Timestamp, id: JobId, reason: DropReas
     ensure(justified, "drop reason", || format!("{id:?} was dropped as {reason:?} at {now:?}"))
 }
 
-/// A batch holds the most urgent jobs of one modality, all in time, for a worker that is free.
+/// A batch holds the most urgent jobs of one modality, all in time, for a worker that is free or will soon be.
 pub(crate) fn dispatched(model: &Model, now: Timestamp, batch: &Batch) -> Verdict {
-    let Batch { worker, modality, jobs, close_reason } = batch;
-    let state = model.worker(*worker);
-    ensure(state == Some(Worker::Idle), "free worker", || {
-        format!("{worker:?} got a batch but is {state:?}")
+    let Batch { worker, modality, jobs, close_reason, staged } = batch;
+    let opening = model.opening(now).filter(|opening| opening.staged == *staged);
+    let Some(opening) = opening.filter(|opening| opening.staged || model.is_idle(*worker)) else {
+        return ensure(false, "free worker", || {
+            format!("{batch:?} at {now:?}; workers: {:?}", model.workers)
+        });
+    };
+    ensure(!*staged || opening.worker == *worker, "free worker", || {
+        format!("{worker:?} got a batch to run next, but {opening:?} is due")
     })?;
+    let opening = &Opening { worker: *worker, device: model.device(*worker), ..opening };
     let max = model.settings.max_batch_size.get();
     ensure((1..=max).contains(&jobs.len()), "batch size", || format!("{} rows of {max}", jobs.len()))?;
     for (place, id) in jobs.iter().enumerate() {
@@ -103,16 +109,16 @@ pub(crate) fn dispatched(model: &Model, now: Timestamp, batch: &Batch) -> Verdic
         let Some(waiting) = waiting else {
             return ensure(false, "one modality", || format!("{id:?} is not a job of {modality:?}"));
         };
-        ensure(waiting.job.deadline > now, "start before deadline", || {
-            format!("{id:?} started at {now:?}, its deadline is {:?}", waiting.job.deadline)
+        ensure(model.hopeless_at(&waiting.job) > opening.start, "start before deadline", || {
+            format!("{id:?} starts at {:?}, its deadline is {:?}", opening.start, waiting.job.deadline)
         })?;
     }
-    composition::check(model, now, batch)?;
-    let reasons = model.reasons_to_close(*modality, now);
+    composition::check(model, now, batch, opening)?;
+    let reasons = model.reasons_to_close(*modality, opening);
     ensure(reasons.contains(close_reason), "close reason", || {
         format!("{modality:?} closed for {close_reason:?} at {now:?}; the reasons are {reasons:?}")
     })?;
-    let urgent = |modality| model.is_ready(modality, now) && model.is_urgent(modality, now);
+    let urgent = |modality| model.is_ready(modality, opening) && model.is_urgent(modality, opening);
     let overtaken = Modality::ALL.into_iter().find(|other| urgent(*other));
     ensure(urgent(*modality) || overtaken.is_none(), "no slack goes first", || {
         format!("{modality:?} has slack at {now:?} and was taken before {overtaken:?}, which has none")
@@ -125,18 +131,22 @@ pub(crate) fn settled(model: &Model, now: Timestamp, scheduler: &Scheduler) -> V
     ensure(expired.is_none(), "expired jobs go", || format!("at {now:?} there still waits {expired:?}"))?;
     let stranded = model.all_waiting().next().filter(|_| model.all_lost());
     ensure(stranded.is_none(), "no worker, no queue", || format!("there still waits {stranded:?}"))?;
-    let idle = model.any_idle();
+    let opening = model.opening(now);
     for modality in Modality::ALL {
         let waiting = model.queue(modality).len();
-        ensure(!(idle && model.is_ready(modality, now)), "nothing ready waits", || {
-            let reasons = model.reasons_to_close(modality, now);
-            format!("{waiting} jobs of {modality:?} wait at {now:?} for an idle worker, ready by {reasons:?}")
+        let ready = opening.filter(|opening| model.is_ready(modality, opening));
+        ensure(ready.is_none(), "nothing ready waits", || {
+            format!("{waiting} jobs of {modality:?} wait at {now:?} for {ready:?}")
         })?;
         let queued = scheduler.queued(modality);
         ensure(queued == waiting, "queue lengths", || {
             format!("queued({modality:?}) is {queued}, and {waiting} wait")
         })?;
     }
+    let stranger = model.seats().find(|device| scheduler.cost(*device) != model.cost(*device));
+    ensure(stranger.is_none(), "own batches alone", || {
+        format!("the cost model of {stranger:?} is not what its own batches make of it")
+    })?;
     let (counts, expected) = (scheduler.worker_counts(), model.worker_counts());
     ensure(counts == expected, "worker counts", || format!("{counts:?} instead of {expected:?}"))?;
     let (quiet, expected) = (scheduler.is_quiet(), model.is_quiet());

@@ -10,7 +10,7 @@ use clipd::modality::Modality;
 use clipd::scheduler::JobId;
 
 use crate::checkers::{Verdict, Violation, ensure};
-use crate::model::{Fate, Model};
+use crate::model::{Fate, Model, Opening};
 use crate::service::{MAX_TOKENS, Service};
 
 /// Who could have been dispatched when a batch was.
@@ -25,10 +25,10 @@ pub(crate) enum Contest {
 }
 
 impl Contest {
-    pub(crate) fn at(model: &Model, now: Timestamp) -> Contest {
-        if !Modality::ALL.into_iter().all(|modality| model.is_ready(modality, now)) {
+    pub(crate) fn at(model: &Model, opening: &Opening) -> Contest {
+        if !Modality::ALL.into_iter().all(|modality| model.is_ready(modality, opening)) {
             Contest::Alone
-        } else if Modality::ALL.into_iter().any(|modality| model.is_urgent(modality, now)) {
+        } else if Modality::ALL.into_iter().any(|modality| model.is_urgent(modality, opening)) {
             Contest::Urgent
         } else {
             Contest::Even
@@ -117,7 +117,8 @@ fn nanos(duration: Duration) -> i128 {
 /// (k - 1) C of true time. The other modality gets at most k c + c' + debt of predicted time before that,
 /// by the derivation of [`Share`], with c, c' the dearest batches of the own and the other modality; what that
 /// is in true time follows from how wrong the cost model is. As j's modality is ready, no worker idles but
-/// for late timers, so m workers get through this in an m-th of the time, after the batches that run now.
+/// for late timers and batches that are not put together in time, so m workers get through this in an m-th of the
+/// time, after the batches that run now and those that are staged.
 ///
 /// A decision made for a deadline, and the loss of a worker, start the account anew.
 #[derive(Default)]
@@ -166,7 +167,7 @@ impl Patience {
 /// What the bound on a job's patience is made of, besides the model.
 pub(crate) struct Bounds<'a> {
     pub(crate) service: &'a Service,
-    /// The longest time that a worker idles after a batch, by late timers and the grain of time.
+    /// The longest time that a worker idles after a batch, by late timers, late batches and the grain of time.
     pub(crate) overhead: Duration,
     pub(crate) debt: Duration,
 }
@@ -177,19 +178,26 @@ impl Bounds<'_> {
         let max = model.settings.max_batch_size.get();
         let other = if modality == Modality::Image { Modality::Text } else { Modality::Image };
         let run = |modality| self.service.longest_run(modality, max) + self.overhead;
-        let dearest = |modality| model.cost.predict(modality, max, MAX_TOKENS);
-        let fewest = match modality {
-            Modality::Image => model.full_batch(modality),
-            Modality::Text => model.longest_texts(),
+        let dearest = |modality| {
+            let runs =
+                model.ready_devices().map(|device| model.cost(device).predict(modality, max, MAX_TOKENS));
+            runs.max().unwrap_or_default()
         };
-        let batches = (before / fewest + 1) as f64;
+        let fewest = |device| match modality {
+            Modality::Image => model.full_batch(device, modality),
+            Modality::Text => model.longest_texts(device),
+        };
+        let fewest = model.ready_devices().map(fewest).min().unwrap_or(1);
+        let batches = (before / fewest + 1) as f64 + self.service.more_batches(max);
 
         let own = run(modality).mul_f64(batches - 1.0);
         let predicted = dearest(modality).mul_f64(batches) + dearest(other) + self.debt;
+        let runs = model.ready_devices().map(|device| model.cost(device).predict(other, 1, 1));
+        let cheapest = runs.min().unwrap_or_default();
         // The cheapest batch tells how many there can be, each with its overhead.
-        let count = predicted.div_duration_f64(model.cost.predict(other, 1, 1)) + 1.0;
+        let count = predicted.div_duration_f64(cheapest) + 1.0;
         let others = predicted.mul_f64(self.service.worst_ratio(other)) + self.overhead.mul_f64(count);
         let running = run(modality).max(run(other));
-        running + (own + others).div_f64(model.worker_counts().ready as f64)
+        2 * running + (own + others).div_f64(model.worker_counts().ready as f64)
     }
 }

@@ -79,16 +79,19 @@ impl Prospect<'_> {
         let dearest =
             |job: &Job| self.per_row(job.modality, job.tokens.max(longest)).max().unwrap_or_default();
         let running = self.model.workers.iter().map(|worker| match worker {
-            Worker::Busy { until, .. } => until.since(self.now),
+            Worker::Busy(busy) => busy.until.since(self.now) + busy.staged.unwrap_or_default(),
             Worker::Starting | Worker::Idle | Worker::Lost => Duration::ZERO,
         });
         let waiting = self.model.all_waiting().map(|each| dearest(&each.job));
         running.chain(waiting).chain(self.jobs.iter().map(|job| dearest(job))).sum()
     }
 
-    /// Time per row by batch size.
+    /// Time per row by device and batch size.
     fn per_row(&self, modality: Modality, tokens: u32) -> impl Iterator<Item = Duration> {
-        (1..=self.model.settings.max_batch_size.get())
-            .map(move |rows| self.model.cost.predict(modality, rows, tokens).div_f64(rows as f64))
+        let sizes = 1..=self.model.settings.max_batch_size.get();
+        self.model.ready_devices().flat_map(move |device| {
+            let cost = self.model.cost(device);
+            sizes.clone().map(move |rows| cost.predict(modality, rows, tokens).div_f64(rows as f64))
+        })
     }
 }

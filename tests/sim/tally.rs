@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Every name that `count` is called with. The seeds together must reach each.
-const REACHED: [&str; 26] = [
+const REACHED: [&str; 27] = [
     "events",
     "admitted jobs",
     "rejected: queue full",
@@ -27,6 +27,7 @@ const REACHED: [&str; 26] = [
     "contest: even",
     "contest: urgent",
     "abandoned batches",
+    "staged batches",
     "workers lost idle",
     "workers lost busy",
     "wake-ups by timer",

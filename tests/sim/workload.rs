@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clipd::clock::Timestamp;
-use clipd::scheduler::workers::WorkerId;
+use clipd::scheduler::workers::{DeviceId, WorkerId};
 use clipd::scheduler::{Job, Settings};
 
 use crate::arrivals::Arrivals;
@@ -29,7 +29,10 @@ pub(crate) struct Workload {
 /// Where the scheduler runs.
 pub(crate) struct Site {
     pub(crate) settings: Settings,
-    pub(crate) workers: NonZeroUsize,
+    /// That of each worker.
+    pub(crate) devices: Vec<DeviceId>,
+    /// Longest time from closing a staged batch to having it ready; `None`: nothing is staged.
+    pub(crate) staging: Option<Duration>,
     pub(crate) service: Service,
 }
 
@@ -63,7 +66,7 @@ impl Workload {
     pub(crate) fn draw(rng: &mut Rng) -> Workload {
         let site = Site::draw(rng);
         let mut events = Arrivals::draw(rng, &site);
-        add_worker_events(rng, site.workers.get(), &mut events);
+        add_worker_events(rng, site.devices.len(), &mut events);
         add_drain(rng, &mut events);
         events.sort_by_key(|(at, _)| *at);
         Workload {
@@ -81,11 +84,12 @@ impl Site {
     fn draw(rng: &mut Rng) -> Site {
         let grain = if rng.chance(0.3) { rng.magnitude(1e-4, 5e-3) } else { 1e-9 };
         let grain = Duration::from_secs_f64(grain);
-        Site {
-            settings: draw_settings(rng, grain),
-            workers: NonZeroUsize::MIN.saturating_add(rng.pick(&[0, 0, 1, 2, 3])),
-            service: Service::draw(rng, grain),
-        }
+        let settings = draw_settings(rng, grain);
+        let workers = rng.pick(&[1, 1, 2, 3, 4]);
+        let per_device = rng.pick(&[1, 1, 2, workers]);
+        let devices: Vec<DeviceId> = (0..workers).map(|worker| DeviceId(worker / per_device)).collect();
+        let staging = rng.chance(0.5).then(|| Duration::from_secs_f64(rng.magnitude(1e-5, 1e-2)));
+        Site { settings, service: Service::draw(rng, grain, workers.div_ceil(per_device)), devices, staging }
     }
 }
 

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clipd::clock::Timestamp;
-use clipd::scheduler::cost::{CostModel, Measurement};
+use clipd::scheduler::cost::Measurement;
 use clipd::scheduler::workers::WorkerId;
 use clipd::scheduler::{Action, Batch, CloseReason, DropReason, Job, JobId, Rejection, Scheduler};
 
 use crate::checkers::{self, Verdict, ensure};
 use crate::fairness::{Bounds, Contest, Patience, Share};
-use crate::model::{Fate, Model, Waiting, Worker};
+use crate::model::{Fate, Model, Opening, Waiting, Worker};
 use crate::rng::Rng;
 use crate::tally::Tally;
 use crate::workload::{Event, Pace, Victim, Workload};
@@ -31,6 +31,8 @@ pub(crate) struct World {
     serial: usize,
     scheduler: Scheduler,
     model: Model,
+    /// Of each worker.
+    staged: Vec<Option<Staged>>,
     share: Share,
     patience: Patience,
     pub(crate) tally: Tally,
@@ -40,7 +42,17 @@ pub(crate) struct World {
 
 enum Due {
     Outside(Event),
-    Finished { worker: WorkerId, batch: usize, ran: Measurement },
+    Finished { worker: WorkerId, batch: usize, ran: Measurement, lead: Option<Duration> },
+}
+
+/// What a busy worker runs next.
+struct Staged {
+    predicted: Duration,
+    /// How long it will run.
+    ran: Measurement,
+    lead: Duration,
+    /// When it has been put together.
+    ready: Timestamp,
 }
 
 impl World {
@@ -58,8 +70,9 @@ impl World {
             now: Timestamp::default(),
             serial: agenda.len(),
             agenda,
-            scheduler: Scheduler::new(site.settings.clone(), site.workers),
-            model: Model::new(site.settings.clone(), site.workers.get()),
+            scheduler: Scheduler::new(site.settings.clone(), &site.devices),
+            model: Model::new(site.settings.clone(), site.devices.clone()),
+            staged: site.devices.iter().map(|_| None).collect(),
             share: Share::default(),
             patience: Patience::default(),
             tally: Tally::default(),
@@ -72,7 +85,7 @@ impl World {
     pub(crate) fn with_log(seed: u64) -> World {
         let world = World::new(seed);
         let site = &world.workload.site;
-        let first = format!("{:?}, {} workers", site.settings, site.workers);
+        let first = format!("{:?}, workers on {:?}", site.settings, site.devices);
         World { log: Some(vec![first]), ..world }
     }
 
@@ -136,7 +149,7 @@ impl World {
                 self.scheduler.begin_drain();
                 self.model.draining = true;
             }
-            Due::Finished { worker, batch, ran } => self.finish(worker, batch, &ran),
+            Due::Finished { worker, batch, ran, lead } => self.finish(worker, batch, &ran, lead),
         }
         Ok(())
     }
@@ -178,11 +191,16 @@ impl World {
     fn ready(&mut self, worker: WorkerId) {
         if self.model.workers[worker.0] == Worker::Starting {
             self.note(|| format!("{worker:?} ready"));
-            let cost =
-                CostModel::new(&self.workload.site.service.warm_up(self.model.settings.max_batch_size.get()));
-            self.scheduler.set_cost(cost.clone());
-            self.model.set_cost(cost);
-            self.free(worker);
+            let (device, max) = (self.model.device(worker), self.model.settings.max_batch_size.get());
+            let cost = self.workload.site.service.cost(device, max);
+            self.scheduler.set_cost(device, cost.clone());
+            self.model.set_cost(device, cost);
+            if self.workload.site.staging.is_some() {
+                self.scheduler.enable_staging(device);
+                self.model.enable_staging(device);
+            }
+            self.scheduler.worker_idle(worker);
+            self.model.workers[worker.0] = Worker::Idle;
         }
     }
 
@@ -190,29 +208,35 @@ impl World {
         self.note(|| format!("{worker:?} lost"));
         match self.model.workers[worker.0] {
             Worker::Idle => self.tally.count("workers lost idle"),
-            Worker::Busy { .. } => self.tally.count("workers lost busy"),
+            Worker::Busy(_) => self.tally.count("workers lost busy"),
             Worker::Starting | Worker::Lost => {}
         }
         self.scheduler.worker_lost(worker);
         self.model.workers[worker.0] = Worker::Lost;
+        self.staged[worker.0] = None;
         self.patience.restart();
     }
 
     /// A worker that was lost does not finish.
-    fn finish(&mut self, worker: WorkerId, batch: usize, ran: &Measurement) {
-        if matches!(self.model.workers[worker.0], Worker::Busy { number, .. } if number == batch) {
+    fn finish(&mut self, worker: WorkerId, batch: usize, ran: &Measurement, lead: Option<Duration>) {
+        if matches!(self.model.workers[worker.0], Worker::Busy(busy) if busy.number == batch) {
             self.note(|| format!("{worker:?} finished"));
-            if self.workload.learning {
-                self.scheduler.observe(ran);
-                self.model.set_cost(self.scheduler.cost().clone());
+            let device = self.model.device(worker);
+            if let Some(lead) = lead {
+                self.scheduler.observe_lead(device, lead);
+                self.model.observe_lead(device, lead);
             }
-            self.free(worker);
+            if self.workload.learning {
+                self.scheduler.observe(device, ran);
+                self.model.observe(device, ran);
+            }
+            self.scheduler.batch_done(self.now, worker);
+            self.model.workers[worker.0] = Worker::Idle;
+            if let Some(staged) = self.staged[worker.0].take() {
+                let waits = staged.ready.since(self.now);
+                self.start(worker, staged.predicted, waits, staged.ran, Some(staged.lead));
+            }
         }
-    }
-
-    fn free(&mut self, worker: WorkerId) {
-        self.scheduler.worker_idle(worker);
-        self.model.workers[worker.0] = Worker::Idle;
     }
 
     fn poll(&mut self) -> Verdict {
@@ -236,39 +260,66 @@ impl World {
 
     fn dispatch(&mut self, batch: &Batch) -> Verdict {
         checkers::dispatched(&self.model, self.now, batch)?;
-        let contest = Contest::at(&self.model, self.now);
+        let device = self.model.device(batch.worker);
+        let opening = self.model.opening(self.now).expect("there is one, or nothing could be dispatched");
+        let contest = Contest::at(&self.model, &Opening { worker: batch.worker, device, ..opening });
         let jobs: Vec<Waiting> =
             batch.jobs.iter().filter_map(|id| self.model.settle(*id, Fate::Dispatched)).collect();
-        let cost = self.model.predict(batch.modality, &jobs);
+        let cost = self.model.predict(device, batch.modality, &jobs);
         self.share.dispatched(contest, batch.modality, cost)?;
         if contest == Contest::Urgent {
             self.patience.restart();
         }
         self.tally_batch(batch, contest);
-        self.start(batch, &jobs, cost);
+        self.hand_over(batch, &jobs, cost);
         Ok(())
     }
 
-    fn start(&mut self, batch: &Batch, jobs: &[Waiting], predicted: Duration) {
+    /// The worker runs the batch, or has it put together; or it turns out that nobody waits for it any more.
+    fn hand_over(&mut self, batch: &Batch, jobs: &[Waiting], predicted: Duration) {
+        let Batch { worker, modality, staged, .. } = *batch;
         if self.rng.chance(self.workload.abandoned) {
             self.tally.count("abandoned batches");
-            self.free(batch.worker);
+            self.scheduler.batch_abandoned(worker);
             return;
         }
-        let longest = jobs.iter().map(|each| each.job.tokens).max().unwrap_or(0);
-        let elapsed = self.workload.site.service.run_time(&mut self.rng, batch.modality, jobs.len(), longest);
+        let tokens = jobs.iter().map(|each| each.job.tokens).max().unwrap_or(0);
+        let expected = Measurement { modality, rows: jobs.len(), tokens, elapsed: predicted };
+        let service = &self.workload.site.service;
+        let elapsed = service.run_time(&mut self.rng, self.model.device(worker), &expected);
+        let ran = Measurement { elapsed, ..expected };
+        if !staged {
+            return self.start(worker, predicted, Duration::ZERO, ran, None);
+        }
+        self.tally.count("staged batches");
+        let lead = self.workload.site.staging.unwrap_or_default().mul_f64(self.rng.unit());
+        if let Worker::Busy(busy) = &mut self.model.workers[worker.0] {
+            busy.staged = Some(predicted);
+        }
+        let ready = self.now.saturating_add(lead);
+        self.staged[worker.0] = Some(Staged { predicted, ran, lead, ready });
+    }
+
+    /// The run begins once the batch has been put together, though the scheduler knows of the worker only.
+    fn start(
+        &mut self,
+        worker: WorkerId,
+        predicted: Duration,
+        waits: Duration,
+        ran: Measurement,
+        lead: Option<Duration>,
+    ) {
         self.serial += 1;
-        let until = self.now.saturating_add(predicted);
-        self.model.workers[batch.worker.0] = Worker::Busy { number: self.serial, until };
-        let ran = Measurement { modality: batch.modality, rows: jobs.len(), tokens: longest, elapsed };
-        let end = Due::Finished { worker: batch.worker, batch: self.serial, ran };
-        self.agenda.insert((self.now.saturating_add(elapsed), self.serial), end);
+        self.model.start(worker, self.now, self.serial, predicted);
+        let end = Due::Finished { worker, batch: self.serial, ran, lead };
+        self.agenda.insert((self.now.saturating_add(waits + ran.elapsed), self.serial), end);
     }
 
     fn settle(&mut self) -> Verdict {
         checkers::settled(&self.model, self.now, &self.scheduler)?;
         self.share.settled(&self.model);
-        let overhead = self.workload.lateness + self.workload.site.service.grain;
+        let site = &self.workload.site;
+        let overhead = self.workload.lateness + site.service.grain + site.staging.unwrap_or_default();
         let bounds = Bounds { service: &self.workload.site.service, overhead, debt: self.share.debt() };
         // What a batch costs may change while a job waits; only predictions that stay have a bound.
         let overdue = match self.workload.learning {

@@ -28,6 +28,10 @@ impl Graph {
                     values.iter().try_for_each(|value| data.write_all(&value.to_le_bytes()))?;
                     4 * values.len()
                 }
+                Values::F16(values) => {
+                    values.iter().try_for_each(|value| data.write_all(&value.to_le_bytes()))?;
+                    2 * values.len()
+                }
                 Values::I8(values) => {
                     values.iter().try_for_each(|value| data.write_all(&value.to_le_bytes()))?;
                     values.len()

@@ -13,6 +13,7 @@
 
 mod builder;
 mod file;
+mod fp16;
 pub(super) mod image;
 pub mod int8;
 pub(super) mod onnx;
@@ -55,6 +56,7 @@ pub struct Weight {
 #[derive(Clone, Debug)]
 pub enum Values {
     F32(Vec<f32>),
+    F16(Vec<half::f16>),
     I8(Vec<i8>),
 }
 

@@ -12,6 +12,7 @@ fn graph_and_weights_belong_together() {
     for (graph, input) in [(&model.image, IMAGE_INPUT), (&model.text, TEXT_INPUT)] {
         check(graph, input);
         check(&graph.with_int8_weights().unwrap(), input);
+        check(&graph.with_fp16_weights().unwrap(), input);
     }
     check(&probe::mlp(), "x");
 }

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn nothing_is_admitted_before_a_worker_is_warm() {
-    let mut scheduler = Scheduler::new(settings(), NonZeroUsize::new(2).unwrap());
+    let mut scheduler = Scheduler::new(settings(), &[DeviceId(0); 2]);
     assert_eq!(scheduler.submit(at(0), &[image(1)]), Err(Rejection::Starting));
     scheduler.worker_idle(WorkerId(1));
     scheduler.submit(at(0), &[image(1)]).unwrap();

@@ -4,18 +4,21 @@ use super::*;
 
 /// 1.5 ms for a batch and 0.06 ms per token, padding included.
 fn text_cost() -> CostModel {
-    CostModel::new(&[(1, 5, 1_800), (4, 80, 20_700)].map(|(rows, tokens, micros)| Measurement {
-        modality: Modality::Text,
-        rows,
-        tokens,
-        elapsed: Duration::from_micros(micros),
-    }))
+    CostModel::new(
+        Sizes::Any,
+        &[(1, 5, 1_800), (4, 80, 20_700)].map(|(rows, tokens, micros)| Measurement {
+            modality: Modality::Text,
+            rows,
+            tokens,
+            elapsed: Duration::from_micros(micros),
+        }),
+    )
 }
 
 /// The batches that one worker runs one after another.
 fn batches(settings: Settings, jobs: &[Job]) -> Vec<Vec<u64>> {
     let mut scheduler = scheduler(settings, 1);
-    scheduler.set_cost(text_cost());
+    scheduler.set_cost(DeviceId(0), text_cost());
     scheduler.submit(at(0), jobs).unwrap();
     std::iter::from_fn(|| {
         let Some(Action::Dispatch(batch)) = scheduler.poll(at(0)) else { return None };
@@ -57,7 +60,7 @@ fn padding_counts_against_the_token_budget() {
 fn what_is_overdue_does_not_wait_for_its_like() {
     let overdue = Settings { interactive_target: Duration::from_millis(40), ..settings() };
     let mut scheduler = scheduler(overdue, 1);
-    scheduler.set_cost(text_cost());
+    scheduler.set_cost(DeviceId(0), text_cost());
     let lengths = [70, 5, 6, 72, 5, 71];
     let jobs: Vec<Job> = (0..).zip(lengths).map(|(id, tokens)| text(id, tokens)).collect();
     for job in &jobs {

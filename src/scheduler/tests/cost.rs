@@ -69,7 +69,7 @@ fn nothing_is_learned_before_the_warm_up() {
 fn bigger_batches_are_not_always_better() {
     let check = |points: &[(usize, u64)], longest: u64, expected: usize| {
         let points: Vec<Measurement> = points.iter().map(|(rows, millis)| ran(*rows, *millis)).collect();
-        let best = CostModel::new(&points).best_images(8, Duration::from_millis(longest));
+        let best = CostModel::new(Sizes::Any, &points).best_images(8, Duration::from_millis(longest));
         assert_eq!(best, expected, "{points:?}");
     };
     // Twice as fast per row with every doubling.

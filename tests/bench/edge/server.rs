@@ -8,7 +8,6 @@ use clipd::app::{self, Served};
 use clipd::batcher::OpenEngine;
 use clipd::config::Config;
 use clipd::config::flags::{Cli, Command};
-use clipd::engine::Engine;
 use clipd::engine::device::Precision;
 use clipd::engine::synthetic::{Gate, SyntheticEngine};
 use clipd::grpc::proto::clip_service_client::ClipServiceClient;
@@ -43,8 +42,7 @@ impl Server {
     pub(crate) fn synthetic(flags: &[&str]) -> Server {
         let mut model = Model::builtin().expect("it is embedded");
         model.spec.embed_dim = DIM;
-        let engine: OpenEngine =
-            Box::new(|| Ok(Box::new(SyntheticEngine::gated(DIM, Gate::open())) as Box<dyn Engine>));
+        let engine = OpenEngine::new("cpu", || Ok(SyntheticEngine::gated(DIM, Gate::open())));
         let served = Served {
             name: model.name,
             fingerprint: app::load::fingerprint(&model.fingerprint, Precision::Fp32),

@@ -10,7 +10,6 @@ use clipd::app::{self, Running, Served};
 use clipd::batcher::OpenEngine;
 use clipd::config::Config;
 use clipd::config::flags::{Cli, Command};
-use clipd::engine::Engine;
 use clipd::engine::device::Precision;
 use clipd::engine::synthetic::{Gate, SyntheticEngine};
 use clipd::grpc::proto;
@@ -59,7 +58,7 @@ impl Server {
     /// As `gated`, but does not wait: with a closed gate the server stays in its warm-up.
     pub(crate) async fn cold(flags: &[&str], gate: &Gate) -> Server {
         let config = config(flags);
-        let engines = (0..config.workers.get()).map(|_| gated_engine(gate.clone())).collect();
+        let engines = (0..config.workers_per_device.get()).map(|_| gated_engine(gate.clone())).collect();
         Server::listen(&config, synthetic(engines)).await
     }
 
@@ -92,7 +91,7 @@ pub(crate) fn synthetic(engines: Vec<OpenEngine>) -> Served {
 
 pub(crate) fn gated_engine(gate: Gate) -> OpenEngine {
     let dim = Model::builtin().unwrap().spec.embed_dim;
-    Box::new(move || Ok(Box::new(SyntheticEngine::gated(dim, gate)) as Box<dyn Engine>))
+    OpenEngine::new("cpu", move || Ok(SyntheticEngine::gated(dim, gate)))
 }
 
 pub(crate) fn fixtures() -> PathBuf {

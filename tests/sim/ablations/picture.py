@@ -11,6 +11,8 @@ from html import escape
 # For a word of the load: what is shown, and its column.
 PANELS = {
     "bursts": ("99th percentile, ms", 5),
+    "put together": ("99th percentile, ms", 5),
+    "the same": ("images per second", 3),
     "twice": ("images done in time, per second", 3),
     "captions": ("texts per second", 3),
     "beside": ("99th percentile of the texts, ms", 5),

@@ -1,0 +1,55 @@
+//! The sizes of batches that an engine runs, where these are not free: a CUDA graph replays one shape.
+
+/// A batch has one of these numbers of rows, and its texts one of these lengths; others are padded up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buckets {
+    /// Rising.
+    pub rows: Vec<usize>,
+    /// Tokens, rising.
+    pub lengths: Vec<usize>,
+}
+
+/// Lengths of texts below the context length: captions have 8 to 24 tokens, and padding to the next costs a third at
+/// most.
+const LENGTHS: [usize; 5] = [8, 16, 24, 32, 48];
+
+impl Buckets {
+    pub fn up_to(max_batch_size: usize, context_length: usize) -> Buckets {
+        let shorter = LENGTHS.into_iter().filter(|length| *length < context_length);
+        Buckets { rows: doubling(max_batch_size), lengths: shorter.chain([context_length]).collect() }
+    }
+
+    /// The bucket of a batch: the places of its rows and its length.
+    pub(super) fn place(&self, rows: usize, length: usize) -> (usize, usize) {
+        (place(&self.rows, rows), place(&self.lengths, length))
+    }
+}
+
+/// 1, 2, 4, ... and the largest.
+pub fn doubling(largest: usize) -> Vec<usize> {
+    std::iter::successors(Some(1), |size| Some(size * 2))
+        .take_while(|size| *size < largest)
+        .chain([largest])
+        .collect()
+}
+
+/// Nothing is larger than the largest.
+fn place(sizes: &[usize], size: usize) -> usize {
+    sizes.iter().position(|each| *each >= size).expect("batches are no larger than the largest bucket")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_padded_to_the_next_bucket() {
+        let buckets = Buckets::up_to(24, 32);
+        assert_eq!(buckets, Buckets { rows: vec![1, 2, 4, 8, 16, 24], lengths: vec![8, 16, 24, 32] });
+        for (size, bucket) in [((1, 1), (1, 8)), ((3, 9), (4, 16)), ((17, 32), (24, 32)), ((24, 8), (24, 8))]
+        {
+            let (row, column) = buckets.place(size.0, size.1);
+            assert_eq!((buckets.rows[row], buckets.lengths[column]), bucket);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What one run of an engine reads: the rows of a batch, put together.
+//!
+//! It is memory only; what becomes of it is the engine's business. An input is used again and again, so that a batch
+//! allocates nothing once the largest one was seen.
+
+use super::bound::RunId;
+use super::gpu::BoundInput;
+use super::{Batch, EngineError};
+use crate::clip::row::{ImageRow, TokenRow};
+use crate::modality::Modality;
+
+pub struct Input {
+    modality: Modality,
+    rows: usize,
+    /// Tokens of the longest text; 0 for images.
+    longest: usize,
+    /// Tokens of all texts together.
+    tokens: usize,
+    memory: Memory,
+}
+
+enum Memory {
+    Free(Free),
+    Bound(BoundInput),
+}
+
+/// Rows one after another, as many and as long as they are.
+#[derive(Default)]
+struct Free {
+    /// Texts are padded to this length, otherwise to that of the longest.
+    text_length: Option<usize>,
+    pixels: Vec<u8>,
+    ids: Vec<i64>,
+}
+
+impl Input {
+    /// Empty. Texts are padded to `text_length` if there is one, otherwise to the longest of a batch.
+    pub fn new(text_length: Option<usize>) -> Input {
+        Input::with(Memory::Free(Free { text_length, ..Free::default() }))
+    }
+
+    pub(super) fn bound(input: BoundInput) -> Input {
+        Input::with(Memory::Bound(input))
+    }
+
+    fn with(memory: Memory) -> Input {
+        Input { modality: Modality::Image, rows: 0, longest: 0, tokens: 0, memory }
+    }
+
+    /// Replaces what was there by the rows of `batch`.
+    pub fn fill(&mut self, batch: &Batch) -> Result<(), EngineError> {
+        self.modality = batch.modality();
+        self.rows = batch.rows();
+        let lengths = match batch {
+            Batch::Images(_) => &[],
+            Batch::Texts(rows) => rows.as_slice(),
+        };
+        let lengths = lengths.iter().map(|TokenRow(tokens)| tokens.len());
+        self.longest = lengths.clone().max().unwrap_or(0);
+        self.tokens = lengths.sum();
+        match &mut self.memory {
+            Memory::Bound(bound) => bound.fill(batch)?,
+            Memory::Free(free) => free.fill(batch, self.longest),
+        }
+        Ok(())
+    }
+
+    pub fn modality(&self) -> Modality {
+        self.modality
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Tokens of the longest text; 0 for images.
+    pub fn longest(&self) -> u32 {
+        u32::try_from(self.longest).unwrap_or(u32::MAX)
+    }
+
+    /// Share of the tokens that pads shorter texts to the longest.
+    pub fn padding(&self) -> f64 {
+        1.0 - self.tokens as f64 / (self.longest * self.rows).max(1) as f64
+    }
+
+    /// The images one after another; nothing if the memory is bound.
+    pub(super) fn pixels(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Free(free) => &free.pixels,
+            Memory::Bound(_) => &[],
+        }
+    }
+
+    /// The texts one after another, all of one length; nothing if the memory is bound.
+    pub(super) fn ids(&self) -> &[i64] {
+        match &self.memory {
+            Memory::Free(free) => &free.ids,
+            Memory::Bound(_) => &[],
+        }
+    }
+
+    /// What runs the bound memory that was filled.
+    pub(super) fn filled(&self) -> Option<RunId> {
+        match &self.memory {
+            Memory::Free(_) => None,
+            Memory::Bound(bound) => bound.filled(),
+        }
+    }
+}
+
+impl Free {
+    /// Padding is 0; encoders do not look beyond a row's end token.
+    fn fill(&mut self, batch: &Batch, longest: usize) {
+        match batch {
+            Batch::Images(rows) => {
+                self.pixels.clear();
+                rows.iter().for_each(|ImageRow(pixels)| self.pixels.extend_from_slice(pixels));
+            }
+            Batch::Texts(rows) => {
+                let length = self.text_length.unwrap_or(longest);
+                self.ids.clear();
+                for (index, TokenRow(tokens)) in rows.iter().enumerate() {
+                    self.ids.extend(tokens.iter().map(|&token| i64::from(token)));
+                    self.ids.resize((index + 1) * length, 0);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Devices of different speed.
+
+use super::*;
+
+/// Two devices with an idle worker each; the second takes four times as long.
+fn fast_and_slow() -> Scheduler {
+    let mut scheduler = Scheduler::new(settings(), &[DeviceId(0), DeviceId(1)]);
+    let slower = |point: Measurement| Measurement { elapsed: point.elapsed * 4, ..point };
+    let slow: Vec<Measurement> = cost().points().map(slower).collect();
+    scheduler.set_cost(DeviceId(0), cost());
+    scheduler.set_cost(DeviceId(1), CostModel::new(Sizes::Any, &slow));
+    scheduler.worker_idle(WorkerId(0));
+    scheduler.worker_idle(WorkerId(1));
+    scheduler
+}
+
+#[test]
+fn each_device_learns_from_its_own_batches() {
+    let mut scheduler = fast_and_slow();
+    let before = scheduler.cost(DeviceId(0)).clone();
+    let elapsed = Duration::from_millis(300);
+    let ran = Measurement { modality: Modality::Image, rows: 4, tokens: 0, elapsed };
+    scheduler.observe(DeviceId(1), &ran);
+    assert_eq!(scheduler.cost(DeviceId(0)), &before);
+    assert!(scheduler.cost(DeviceId(1)).predict(Modality::Image, 4, 0) > Duration::from_millis(160));
+}
+
+#[test]
+fn a_batch_is_as_large_as_is_good_on_its_device() {
+    let mut scheduler = fast_and_slow();
+    // Nobody waits 250 ms for four images, but for three.
+    scheduler.set_cost(
+        DeviceId(1),
+        CostModel::new(
+            Sizes::Any,
+            &[(1, 100), (4, 280)].map(|(rows, millis)| Measurement {
+                modality: Modality::Image,
+                rows,
+                tokens: 0,
+                elapsed: Duration::from_millis(millis),
+            }),
+        ),
+    );
+    scheduler.submit(at(0), &(1..=7).map(image).collect::<Vec<_>>()).unwrap();
+    check(&mut scheduler, at(0), &["0:image[1,2,3,4]full", "1:image[5,6,7]full"]);
+}
+
+#[test]
+fn a_slow_device_counts_as_a_part_of_a_fast_one() {
+    let check = |timeout, admitted| {
+        let mut scheduler = fast_and_slow();
+        scheduler.submit(at(0), &(0..8).map(image).collect::<Vec<_>>()).unwrap();
+        actions(&mut scheduler, at(0));
+        scheduler.submit(at(0), &(100..120).map(image).collect::<Vec<_>>()).unwrap();
+        let admission = scheduler.submit(at(0), &[Job { deadline: at(timeout), ..image(999) }]);
+        assert_eq!(admission.is_ok(), admitted, "{timeout} ms: {admission:?}");
+    };
+    // 40 ms run, then five batches of 40 ms on what is worth 1.25 workers, then 13 ms: 213 ms, of 0.8 x the time.
+    check(260, false);
+    check(270, true);
+}
