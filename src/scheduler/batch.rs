@@ -42,7 +42,7 @@ impl Scheduler {
 
     /// A batch that runs longer holds up what arrives meanwhile for too long.
     pub(super) fn longest_run(&self) -> Duration {
-        self.settings.interactive_target / 2
+        self.settings.interactive_target
     }
 }
 

@@ -386,7 +386,7 @@ impl Model {
 
     /// Batches of more than a row are predicted to run no longer.
     pub(crate) fn longest_run(&self) -> Duration {
-        self.settings.interactive_target / 2
+        self.settings.interactive_target
     }
 
     pub(crate) fn predict(&self, device: DeviceId, modality: Modality, jobs: &[Waiting]) -> Duration {

@@ -28,12 +28,12 @@ fn each_device_learns_from_its_own_batches() {
 #[test]
 fn a_batch_is_as_large_as_is_good_on_its_device() {
     let mut scheduler = fast_and_slow();
-    // Nobody waits 250 ms for four images, but for three.
+    // Nobody waits more than half a second for four images, but for three.
     scheduler.set_cost(
         DeviceId(1),
         CostModel::new(
             Sizes::Any,
-            &[(1, 100), (4, 280)].map(|(rows, millis)| Measurement {
+            &[(1, 200), (4, 560)].map(|(rows, millis)| Measurement {
                 modality: Modality::Image,
                 rows,
                 tokens: 0,
