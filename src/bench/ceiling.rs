@@ -27,8 +27,9 @@ const ROUNDS: usize = 3;
 /// Shortest run of a batch size in one round.
 const SLICE: Duration = Duration::from_millis(150);
 
-/// Larger batches than this one are not tried; nor are those after one that takes longer than this time.
-const LARGEST_BATCH: usize = 64;
+/// Larger batches than this one are not tried, unless the server may have them; nor are those after one that takes
+/// longer than this time.
+const LARGEST_BATCH: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
 const LONGEST_BATCH: Duration = Duration::from_secs(1);
 
 /// Different rows that batches are made of.
@@ -99,7 +100,11 @@ pub(super) fn measure(
     progress: &Progress,
 ) -> Result<Ceiling, Error> {
     progress.step("ceiling: opening the engine");
-    let config = &app::load::settled(config)?;
+    let mut config = app::load::settled(config)?;
+    let largest = &mut config.scheduling.max_batch_size;
+    // Engines that run certain sizes only have those up to the largest batch.
+    *largest = (*largest).max(LARGEST_BATCH);
+    let (config, largest) = (&config, largest.get());
     let (bank, preprocessing) = Bank::open(config, Layout::of(config))?;
     let mut banks = vec![bank];
     for layout in other_layouts(&banks[0]) {
@@ -112,7 +117,7 @@ pub(super) fn measure(
     let mut arms = Vec::new();
     for bank in &banks {
         for modality in &modalities {
-            arms.extend(arms_of(bank, *modality, &rows, progress)?);
+            arms.extend(arms_of(bank, *modality, &rows, largest, progress)?);
         }
     }
     let mut costs = vec![Vec::new(); workloads.len()];
@@ -172,11 +177,12 @@ fn arms_of<'a>(
     bank: &'a Bank,
     modality: Modality,
     rows: &Rows,
+    largest: usize,
     progress: &Progress,
 ) -> Result<Vec<Arm<'a>>, Error> {
     let mut arms = Vec::new();
     let mut batch_size = 1;
-    while batch_size <= LARGEST_BATCH {
+    while batch_size <= largest {
         let first = bank.run(rows.batch(modality, batch_size), Duration::ZERO)?;
         progress.advance();
         arms.push(Arm { bank, modality, batch_size, runs: Vec::new() });
