@@ -101,10 +101,10 @@ pub(super) fn measure(
 ) -> Result<Ceiling, Error> {
     progress.step("ceiling: opening the engine");
     let mut config = app::load::settled(config)?;
-    let largest = &mut config.scheduling.max_batch_size;
+    let largest = config.scheduling.max_batch_size.max(LARGEST_BATCH);
     // Engines that run certain sizes only have those up to the largest batch.
-    *largest = (*largest).max(LARGEST_BATCH);
-    let (config, largest) = (&config, largest.get());
+    config.scheduling.max_batch_size = largest;
+    let config = &config;
     let (bank, preprocessing) = Bank::open(config, Layout::of(config))?;
     let mut banks = vec![bank];
     for layout in other_layouts(&banks[0]) {
@@ -117,7 +117,7 @@ pub(super) fn measure(
     let mut arms = Vec::new();
     for bank in &banks {
         for modality in &modalities {
-            arms.extend(arms_of(bank, *modality, &rows, largest, progress)?);
+            arms.extend(arms_of(bank, *modality, &rows, largest.get(), progress)?);
         }
     }
     let mut costs = vec![Vec::new(); workloads.len()];
