@@ -9,11 +9,11 @@
 //!                        │             looks label sets up in the label cache
 //!                        │ rows
 //!                        v
-//!                     batcher          one scheduler thread around the pure scheduler,
-//!                        │             one thread per worker
+//!                     batcher          one scheduler thread around the pure scheduler; per worker one thread that
+//!                        │             runs batches, and one that puts the next one together meanwhile
 //!                        │ batches
 //!                        v
-//!                     engine           one ONNX Runtime session per worker, on its device
+//!                     engine           one ONNX Runtime session per worker, on its device: CPU or GPU
 //!                        │ embeddings
 //!                        v
 //!                     pipeline         normalises, scores (clip), answers each input in its place
@@ -22,7 +22,8 @@
 //! A **job** is one row (an image or a text) and has exactly one outcome: completed, expired, cancelled,
 //! rejected or failed. The [`scheduler`] decides which jobs run together as a **batch**: it is a pure state
 //! machine that sees ids, sizes and times, never a payload; it learns what a batch takes, runs batches of the best
-//! size, and refuses what would be done too late. The [`batcher`] is the shell that gives it time,
+//! size, and refuses what would be done too late. It learns by device, and a **worker** belongs to a device: one that
+//! is lost takes only itself out. The [`batcher`] is the shell that gives it time,
 //! threads and channels.
 //!
 //! Who may use whom is a directed acyclic graph, enforced by a test:

@@ -30,6 +30,20 @@ fn wrong_flags_are_all_listed_with_exit_code_64() {
 }
 
 #[test]
+fn a_gpu_that_cannot_be_used_is_an_error_that_names_it() {
+    let serve =
+        |device: &str| run(&["serve", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", device]);
+    // No machine has a GPU of this number.
+    let (code, stderr) = serve("--device=cuda:999");
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("device cuda:999"), "{stderr}");
+    for mixed in ["--device=cpu,cuda:0", "--device=cuda:0,cuda:0"] {
+        let (code, stderr) = serve(mixed);
+        assert_eq!(code, Some(64), "{stderr}");
+    }
+}
+
+#[test]
 fn an_unknown_flag_is_a_usage_error_and_help_is_not() {
     assert_eq!(run(&["serve", "--no-such-flag"]).0, Some(64));
     assert_eq!(run(&["frobnicate"]).0, Some(64));
