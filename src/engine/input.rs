@@ -127,3 +127,22 @@ impl Free {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_padded_to_the_longest() {
+        let mut input = Input::new(None);
+        let text = |length: usize| TokenRow(vec![7; length].into());
+        input.fill(&Batch::Texts(vec![text(2), text(5), text(1)])).unwrap();
+        assert_eq!(input.ids(), [7, 7, 0, 0, 0, 7, 7, 7, 7, 7, 7, 0, 0, 0, 0]);
+        assert_eq!((input.rows(), input.longest()), (3, 5));
+        assert!((input.padding() - 7.0 / 15.0).abs() < 1e-9);
+        input.fill(&Batch::Texts(vec![text(3)])).unwrap();
+        assert_eq!((input.ids(), input.padding()), (&[7, 7, 7][..], 0.0));
+        input.fill(&Batch::Images(vec![ImageRow(vec![1, 2].into()), ImageRow(vec![3, 4].into())])).unwrap();
+        assert_eq!((input.pixels(), input.longest()), (&[1, 2, 3, 4][..], 0));
+    }
+}

@@ -38,7 +38,7 @@ pub enum DropReason {
 pub enum CloseReason {
     /// As many rows wait as run best together, or `max_batch_size`.
     Full,
-    /// A worker was idle and no delay is configured.
+    /// A worker was idle, or about to be, and no delay is configured.
     Idle,
     /// A job would miss its deadline if it waited longer.
     Deadline,

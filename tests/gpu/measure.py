@@ -53,10 +53,12 @@ def main():
         ceiling = max(engine_rate(report, size) for size in sizes)
         for service in report["services"]:
             best = service["best_per_second"]
-            alone = next(load for load in service["loads"] if load.get("concurrency") == 1)["p50"]
+            alone = next(load for load in service["loads"] if load.get("concurrency") == 1)["latency_ms"]["p50"]
+            # Null where there are too few to tell, as in a dry run.
+            alone = float("nan") if alone is None else alone
             added = alone - 1e3 / engine_rate(report, 1)
             name = f"{arm[0]}, CUDA graphs {arm[1]}, {service['workload']}"
-            print(f"| {name} | {best:.0f} | {best / ceiling:.2f} | {alone:.2f} | {added:.2f} |")
+            print(f"| {name} | {best:.4g} | {best / ceiling:.2f} | {alone:.2f} | {added:.2f} |")
 
     print("\n| cosine to open_clip in fp32 | images: mean, min | texts: mean, min |")
     print("|---|---|---|")
@@ -66,7 +68,7 @@ def main():
 
 
 def row(name, rates):
-    print(f"| {name} |", " | ".join(f"{rate:.0f}" for rate in rates), "|", flush=True)
+    print(f"| {name} |", " | ".join(f"{rate:.4g}" for rate in rates), "|", flush=True)
 
 
 def gpu(device):
