@@ -1,4 +1,4 @@
-//! What one core does outside the engine for one input: pictures, texts, scores.
+//! What one core does outside the engine for one text, and for the scores of one picture.
 
 use std::fmt::Display;
 use std::hint::black_box;
@@ -8,17 +8,12 @@ use std::time::Duration;
 
 use clipd::clip::classifier::{Classifier, Coefficient, Logits};
 use clipd::clip::embedding::normalize;
-use clipd::clip::image::{ImageLimits, ImagePreprocessor};
-use clipd::clip::spec::{ImageSpec, Interpolation, ResizeMode};
 use clipd::clip::text::TextTokenizer;
 use clipd::clock::Clock;
 use clipd::model::Model;
 
 use crate::bench::percentile;
 use crate::rng::Rng;
-
-/// 500 x 375, of 47 kB.
-const PICTURE: &[u8] = include_bytes!("../../src/bench/pictures/0.jpg");
 
 const CAPTION: &str = "A small brown dog runs over a wet meadow after a yellow ball.";
 
@@ -28,29 +23,9 @@ const DIM: NonZeroUsize = NonZeroUsize::new(512).expect("it is not zero");
 pub(crate) fn inputs() {
     println!("| input | per second and core | median |");
     println!("|---|---|---|");
-    pictures();
     texts();
     for labels in [1_000, 20_000] {
         scores(labels);
-    }
-}
-
-/// To the input of a model of 224 x 224.
-fn pictures() {
-    let spec = ImageSpec {
-        height: 224,
-        width: 224,
-        interpolation: Interpolation::Bicubic,
-        resize_mode: ResizeMode::Shortest,
-    };
-    let limits = ImageLimits { max_bytes: usize::MAX, max_pixels: u64::MAX };
-    let preprocessor = ImagePreprocessor::new(spec, limits);
-    measure("JPEG 500 x 375", || preprocessor.encoded(PICTURE).expect("it is a picture"));
-    for (width, height) in [(500, 375), (4_000, 3_000)] {
-        let pixels = vec![127; width as usize * height as usize * 3];
-        measure(&format!("raw RGB {width} x {height}"), || {
-            preprocessor.rgb(width, height, &pixels).expect("the length is right")
-        });
     }
 }
 

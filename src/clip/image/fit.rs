@@ -1,51 +1,61 @@
 //! From a decoded picture to the model's input: resize in the picture's mode, place, convert.
 
+use std::iter::repeat_n;
+use std::ops::Range;
+use std::sync::Arc;
+
 use super::picture::{Mode, Picture, multiply};
 use super::placement::Placement;
-use super::resample::{nearest, resample};
+use super::resample::{self, Raster, nearest, resample};
 use crate::clip::row::ImageRow;
 use crate::clip::spec::ImageSpec;
 
-pub(super) fn fit(picture: &Picture<'_>, placement: &Placement, spec: &ImageSpec) -> ImageRow {
-    let samples = &picture.samples;
-    let kept = match &picture.mode {
-        mode if placement.keeps_size() => crop(samples, placement, mode.channels()),
-        Mode::Indexed(_) => nearest(samples, placement),
-        Mode::Grey => resample::<1>(samples, placement, |_| ()),
-        Mode::Rgb => resample::<3>(samples, placement, |_| ()),
-        Mode::Cmyk => resample::<4>(samples, placement, |_| ()),
-        Mode::GreyAlpha => without_alpha::<2>(samples, placement),
-        Mode::Rgba => without_alpha::<4>(samples, placement),
-    };
-    place(&kept, &picture.mode, placement, spec)
+/// The columns of a picture that reach the input.
+pub(super) fn columns(placement: &Placement) -> Range<usize> {
+    if placement.keeps_size() { placement.horizontal.kept_pixels() } else { resample::columns(placement) }
 }
 
-/// Cuts the kept part out of a picture that already has its size.
-fn crop(samples: &[u8], placement: &Placement, channels: usize) -> Vec<u8> {
-    let columns = placement.horizontal.kept_pixels();
-    let stride = placement.horizontal.source as usize * channels;
-    let mut kept = Vec::with_capacity(columns.len() * placement.vertical.kept as usize * channels);
-    for y in placement.vertical.kept_pixels() {
-        let row = &samples[y * stride..][..stride];
-        kept.extend_from_slice(&row[columns.start * channels..columns.end * channels]);
+/// `decoded` are the columns that the picture has.
+pub(super) fn fit(
+    picture: &Picture<'_>,
+    decoded: Range<usize>,
+    placement: &Placement,
+    spec: &ImageSpec,
+) -> ImageRow {
+    let mode = &picture.mode;
+    let source = Raster { samples: &picture.samples, columns: decoded };
+    let mut input = Input::new(mode, placement, spec);
+    match mode {
+        mode if placement.keeps_size() => {
+            for y in placement.vertical.kept_pixels() {
+                let columns = placement.horizontal.kept_pixels();
+                input.push(source.pixels(y, &columns, mode.channels()));
+            }
+        }
+        Mode::Indexed(_) => nearest(&source, placement, |row| input.push(row.as_flattened())),
+        Mode::Grey => resample::<1>(&source, placement, |_| (), |row| input.push(row.as_flattened())),
+        Mode::Rgb => resample::<3>(&source, placement, |_| (), |row| input.push(row.as_flattened())),
+        Mode::Cmyk => resample::<4>(&source, placement, |_| (), |row| input.push(row.as_flattened())),
+        Mode::GreyAlpha => without_alpha::<2>(&source, placement, |row| input.push(row)),
+        Mode::Rgba => without_alpha::<4>(&source, placement, |row| input.push(row)),
     }
-    kept
+    ImageRow(input.pixels)
 }
 
 /// Resizes colours weighted by their alpha, so that invisible pixels do not bleed in. The last of
 /// the `C` channels is alpha.
-fn without_alpha<const C: usize>(samples: &[u8], placement: &Placement) -> Vec<u8> {
-    let mut resized = resample::<C>(samples, placement, |pixels| {
-        for pixel in pixels {
-            let alpha = pixel[C - 1];
-            pixel[..C - 1].iter_mut().for_each(|c| *c = multiply(*c, alpha));
-        }
-    });
-    for pixel in resized.as_chunks_mut::<C>().0 {
+fn without_alpha<const C: usize>(source: &Raster<'_>, placement: &Placement, mut emit: impl FnMut(&[u8])) {
+    let weigh = |pixel: &mut [u8; 4]| {
         let alpha = pixel[C - 1];
-        pixel[..C - 1].iter_mut().for_each(|c| *c = divide(*c, alpha));
-    }
-    resized
+        pixel[..C - 1].iter_mut().for_each(|c| *c = multiply(*c, alpha));
+    };
+    resample::<C>(source, placement, weigh, |row| {
+        for pixel in row.iter_mut() {
+            let alpha = pixel[C - 1];
+            pixel[..C - 1].iter_mut().for_each(|c| *c = divide(*c, alpha));
+        }
+        emit(row.as_flattened());
+    });
 }
 
 /// The inverse, rounded down; a pixel without alpha keeps what it has (Pillow's `rgba2rgbA`).
@@ -53,24 +63,41 @@ fn divide(colour: u8, alpha: u8) -> u8 {
     (u32::from(colour) * 255).checked_div(u32::from(alpha)).map_or(colour, |colour| colour.min(255) as u8)
 }
 
-/// Puts the kept pixels into the model's input and converts them to RGB. Margins are zero in the
-/// picture's mode: black, or the first colour of a palette.
-fn place(kept: &[u8], mode: &Mode, placement: &Placement, spec: &ImageSpec) -> ImageRow {
-    let Placement { horizontal, vertical, .. } = placement;
-    let margin = mode.rgb(&[0; 4]);
-    let mut input = margin.repeat(spec.row_bytes() / 3);
-    let kept_rows = kept.chunks_exact(horizontal.kept as usize * mode.channels());
-    let input_rows = input.chunks_exact_mut(spec.width as usize * 3).skip(vertical.margin as usize);
-    for (kept_row, input_row) in kept_rows.zip(input_rows) {
-        let pixels = input_row.as_chunks_mut::<3>().0;
-        let pixels = &mut pixels[horizontal.margin as usize..];
-        if let Mode::Rgb = mode {
-            pixels[..horizontal.kept as usize].as_flattened_mut().copy_from_slice(kept_row);
-            continue;
+/// The model's input while it is filled from above, as RGB. Margins are zero in the picture's mode: black, or the
+/// first colour of a palette.
+struct Input<'a> {
+    mode: &'a Mode,
+    pixels: Arc<[u8]>,
+    /// Where the next row of the picture goes, and how far it is from one to the next.
+    next: Range<usize>,
+    stride: usize,
+}
+impl<'a> Input<'a> {
+    fn new(mode: &'a Mode, placement: &Placement, spec: &ImageSpec) -> Self {
+        let Placement { horizontal, vertical, .. } = placement;
+        // Of a known length, so it is made in place.
+        let mut pixels: Arc<[u8]> = repeat_n(0, spec.row_bytes()).collect();
+        let margin = mode.rgb(&[0; 4]);
+        if margin != [0; 3] {
+            Arc::make_mut(&mut pixels).as_chunks_mut().0.fill(margin);
         }
-        for (kept, pixel) in kept_row.chunks_exact(mode.channels()).zip(pixels) {
-            *pixel = mode.rgb(kept);
+        let stride = spec.width as usize * 3;
+        let start = vertical.margin as usize * stride + horizontal.margin as usize * 3;
+        Self { mode, pixels, next: start..start + horizontal.kept as usize * 3, stride }
+    }
+
+    /// The next row of the picture, in its mode.
+    fn push(&mut self, row: &[u8]) {
+        // Nobody else has it yet, so this is no copy.
+        let pixels = &mut Arc::make_mut(&mut self.pixels)[self.next.clone()];
+        self.next = self.next.start + self.stride..self.next.end + self.stride;
+        if let Mode::Rgb = self.mode {
+            return pixels.copy_from_slice(row);
+        }
+        for (pixel, samples) in
+            pixels.as_chunks_mut().0.iter_mut().zip(row.chunks_exact(self.mode.channels()))
+        {
+            *pixel = self.mode.rgb(samples);
         }
     }
-    ImageRow(input.into())
 }

@@ -4,11 +4,16 @@
 //! anything.
 //!
 //! The result is that of open_clip 3.3's `image_transform(is_train=False)` on Pillow: the picture
-//! is resized in its OWN mode, cropped, and only then becomes RGB. From lossless formats and raw
-//! pixels the bytes are Pillow's bytes; JPEG and lossy WebP decoders differ by small rounding.
+//! is resized in its OWN mode, cropped, and only then becomes RGB. The bytes are Pillow's bytes.
 //!
 //! Limits are checked against the header, before anything is decoded. Memory is then at most a
 //! small multiple of the decoded picture, since only what lands in the crop is resized.
+//!
+//! ```text
+//! bytes ── decode ──> Picture, its own mode ── resample ──> rows that are kept ── fit ──> ImageRow
+//!             ^                                    ^
+//!             └── columns that the crop needs ─────┴── placement: sizes and offsets
+//! ```
 //!
 //! Deliberate differences from open_clip:
 //! - 16-bit grey PNG and TIFF: the high byte is used. Pillow clips at 255, which turns such a picture white.
@@ -82,10 +87,11 @@ impl ImagePreprocessor {
 
     /// The row of an encoded picture. Of an animation, the first frame.
     pub fn encoded(&self, bytes: &[u8]) -> Result<ImageRow, ImageError> {
-        let opened = self.open(bytes)?;
+        let mut opened = self.open(bytes)?;
         let header = opened.header();
         let placement = self.place(header.width, header.height)?;
-        Ok(fit::fit(&opened.decode()?, &placement, &self.spec))
+        let columns = opened.narrow(fit::columns(&placement));
+        Ok(fit::fit(&opened.decode()?, columns, &placement, &self.spec))
     }
 
     /// The row of raw pixels: RGB, 8 bits, row by row, `width * height * 3` bytes.
@@ -96,7 +102,7 @@ impl ImagePreprocessor {
             return Err(ImageError::RgbLength { width, height, expected, actual: pixels.len() });
         }
         let picture = Picture { mode: Mode::Rgb, samples: Cow::Borrowed(pixels) };
-        Ok(fit::fit(&picture, &placement, &self.spec))
+        Ok(fit::fit(&picture, 0..width as usize, &placement, &self.spec))
     }
 
     fn open<'a>(&self, bytes: &'a [u8]) -> Result<Box<dyn Opened + 'a>, ImageError> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// Its size is the header's.
+/// All its rows, and those of its columns that were asked for.
 pub(super) struct Picture<'a> {
     pub(super) mode: Mode,
     /// Row by row, without padding.

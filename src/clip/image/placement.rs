@@ -45,9 +45,9 @@ impl Placement {
 }
 
 impl Axis {
-    /// Everything is kept as it is.
-    pub(super) fn unchanged(len: u32) -> Self {
-        Self::new(len, len.into(), len)
+    /// These of the source, as they are.
+    pub(super) fn unchanged(source: u32, kept: &Range<usize>) -> Self {
+        Self { source, resized: source.into(), first: kept.start as u64, kept: kept.len() as u32, margin: 0 }
     }
 
     pub(super) fn keeps_size(&self) -> bool {

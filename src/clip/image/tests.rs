@@ -69,7 +69,7 @@ fn the_header_decides_before_anything_is_decoded() {
     check_refused(
         b"\xFF\xD8\xFF\xC0\0\x0B\x08\0\x01\0\0\x01\x01\x11\0\xFF\xD9",
         limits,
-        "the image has no pixels: its width or height is zero",
+        "the JPEG cannot be decoded: corrupt data: SOF width must not be 0",
     );
 }
 

@@ -13,6 +13,8 @@ mod png;
 mod tiff;
 mod webp;
 
+use std::ops::Range;
+
 use super::ImageHeader;
 use super::error::ImageError;
 use super::picture::Picture;
@@ -20,6 +22,12 @@ use super::picture::Picture;
 /// A picture whose header was read.
 pub(super) trait Opened {
     fn header(&self) -> ImageHeader;
+
+    /// Asks for these columns alone. Returns those that [`Opened::decode`] will give: all, where a decoder cannot do
+    /// with less.
+    fn narrow(&mut self, _columns: Range<usize>) -> Range<usize> {
+        0..self.header().width as usize
+    }
 
     fn decode(self: Box<Self>) -> Result<Picture<'static>, ImageError>;
 }
