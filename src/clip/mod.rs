@@ -8,7 +8,7 @@
 
 /// Part of a model's fingerprint. To be raised with every change here after which some picture gives another
 /// row, or some text other tokens.
-pub const PREPROCESSING_VERSION: u32 = 1;
+pub const PREPROCESSING_VERSION: u32 = 2;
 
 pub mod classifier;
 pub mod embedding;

@@ -91,7 +91,7 @@ async fn get_model_tells_what_runs() {
     let mut server = Server::start(&["--max-inputs=7"]).await;
     let model = server.client.get_model(GetModelRequest {}).await.unwrap().into_inner();
     assert_eq!(model.name, "emoji-clip");
-    assert!(model.fingerprint.ends_with("-1-fp32"), "{}", model.fingerprint);
+    assert!(model.fingerprint.ends_with("-2-fp32"), "{}", model.fingerprint);
     let embedded = server.client.embed(embed_request(vec![text_input("a car")])).await.unwrap();
     assert_eq!(embedded.metadata().get("clip-fingerprint").unwrap(), &model.fingerprint);
     assert_eq!((model.embedding_size, model.image_height, model.image_width), (128, 64, 64));
