@@ -16,14 +16,12 @@ mod shell;
 mod staging;
 #[cfg(test)]
 mod tests;
+pub mod ticket;
 mod warm_up;
 mod worker;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -42,6 +40,7 @@ use crate::scheduler::{Job, JobId, Rejection, Scheduler, Settings};
 use crate::telemetry::metrics::Metrics;
 use answers::Answer;
 use outcome::Outcomes;
+use ticket::Ticket;
 
 /// Commands on their way to the scheduler thread, which empties the channel before it decides anything.
 const COMMANDS: usize = 1024;
@@ -156,15 +155,6 @@ struct Shared {
     devices: Vec<String>,
     outcomes: Outcomes,
     metrics: Metrics,
-}
-
-/// Resolves to the one outcome of a job. Dropping it cancels the job.
-#[derive(Debug)]
-pub struct Ticket {
-    id: JobId,
-    reply: oneshot::Receiver<Result<Embedded, JobError>>,
-    /// Taken once the job has its outcome.
-    cancel: Option<Sender<Command>>,
 }
 
 /// The threads of a running batcher.
@@ -329,32 +319,5 @@ impl Handle {
         let answer = Answer { arrival, deadline, reply: sender };
         let submission = Submission { job, payload: Payload { row, answer } };
         (submission, Ticket { id, reply, cancel: Some(self.commands.clone()) })
-    }
-}
-
-impl Ticket {
-    /// Drops it without a word to the scheduler, which never heard of the job.
-    fn forget(mut self) {
-        self.cancel = None;
-    }
-}
-
-impl Future for Ticket {
-    type Output = Result<Embedded, JobError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = std::task::ready!(Pin::new(&mut self.reply).poll(context));
-        self.cancel = None;
-        // A reply channel closes unanswered only when the thread that held it is gone.
-        Poll::Ready(outcome.unwrap_or(Err(JobError::WorkerLost)))
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if let Some(commands) = self.cancel.take() {
-            // Best effort: if the channel is full, the job is found to be abandoned when its batch forms.
-            let _ = commands.try_send(Command::Cancel(self.id));
-        }
     }
 }

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from server import Server
 
 ROUNDS = 3
-SECONDS = 10
+SECONDS = 6
 HAND_CLIENTS = (1, 2, 4)
 CLIPD_CLIENTS = 16
 PICTURES = sorted(Path("src/bench/pictures").glob("*.jpg"))

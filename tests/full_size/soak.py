@@ -2,7 +2,7 @@
 
     soak.py CLIPD DIRECTORY MINUTES      flags for the server, such as --device=openvino, in CLIPD_FLAGS
 
-Every request has 1 to 16 inputs: pictures of 32 to 1600 pixels a side as JPEG, PNG or raw pixels, and texts of 1 to 100
+Every request has 1 to 4 inputs: pictures of 32 to 1100 pixels a side as JPEG, PNG or raw pixels, and texts of 1 to 100
 words; some are classifications with label sets that were never seen. So batches have every number of rows and texts
 every length. The label cache is small, to be full early. The last line compares the end with the state after a tenth
 of the time.
@@ -24,7 +24,7 @@ from clip.v1 import clip_pb2 as pb
 from PIL import Image
 from server import Server
 
-CLIENTS = 6
+CLIENTS = 12
 PICTURES = 60
 # Reads of the memory that are averaged, so that what one batch needs does not count.
 LAST = 6
@@ -81,7 +81,7 @@ def send(server, rng, pictures):
         request = pb.ClassifyRequest(images=[rng.choice(pictures)], labels=labels)
         server.clip.Classify(request, timeout=100)
         return
-    inputs = [one(rng, pictures) for _ in range(rng.randint(1, 16))]
+    inputs = [one(rng, pictures) for _ in range(rng.randint(1, 4))]
     server.clip.Embed(pb.EmbedRequest(inputs=inputs), timeout=100)
 
 
@@ -96,7 +96,7 @@ def text(rng, longest):
 
 
 def picture(rng):
-    width, height = rng.randint(32, 1600), rng.randint(32, 1600)
+    width, height = rng.randint(32, 1100), rng.randint(32, 1100)
     noise = np.random.default_rng(rng.randint(0, 1 << 30)).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((width, height))
     kind = rng.choice(["JPEG", "PNG", "raw"])
