@@ -28,7 +28,7 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
     tracing::info!(name = model.name, fingerprint, "model loaded");
     let onnx = Arc::new(match precision {
         Precision::Fp32 | Precision::Bf16 => OnnxModel::new(&model.spec, model.image, model.text)?,
-        Precision::Int8 => quantised(&model.spec, model.image, model.text, threads)?,
+        Precision::Int8 => quantised(devices[0], &model.spec, (model.image, model.text), threads)?,
         Precision::Fp16 => halved(&model.spec, &model.image, &model.text)?,
     });
     let (gpu, max_batch_size) = (config.gpu, config.scheduling.max_batch_size);
@@ -64,21 +64,22 @@ pub fn settled(config: &Config) -> Result<Config, StartError> {
     Ok(Config { device, precision: precision.into(), ..config.clone() })
 }
 
-/// The model in 8 bits. What that costs is measured and logged, since it depends on the model.
+/// The model in 8 bits. What that costs is measured and logged, since it depends on the model; a device that does not
+/// compute so is refused before.
 fn quantised(
+    device: Device,
     spec: &ClipSpec,
-    image: Graph,
-    text: Graph,
+    (image, text): (Graph, Graph),
     threads: NonZeroUsize,
 ) -> Result<OnnxModel, EngineError> {
     let (Some(image8), Some(text8)) = (image.with_int8_weights(), text.with_int8_weights()) else {
-        let refusal = "precision int8 cannot be had: this model has no matrix that can be quantised: its widths are no multiples \
-                       of 128, or its graphs are ready-made and served as they are";
+        let refusal = "precision int8 cannot be had: this model has no matrix that can be quantised: its widths are \
+                       no multiples of 128, or its graphs are ready-made and served as they are";
         return Err(EngineError::Device(refusal.to_owned()));
     };
     let quantised = OnnxModel::new(spec, image8, text8)?;
+    let mut engine = quantised.open(device, Precision::Int8, threads)?;
     let reference = OnnxModel::new(spec, image, text)?;
-    let mut engine = quantised.open(Device::OpenVino, Precision::Int8, threads)?;
     let mut reference = reference.open(Device::Cpu, Precision::Fp32, threads)?;
     let Fidelity { images, texts } = fidelity(spec, &mut reference, &mut engine)?;
     tracing::info!(%images, %texts, "cosine of int8 to fp32, over made-up inputs");

@@ -172,7 +172,8 @@ fn on_gpus(precision: PrecisionChoice) -> Precision {
     }
 }
 
-/// What of the CPU's devices fits the flags and the machine; the first is preferred where others are not worth their price.
+/// What of the CPU's devices fits the flags and the machine; the first is preferred where others are not worth their
+/// price.
 fn candidates(
     device: &DeviceChoice,
     precision: PrecisionChoice,

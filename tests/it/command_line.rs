@@ -92,16 +92,18 @@ fn a_port_in_use_names_the_flag() {
 }
 
 #[test]
-fn a_device_that_is_not_there_is_a_clear_error() {
-    let (code, stderr) = run(&[
-        "serve",
-        "--device=cpu",
-        "--precision=bf16",
-        "--listen=127.0.0.1:0",
-        "--metrics-listen=127.0.0.1:0",
-    ]);
-    assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("bf16 needs device openvino"), "{stderr}");
+fn a_precision_that_the_device_has_not_is_a_clear_error() {
+    for precision in ["bf16", "int8"] {
+        let (code, stderr) = run(&[
+            "serve",
+            "--device=cpu",
+            &format!("--precision={precision}"),
+            "--listen=127.0.0.1:0",
+            "--metrics-listen=127.0.0.1:0",
+        ]);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.contains(&format!("precision {precision} needs device openvino")), "{stderr}");
+    }
 }
 
 /// Starts a server; returns what it logs until it is ready.
