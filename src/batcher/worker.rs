@@ -87,10 +87,15 @@ impl Worker {
         let mut input = engine.input()?;
         let measurements = self.warm_up.run(&mut *engine, &mut input)?;
         self.give_back(input);
-        let (stages, buckets) = (engine.stages(), engine.buckets());
-        let sizes = if buckets.is_some() { Sizes::Buckets } else { Sizes::Any };
+        let stages = engine.stages();
+        let sizes = if engine.buckets().is_some() { Sizes::Buckets } else { Sizes::Any };
         if stages {
-            self.give_back(engine.input()?);
+            let mut second = engine.input()?;
+            // Buckets are recorded for each input.
+            if sizes == Sizes::Buckets {
+                self.warm_up.run(&mut *engine, &mut second)?;
+            }
+            self.give_back(second);
         }
         let description = engine.description().clone();
         let meters = Meters::new(&self.shared.metrics, &description);

@@ -3,7 +3,8 @@
 //! It is how a GPU is fed: every bucket has a tensor in host memory that the device reads fast, one in device memory
 //! that it is copied to, and an output beside it, all bound to the session once. Launching the same kernels at the same
 //! addresses can be recorded as a CUDA graph and replayed. A replay reads device memory and nothing else, so inputs
-//! are copied there by hand: a host tensor that is bound would not be read again.
+//! are copied there by hand: a host tensor that is bound would not be read again. Results come back to ordinary host
+//! memory: ONNX Runtime 1.31 refuses to copy from a GPU to pinned memory, and embeddings are small.
 //!
 //! Where memory is, is all it knows of the device, so tests run it on the CPU provider.
 
@@ -67,7 +68,7 @@ impl BoundEncoder {
         T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static,
     {
         let mut staged = Staged {
-            host: Tensor::new(&self.memory.near(&self.session, MemoryType::CPUInput)?, shape.to_vec())?,
+            host: Tensor::new(&self.memory.pinned(&self.session)?, shape.to_vec())?,
             device: Tensor::new(&self.memory.device(&self.session)?, shape.to_vec())?,
         };
         staged.host.extract_tensor_mut().1.fill(T::default());
@@ -77,7 +78,7 @@ impl BoundEncoder {
             binding: self.session.create_binding()?,
             options: RunOptions::new()?,
             device: Tensor::new(&self.memory.device(&self.session)?, result)?,
-            host: Tensor::new(&self.memory.near(&self.session, MemoryType::CPUOutput)?, result)?,
+            host: Tensor::new(&Allocator::default(), result)?,
         };
         let [input, output] = &self.names;
         run.binding.bind_input(input, &staged.device)?;
@@ -119,12 +120,12 @@ impl Memory {
         }
     }
 
-    /// Host memory that the device copies from or to without a detour.
-    fn near(self, session: &Session, usage: MemoryType) -> Result<Allocator, EngineError> {
+    /// Host memory that the device copies from without a detour.
+    fn pinned(self, session: &Session) -> Result<Allocator, EngineError> {
         match self {
             #[cfg(test)]
             Memory::Host => Ok(Allocator::default()),
-            Memory::Cuda(id) => allocator(session, AllocationDevice::CUDA_PINNED, id, usage),
+            Memory::Cuda(id) => allocator(session, AllocationDevice::CUDA_PINNED, id, MemoryType::CPUInput),
         }
     }
 }

@@ -56,7 +56,7 @@ fn load() -> Result<Runtime, String> {
         LevelFilter::DEBUG => LogLevel::Info,
         _ => LogLevel::Warning,
     });
-    let version = version(ort::info());
+    let version = version(ort::info(), &library);
     tracing::info!(library = %library.display(), version, "loaded ONNX Runtime");
     Ok(Runtime { environment, version })
 }
@@ -110,13 +110,13 @@ fn is_library(name: &str) -> bool {
         .is_some_and(|rest| rest.split('.').any(|part| part == std::env::consts::DLL_EXTENSION))
 }
 
-/// The release in ONNX Runtime's build information, `... git-branch=rel-1.24.1, ...`.
-fn version(build_info: &str) -> String {
-    build_info
-        .split_once("git-branch=rel-")
-        .map(|(_, rest)| rest.split(',').next().unwrap_or(rest))
-        .unwrap_or("of an unknown version")
-        .to_owned()
+/// The release in ONNX Runtime's build information, `... git-branch=rel-1.24.1, ...`; not every release says it there,
+/// but files are named after it, `libonnxruntime.so.1.31.1`.
+fn version(build_info: &str, library: &Path) -> String {
+    let built = build_info.split_once("git-branch=rel-").and_then(|(_, rest)| rest.split(',').next());
+    let name = library.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let named = || name.split_once(".so.").map(|(_, version)| version);
+    built.or_else(named).unwrap_or("of an unknown version").to_owned()
 }
 
 /// One level below ONNX Runtime's own for what it calls information: it writes pages of it per session.
@@ -171,9 +171,11 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_read_from_the_build_information() {
+    fn the_version_is_read_from_the_build_information_or_the_name() {
         let info = "ORT Build Info: git-branch=rel-1.24.1, git-commit-id=b5963e82c8, build type=Release";
-        assert_eq!(version(info), "1.24.1");
-        assert_eq!(version("something else"), "of an unknown version");
+        assert_eq!(version(info, Path::new("libonnxruntime.so.1")), "1.24.1");
+        let info = "ORT Build Info: git-branch=HEAD, git-commit-id=6af1a932e, build type=Release";
+        assert_eq!(version(info, Path::new("/lib/libonnxruntime.so.1.31.1")), "1.31.1");
+        assert_eq!(version(info, Path::new("/lib/libonnxruntime.so")), "of an unknown version");
     }
 }

@@ -113,9 +113,12 @@ impl Encoder {
                 self.with_own_weights(builder)?
             }
             Provider::Cuda(cuda) => {
+                // Graphs that others exported may have operators without a CUDA kernel, which cannot be recorded.
+                let graphs = if self.weights.is_empty() { CudaGraphs::Off } else { cuda.options.graphs };
+                let cuda = Cuda { options: GpuOptions { graphs, ..cuda.options }, ..*cuda };
                 // The host only launches kernels, and computes shapes.
                 let builder =
-                    builder.with_intra_threads(1)?.with_execution_providers([cuda_provider(*cuda)])?;
+                    builder.with_intra_threads(1)?.with_execution_providers([cuda_provider(cuda)])?;
                 self.with_own_weights(builder)?
             }
         };

@@ -178,9 +178,14 @@ impl Builder {
         self.node("GatherND", &[x, indices], vec![int("batch_dims", 1)])
     }
 
-    /// Where the largest value along `axis` first occurs; the axis stays, with size 1.
+    /// Where the largest value along `axis` first occurs; the axis stays, with size 1. Not the operator ArgMax, which
+    /// ONNX Runtime computes on the CPU since opset 12, and which OpenVINO turns into this one.
     pub(super) fn arg_max(&mut self, x: &Value, axis: i64) -> Value {
-        self.node("ArgMax", &[x], vec![int("axis", axis), int("keepdims", 1)])
+        let one = self.integers(&[1]);
+        let Value(name) = self.node("TopK", &[x, &one], vec![int("axis", axis)]);
+        let place = format!("{name}/place");
+        self.graph.node.last_mut().expect("it was just added").output.push(place.clone());
+        Value(place)
     }
 
     /// Gives `x` a second name.
