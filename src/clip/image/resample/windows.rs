@@ -52,7 +52,8 @@ impl Windows {
     }
 
     fn filtered(axis: &Axis, interpolation: Interpolation, filter: impl Fn(f64) -> f64) -> Self {
-        let stretch = scale(axis).max(1.0);
+        // Rounded, and then multiplied with, as Pillow does.
+        let shrink = 1.0 / scale(axis).max(1.0);
         let mut windows = Vec::with_capacity(axis.kept as usize);
         let mut weights = Vec::new();
         let mut exact = Vec::new();
@@ -60,7 +61,7 @@ impl Windows {
             let Range { start, end } = window(axis, interpolation, pixel);
             let center = center(axis, pixel);
             exact.clear();
-            exact.extend((start..end).map(|x| filter((x as f64 - center + 0.5) / stretch)));
+            exact.extend((start..end).map(|x| filter((x as f64 - center + 0.5) * shrink)));
             let sum: f64 = exact.iter().sum();
             let first = weights.len();
             let (pairs, odd) = exact.as_chunks();
@@ -153,3 +154,6 @@ fn bicubic(x: f64) -> f64 {
         0.0
     }
 }
+
+#[cfg(test)]
+mod tests;
