@@ -18,7 +18,7 @@ use crate::scheduler::cost::Measurement;
 /// Tokens of a caption of a few words: beside the longest texts, the other point of the cost model.
 const SHORT_TEXT: usize = 8;
 
-/// A batch that takes longer is run once.
+/// A batch that takes longer, as less work has told, is run once.
 const LONG_RUN: Duration = Duration::from_millis(250);
 
 /// A batch is timed so often at most, and not again once these runs have taken [`TIMED`] together. The fastest counts:
@@ -43,13 +43,10 @@ impl WarmUp {
         }
     }
 
-    /// Runs batches of zeros of rising size.
+    /// Runs batches of zeros of rising size, and times them.
     pub(super) fn run(&self, engine: &mut dyn Engine, input: &mut Input) -> Result<Vec<Measurement>, Lost> {
-        let lengths = vec![self.context_length.min(SHORT_TEXT), self.context_length];
-        let points = || Buckets { rows: doubling(self.max_batch_size), lengths };
-        let buckets = engine.buckets().cloned().unwrap_or_else(points);
         let mut measurements = Vec::new();
-        for batch in self.batches(&buckets) {
+        for batch in self.batches(&self.buckets(engine)) {
             input.fill(&batch)?;
             let (modality, rows, tokens) = (input.modality(), input.rows(), input.longest());
             let elapsed = measure(at_least(&measurements, modality, rows, tokens), || {
@@ -60,6 +57,23 @@ impl WarmUp {
             measurements.push(Measurement { modality, rows, tokens, elapsed });
         }
         Ok(measurements)
+    }
+
+    /// Runs the same batches once, for another input whose buckets are to be recorded.
+    pub(super) fn record(&self, engine: &mut dyn Engine, input: &mut Input) -> Result<(), Lost> {
+        self.batches(&self.buckets(engine)).try_for_each(|batch| {
+            input.fill(&batch)?;
+            caught(|| engine.run(input))??;
+            Ok(())
+        })
+    }
+
+    /// Those of the engine, or else the points of the cost model.
+    fn buckets(&self, engine: &dyn Engine) -> Buckets {
+        engine.buckets().cloned().unwrap_or_else(|| Buckets {
+            rows: doubling(self.max_batch_size),
+            lengths: vec![self.context_length.min(SHORT_TEXT), self.context_length],
+        })
     }
 
     fn batches(&self, buckets: &Buckets) -> impl Iterator<Item = Batch> {
@@ -105,7 +119,10 @@ fn measure(at_least: Duration, mut run: impl FnMut() -> Result<Duration, Lost>) 
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Array2;
+
     use super::*;
+    use crate::engine::{Description, EngineError};
 
     const SLOW: Duration = Duration::from_secs(2);
 
@@ -130,6 +147,59 @@ mod tests {
     fn a_long_run_is_not_repeated() {
         assert_eq!(measured(SLOW, &[3000]), (Duration::from_secs(3), 1));
         assert_eq!(measured(Duration::ZERO, &[2500, 2000]), (SLOW, 2), "nothing was known of it");
+    }
+
+    /// Has buckets, and keeps what it ran.
+    struct Recorder {
+        buckets: Buckets,
+        ran: Vec<(Modality, usize, u32)>,
+        description: Description,
+    }
+
+    impl Engine for Recorder {
+        fn input(&mut self) -> Result<Input, EngineError> {
+            Ok(Input::new(None))
+        }
+
+        fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
+            self.ran.push((input.modality(), input.rows(), input.longest()));
+            Ok(Array2::zeros([input.rows(), 1]))
+        }
+
+        fn buckets(&self) -> Option<&Buckets> {
+            Some(&self.buckets)
+        }
+
+        fn stages(&self) -> bool {
+            true
+        }
+
+        fn description(&self) -> &Description {
+            &self.description
+        }
+    }
+
+    #[test]
+    fn every_bucket_is_recorded_and_those_of_another_input_only_once() {
+        let word = || "recorder".to_owned();
+        let mut engine = Recorder {
+            buckets: Buckets { rows: vec![1, 3], lengths: vec![5, 9] },
+            ran: Vec::new(),
+            description: Description { device: word(), engine: word(), precision: word() },
+        };
+        let warm_up =
+            WarmUp { max_batch_size: 3, context_length: 9, image_row_bytes: 12, clock: Clock::start() };
+        let images = [1, 3].map(|rows| (Modality::Image, rows, 0));
+        let texts = [(1, 5), (1, 9), (3, 5), (3, 9)].map(|(rows, tokens)| (Modality::Text, rows, tokens));
+        let buckets = [images.as_slice(), &texts].concat();
+
+        let mut input = engine.input().unwrap();
+        let measured = warm_up.run(&mut engine, &mut input).unwrap_or_else(|Lost(error)| panic!("{error}"));
+        let measured = measured.iter().map(|each| (each.modality, each.rows, each.tokens));
+        assert_eq!(measured.collect::<Vec<_>>(), buckets);
+        engine.ran.clear();
+        warm_up.record(&mut engine, &mut input).unwrap_or_else(|Lost(error)| panic!("{error}"));
+        assert_eq!(engine.ran, buckets);
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Worker {
             let mut second = engine.input()?;
             // Buckets are recorded for each input.
             if sizes == Sizes::Buckets {
-                self.warm_up.run(&mut *engine, &mut second)?;
+                self.warm_up.record(&mut *engine, &mut second)?;
             }
             self.give_back(second);
         }

@@ -4,7 +4,8 @@
 //! that it is copied to, and an output beside it, all bound to the session once. Launching the same kernels at the same
 //! addresses can be recorded as a CUDA graph and replayed. A replay reads device memory and nothing else, so inputs
 //! are copied there by hand: a host tensor that is bound would not be read again. Results come back to ordinary host
-//! memory: ONNX Runtime 1.31 refuses to copy from a GPU to pinned memory, and embeddings are small.
+//! memory: `ort` copies in a session of its own, which ONNX Runtime 1.31 fails where that ends in pinned memory. And
+//! embeddings are small.
 //!
 //! Where memory is, is all it knows of the device, so tests run it on the CPU provider.
 

@@ -1,7 +1,7 @@
 //! Which device and precision serve, where the operator leaves it open: the fastest, by a measurement.
 //!
-//! Instruction sets do not tell. bf16 through OpenVINO is twice as fast as fp32 on AMD's Zen 4 and five times on Intel
-//! CPUs with AMX, but takes 1.6 times as long on an Intel CPU with AVX-512's bf16 alone. So a block of a transformer
+//! Instruction sets do not tell. bf16 through OpenVINO is twice as fast as fp32 on AMD's Zen 4 and nearly four times on
+//! an Intel CPU with AMX, but takes 1.6 times as long on an Intel CPU with AVX-512's bf16 alone. So a block of a transformer
 //! is timed on every candidate, which takes a fraction of a second. Int8 is never chosen, only asked for.
 
 use std::num::NonZeroUsize;

@@ -41,8 +41,8 @@ pub enum Precision {
     /// Weights in 8 bits, and what is multiplied with them too, in groups. How close it comes depends on the model:
     /// [`super::fidelity`] measures it. On [`Device::OpenVino`] only.
     Int8,
-    /// Weights and activations in 16 bits, the last norm and the projection in fp32. With the weights alone in fp16, the
-    /// cosine to the reference is 0.99999. On [`Device::Cuda`] only.
+    /// Weights and activations in 16 bits, the last norm and the projection in fp32. The cosine to the reference is
+    /// 0.999999. On [`Device::Cuda`] only.
     Fp16,
 }
 

@@ -89,9 +89,7 @@ impl OnnxModel {
             },
         })
     }
-}
 
-impl OnnxModel {
     /// Opens both encoders on a GPU, on the thread that will run them, which moves to the cores beside it.
     ///
     /// # Errors

@@ -1,9 +1,9 @@
 //! Which jobs run together.
 //!
 //! Images: the most urgent, as many as run best; if fewer wait, and a device has buckets, all that wait or as many as
-//! fill one. Texts: rows of like length, so that little of a batch is
-//! padding, since a row is padded to the longest of its batch, and padding costs as much as text. The most urgent
-//! row is always taken; the others are those with which the batch computes the most tokens of text per second.
+//! fill one. Texts: rows of like length, so that little of a batch is padding, since a row is padded to the longest of
+//! its batch, and padding costs as much as text. The most urgent row is always taken; the others are those with which
+//! the batch computes the most tokens of text per second.
 
 use std::cmp::Reverse;
 use std::time::Duration;

@@ -72,6 +72,7 @@ struct Input<'a> {
     next: Range<usize>,
     stride: usize,
 }
+
 impl<'a> Input<'a> {
     fn new(mode: &'a Mode, placement: &Placement, spec: &ImageSpec) -> Self {
         let Placement { horizontal, vertical, .. } = placement;

@@ -178,8 +178,8 @@ impl Builder {
         self.node("GatherND", &[x, indices], vec![int("batch_dims", 1)])
     }
 
-    /// Where the largest value along `axis` first occurs; the axis stays, with size 1. Not the operator ArgMax, which
-    /// ONNX Runtime computes on the CPU since opset 12, and which OpenVINO turns into this one.
+    /// Where the largest value along `axis` first occurs; the axis stays, with size 1. Not the operator ArgMax, for
+    /// which ONNX Runtime (1.31) has no CUDA kernel since opset 12.
     pub(super) fn arg_max(&mut self, x: &Value, axis: i64) -> Value {
         let one = self.integers(&[1]);
         let Value(name) = self.node("TopK", &[x, &one], vec![int("axis", axis)]);
