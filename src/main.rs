@@ -7,11 +7,13 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clipd::app::load::Origin;
 use clipd::cli::download::Download;
 use clipd::cli::{classify, embed};
 use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags, PullFlags};
 use clipd::config::report::{self, MemoryLimits};
 use clipd::config::{Config, ModelSource, hub_access};
+use clipd::model::graph::Form;
 use clipd::model::hub;
 use clipd::shutdown::Signals;
 use clipd::telemetry::logging;
@@ -88,7 +90,8 @@ fn pull(flags: &PullFlags) -> Result<(), Box<dyn Error>> {
 }
 
 fn export(flags: &ExportFlags) -> Result<(), Box<dyn Error>> {
-    let model = app::load::load_model(&ModelSource::from_flags(&flags.model)?)?;
+    let form = Form { weights: flags.precision, operators: flags.operators };
+    let model = Origin::of(&ModelSource::from_flags(&flags.model)?)?.model(form)?;
     clipd::model::export::export(&model, &flags.out)?;
     tracing::info!(model = model.name, directory = %flags.out.display(), "exported");
     Ok(())

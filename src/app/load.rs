@@ -1,36 +1,41 @@
 //! From a configuration to a model and the engines that run it.
 
-use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Served, StartError};
 use crate::batcher::OpenEngine;
 use crate::cli::download::Download;
 use crate::clip::PREPROCESSING_VERSION;
-use crate::clip::spec::ClipSpec;
 use crate::config::{Config, ModelSource};
-use crate::engine::EngineError;
 use crate::engine::choice::{Choice, choose};
-use crate::engine::device::{Device, Precision};
+use crate::engine::device::{Device, Precision, check_available};
 use crate::engine::fidelity::{Fidelity, fidelity};
 use crate::engine::onnx::OnnxModel;
-use crate::model::Model;
-use crate::model::graph::Graph;
-use crate::model::hub;
+use crate::model::graph::Form;
+use crate::model::{Model, ModelError, hub};
 
 /// Reads the model and prepares one engine per worker. Takes seconds; call it off the async runtime.
 pub fn load(config: &Config) -> Result<Served, StartError> {
-    let model = load_model(&config.model)?;
     let Choice { devices, precision, why } = choose(&config.device, config.precision, config.threads)?;
     let (workers_per_device, threads) = (config.workers_per_device, config.threads);
     tracing::info!(?devices, ?precision, workers_per_device, threads, why, "engine chosen");
+    let device = devices[0];
+    check_available(device, precision)?;
+    let origin = Origin::of(&config.model)?;
+    let model = origin.model(device.form(precision))?;
     let fingerprint = fingerprint(&model.fingerprint, precision);
     tracing::info!(name = model.name, fingerprint, "model loaded");
-    let onnx = Arc::new(match precision {
-        Precision::Fp32 | Precision::Bf16 => OnnxModel::new(&model.spec, model.image, model.text)?,
-        Precision::Int8 => quantised(devices[0], &model.spec, (model.image, model.text), threads)?,
-        Precision::Fp16 => halved(&model.spec, &model.image, &model.text)?,
-    });
+    let onnx = Arc::new(OnnxModel::new(&model.spec, model.image, model.text)?);
+    if precision == Precision::Int8 {
+        let Fidelity { images, texts } = {
+            let reference = origin.model(Device::Cpu.form(Precision::Fp32))?;
+            let reference = OnnxModel::new(&reference.spec, reference.image, reference.text)?;
+            let mut reference = reference.open(Device::Cpu, Precision::Fp32, threads)?;
+            fidelity(&model.spec, &mut reference, &mut onnx.open(device, precision, threads)?)?
+        };
+        tracing::info!(%images, %texts, "cosine of int8 to fp32, over made-up inputs: it depends on the model");
+    }
     let (gpu, max_batch_size) = (config.gpu, config.scheduling.max_batch_size);
     let open = |device: Device| {
         let onnx = onnx.clone();
@@ -64,48 +69,38 @@ pub fn settled(config: &Config) -> Result<Config, StartError> {
     Ok(Config { device, precision: precision.into(), ..config.clone() })
 }
 
-/// The model in 8 bits. What that costs is measured and logged, since it depends on the model; a device that does not
-/// compute so is refused before.
-fn quantised(
-    device: Device,
-    spec: &ClipSpec,
-    (image, text): (Graph, Graph),
-    threads: NonZeroUsize,
-) -> Result<OnnxModel, EngineError> {
-    let (Some(image8), Some(text8)) = (image.with_int8_weights(), text.with_int8_weights()) else {
-        let refusal = "precision int8 cannot be had: this model has no matrix that can be quantised: its widths are \
-                       no multiples of 128, or its graphs are ready-made and served as they are";
-        return Err(EngineError::Device(refusal.to_owned()));
-    };
-    let quantised = OnnxModel::new(spec, image8, text8)?;
-    let mut engine = quantised.open(device, Precision::Int8, threads)?;
-    let reference = OnnxModel::new(spec, image, text)?;
-    let mut reference = reference.open(Device::Cpu, Precision::Fp32, threads)?;
-    let Fidelity { images, texts } = fidelity(spec, &mut reference, &mut engine)?;
-    tracing::info!(%images, %texts, "cosine of int8 to fp32, over made-up inputs");
-    Ok(quantised)
+/// Where a model's files are, on this machine.
+pub enum Origin {
+    Builtin,
+    Directory(PathBuf),
+    /// A repository of the hub, in its cache.
+    Cached(String, PathBuf),
 }
 
-/// The model in fp16.
-fn halved(spec: &ClipSpec, image: &Graph, text: &Graph) -> Result<OnnxModel, EngineError> {
-    let (Some(image), Some(text)) = (image.with_fp16_weights(), text.with_fp16_weights()) else {
-        let refusal = "precision fp16: ready-made graphs are served as they are; take precision fp32";
-        return Err(EngineError::Device(refusal.to_owned()));
-    };
-    OnnxModel::new(spec, image, text)
-}
+impl Origin {
+    /// Downloads what is to be had from the hub only.
+    pub fn of(source: &ModelSource) -> Result<Origin, StartError> {
+        Ok(match source {
+            ModelSource::Builtin => Origin::Builtin,
+            ModelSource::Directory(directory) => Origin::Directory(directory.clone()),
+            ModelSource::Hub(repository, access) => {
+                let mut shown = Download::shown();
+                let directory = hub::fetch(repository, access, &mut |event| shown.on(event))?;
+                Origin::Cached(repository.to_string(), directory)
+            }
+        })
+    }
 
-/// Reads a model from where the user says it is.
-pub fn load_model(source: &ModelSource) -> Result<Model, StartError> {
-    Ok(match source {
-        ModelSource::Builtin => Model::builtin()?,
-        ModelSource::Directory(directory) => Model::from_dir(directory)?,
-        ModelSource::Hub(repository, access) => {
-            let mut shown = Download::shown();
-            let directory = hub::fetch(repository, access, &mut |event| shown.on(event))?;
-            Model { name: repository.to_string(), ..Model::from_dir(&directory)? }
+    /// Reads it.
+    pub fn model(&self, form: Form) -> Result<Model, ModelError> {
+        match self {
+            Origin::Builtin => Model::builtin(form),
+            Origin::Directory(directory) => Model::from_dir(directory, form),
+            Origin::Cached(name, directory) => {
+                Ok(Model { name: name.clone(), ..Model::from_dir(directory, form)? })
+            }
         }
-    })
+    }
 }
 
 /// What an embedding depends on, in ASCII: the model's files (64 of their 256 bits tell models apart), how

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::bench::BenchFlags;
 use crate::cli::flags::{ClassifyFlags, EmbedFlags};
+use crate::model::graph::{Operators, WeightType};
 
 /// Serves CLIP over gRPC: embeddings and zero-shot classification.
 #[derive(Debug, Parser)]
@@ -72,6 +73,12 @@ pub struct ExportFlags {
     /// Directory to write to; it is made, and no file in it is overwritten
     #[arg(long)]
     pub out: PathBuf,
+    /// What weights are kept in: fp32, fp16 or int8
+    #[arg(long, default_value = "fp32")]
+    pub precision: WeightType,
+    /// standard: those of opset 20; fused: those of ONNX Runtime too, as clipd runs it on GPUs
+    #[arg(long, default_value = "standard")]
+    pub operators: Operators,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ use ort::ep::{self, ExecutionProvider};
 
 use super::EngineError;
 use super::runtime::runtime;
+use crate::model::graph::{Form, Operators, WeightType};
 
 /// What computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,23 @@ impl fmt::Display for Device {
             Device::OpenVino => f.write_str("openvino"),
             Device::Cuda(number) => write!(f, "cuda:{number}"),
         }
+    }
+}
+
+impl Device {
+    /// How graphs are written that run here in `precision`.
+    pub fn form(self, precision: Precision) -> Form {
+        let weights = match precision {
+            // OpenVINO rounds to bf16 itself, and knows better where.
+            Precision::Fp32 | Precision::Bf16 => WeightType::Fp32,
+            Precision::Fp16 => WeightType::Fp16,
+            Precision::Int8 => WeightType::Int8,
+        };
+        let operators = match self {
+            Device::Cpu | Device::OpenVino => Operators::Standard,
+            Device::Cuda(_) => Operators::Fused,
+        };
+        Form { weights, operators }
     }
 }
 
@@ -100,7 +118,9 @@ fn cpu_has(any: &[&str]) -> bool {
         .is_some_and(|flags| flags.split(' ').any(|word| any.contains(&word)))
 }
 
-pub(super) fn check_available(device: Device, precision: Precision) -> Result<(), EngineError> {
+/// # Errors
+/// [`EngineError::Device`] names what is missing.
+pub fn check_available(device: Device, precision: Precision) -> Result<(), EngineError> {
     let package = match device {
         Device::Cpu | Device::OpenVino => "onnxruntime-openvino",
         Device::Cuda(_) => "onnxruntime-gpu",

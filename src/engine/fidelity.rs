@@ -116,10 +116,11 @@ mod tests {
     use crate::engine::onnx::OnnxModel;
     use crate::engine::synthetic::{Gate, SyntheticEngine};
     use crate::model::Model;
+    use crate::model::graph::Form;
 
     #[test]
     fn an_engine_is_as_close_as_it_is() {
-        let Model { spec, image, text, .. } = Model::builtin().unwrap();
+        let Model { spec, image, text, .. } = Model::builtin(Form::PORTABLE).unwrap();
         let onnx = OnnxModel::new(&spec, image, text).unwrap();
         let open = || onnx.open(Device::Cpu, Precision::Fp32, NonZeroUsize::MIN).unwrap();
         let same = fidelity(&spec, &mut open(), &mut open()).unwrap();

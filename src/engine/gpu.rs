@@ -124,11 +124,12 @@ mod tests {
     use crate::engine::device::{Device, Precision};
     use crate::engine::onnx::OnnxModel;
     use crate::model::Model;
+    use crate::model::graph::Form;
 
     /// On the CPU provider. Every bucket is run with inputs that change, in both of two inputs.
     #[test]
     fn bound_buckets_give_what_free_runs_give() {
-        let Model { spec, image, text, .. } = Model::builtin().unwrap();
+        let Model { spec, image, text, .. } = Model::builtin(Form::PORTABLE).unwrap();
         let bytes = spec.image.row_bytes();
         let onnx = OnnxModel::new(&spec, image, text).unwrap();
         let mut free = onnx.open(Device::Cpu, Precision::Fp32, NonZeroUsize::MIN).unwrap();

@@ -2,6 +2,7 @@
 //! no download.
 
 use super::files::Files;
+use super::graph::Form;
 use super::{Model, ModelError};
 
 /// Made from the same three files as any other model.
@@ -11,7 +12,7 @@ const TOKENIZER: &[u8] = include_bytes!("builtin/tokenizer.json");
 
 impl Model {
     /// The embedded emoji model, `emoji-clip`.
-    pub fn builtin() -> Result<Model, ModelError> {
-        Model::assemble("emoji-clip".to_owned(), Files::in_memory(WEIGHTS, CONFIG, TOKENIZER)?)
+    pub fn builtin(form: Form) -> Result<Model, ModelError> {
+        Model::assemble("emoji-clip".to_owned(), Files::in_memory(WEIGHTS, CONFIG, TOKENIZER)?, form)
     }
 }

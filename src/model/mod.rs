@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use crate::clip::spec::ClipSpec;
 use files::Files;
 pub use files::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
-use graph::Graph;
+use graph::{Form, Graph, Values, WeightType};
 
 /// A CLIP model that is ready to be opened on a device.
 #[derive(Debug)]
@@ -61,6 +61,13 @@ pub enum ModelError {
     Weights { file: String, reason: String },
     #[error("{file}: tensor {name} {fault}")]
     Tensor { file: String, name: String, fault: TensorFault },
+    #[error("precision {0} cannot be had: ready-made graphs are served as they are; take precision fp32")]
+    ReadyMade(&'static str),
+    #[error(
+        "precision int8 cannot be had: this model has no matrix that can be quantised: its widths are no multiples of {}",
+        graph::int8::GROUP
+    )]
+    NotQuantisable,
 }
 
 /// What is wrong with a tensor.
@@ -81,23 +88,28 @@ pub enum TensorFault {
 }
 
 impl Model {
-    /// Reads a model from a directory.
+    /// Reads a model from a directory, and writes its graphs in `form`.
     ///
-    /// At no time is more in memory than the weights as fp32 and a few copies of the largest tensor.
-    pub fn from_dir(directory: &Path) -> Result<Model, ModelError> {
+    /// At no time is more in memory than the weights in that form and a few copies of the largest tensor in fp32.
+    pub fn from_dir(directory: &Path, form: Form) -> Result<Model, ModelError> {
         // `..` and `.` have no name of their own.
         let path = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         if ready_made::is_ready_made(directory) {
-            return ready_made::load(name, directory);
+            return ready_made::load(name, directory, form);
         }
-        Model::assemble(name, Files::open(directory)?)
+        Model::assemble(name, Files::open(directory)?, form)
     }
 
-    fn assemble(name: String, files: Files) -> Result<Model, ModelError> {
+    fn assemble(name: String, files: Files, form: Form) -> Result<Model, ModelError> {
         let Files { config, mut checkpoint, tokenizer_json, fingerprint } = files;
-        let image = graph::image::image_encoder(&mut checkpoint, &config.image, config.embed_dim)?;
-        let text = graph::text::text_encoder(&mut checkpoint, &config.text, config.embed_dim)?;
+        let image = graph::image::image_encoder(&mut checkpoint, &config.image, config.embed_dim, form)?;
+        let text = graph::text::text_encoder(&mut checkpoint, &config.text, config.embed_dim, form)?;
+        let quantised =
+            |graph: &Graph| graph.weights.iter().any(|weight| matches!(weight.values, Values::I8(_)));
+        if form.weights == WeightType::Int8 && !(quantised(&image) && quantised(&text)) {
+            return Err(ModelError::NotQuantisable);
+        }
         // Saved as a logarithm; OpenAI clipped it in training.
         let logit_scale = checkpoint.take_number("logit_scale")?.exp().min(100.0);
         let logit_bias = if config.logit_bias { checkpoint.take_number("logit_bias")? } else { 0.0 };

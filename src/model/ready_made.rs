@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 
 use super::config::ready_made::ReadyMadeConfig;
 use super::files::{hash, hexadecimal, is_plain, read};
-use super::graph::Graph;
 use super::graph::ready_made::ReadyMade;
+use super::graph::{Form, Graph, WeightType};
 use super::{Model, ModelError};
 use crate::clip::spec::ClipSpec;
 
@@ -36,7 +36,13 @@ pub(super) fn is_ready_made(directory: &Path) -> bool {
     directory.join(IMAGE_FILE).exists()
 }
 
-pub(super) fn load(name: String, directory: &Path) -> Result<Model, ModelError> {
+/// Of `form`, nothing can be had: the graphs are what they are.
+pub(super) fn load(name: String, directory: &Path, form: Form) -> Result<Model, ModelError> {
+    match form.weights {
+        WeightType::Fp32 => {}
+        WeightType::Fp16 => return Err(ModelError::ReadyMade("fp16")),
+        WeightType::Int8 => return Err(ModelError::ReadyMade("int8")),
+    }
     let config_json = read(directory, CONFIG_FILE)?;
     let preprocess_json = read(directory, PREPROCESS_FILE)?;
     let tokenizer_json = read(directory, TOKENIZER_FILE)?;

@@ -29,7 +29,7 @@ impl Fixture {
     }
 
     fn load(&self) -> Result<Model, ModelError> {
-        Model::from_dir(self.directory.path())
+        Model::from_dir(self.directory.path(), Form::PORTABLE)
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -99,7 +99,7 @@ fn check(name: &str, damage: impl FnOnce(&Fixture), message: &str) {
 
 #[test]
 fn the_builtin_model_loads() {
-    let model = Model::builtin().unwrap();
+    let model = Model::builtin(Form::PORTABLE).unwrap();
     assert_eq!(model.name, "emoji-clip");
     assert_eq!(model.fingerprint.len(), 64);
     assert_eq!((model.spec.image.height, model.spec.image.width, model.spec.embed_dim), (64, 64, 128));

@@ -11,6 +11,7 @@ use clipd::clip::embedding::normalize;
 use clipd::clip::text::TextTokenizer;
 use clipd::clock::Clock;
 use clipd::model::Model;
+use clipd::model::graph::Form;
 
 use crate::bench::percentile;
 use crate::rng::Rng;
@@ -30,7 +31,7 @@ pub(crate) fn inputs() {
 }
 
 fn texts() {
-    let model = Model::builtin().expect("it is embedded");
+    let model = Model::builtin(Form::PORTABLE).expect("it is embedded");
     let tokenizer = TextTokenizer::new(&model.tokenizer_json, &model.spec.text, 65_536).expect("it fits");
     measure("caption of 61 characters", || tokenizer.encode(CAPTION).expect("it is a text"));
 }

@@ -7,6 +7,7 @@ use clipd::clock::Clock;
 use clipd::engine::synthetic::{Pace, SyntheticEngine};
 use clipd::grpc::proto::ClassifyRequest;
 use clipd::model::Model;
+use clipd::model::graph::Form;
 use tonic::Code;
 
 use crate::support::scrape::Scrape;
@@ -160,7 +161,7 @@ async fn the_largest_label_set_is_embedded_once_though_its_first_client_gives_up
 async fn label_sets_are_embedded_in_full_batches() {
     let config = config(&["--max-batch-size=8"]);
     let pace = Pace { per_batch: Duration::from_millis(5), per_row: Duration::from_micros(10) };
-    let dim = Model::builtin().unwrap().spec.embed_dim;
+    let dim = Model::builtin(Form::PORTABLE).unwrap().spec.embed_dim;
     let engine = OpenEngine::new("cpu", move || Ok(SyntheticEngine::spinning(dim, Clock::start(), pace)));
     let mut server = Server::listen(&config, synthetic(vec![engine])).await;
     server.running.ready().await.unwrap();

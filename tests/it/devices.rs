@@ -4,6 +4,7 @@ use clipd::batcher::OpenEngine;
 use clipd::engine::synthetic::{Gate, SyntheticEngine};
 use clipd::grpc::proto::{EmbedRequest, EmbedResponse, GetModelRequest};
 use clipd::model::Model;
+use clipd::model::graph::Form;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
@@ -12,7 +13,7 @@ use crate::support::*;
 
 /// Two devices with a worker each, batches of one row, and a gate for either.
 async fn two_devices() -> (Server, [Gate; 2]) {
-    let dim = Model::builtin().unwrap().spec.embed_dim;
+    let dim = Model::builtin(Form::PORTABLE).unwrap().spec.embed_dim;
     let gates = [Gate::open(), Gate::open()];
     let engine = |device: &'static str, gate: &Gate| {
         let gate = gate.clone();

@@ -8,6 +8,7 @@ use clipd::clock::Clock;
 use clipd::engine::synthetic::{Pace, SyntheticEngine};
 use clipd::grpc::proto::{self, EmbedRequest};
 use clipd::model::Model;
+use clipd::model::graph::Form;
 use tonic::Code;
 
 use crate::support::scrape::Scrape;
@@ -19,7 +20,7 @@ const SINGLE: [&str; 1] = ["--max-batch-size=1"];
 /// A server whose only worker needs 20 ms for a row.
 async fn slow_server(flags: &[&str]) -> Server {
     let config = config(flags);
-    let dim = Model::builtin().unwrap().spec.embed_dim;
+    let dim = Model::builtin(Form::PORTABLE).unwrap().spec.embed_dim;
     let pace = Pace { per_batch: Duration::ZERO, per_row: Duration::from_millis(20) };
     let engine = SyntheticEngine::spinning(dim, Clock::start(), pace);
     let open = OpenEngine::new("cpu", move || Ok(engine));

@@ -2,15 +2,19 @@
 //!
 //! It knows operators, not CLIP. Each method adds one node (or constant) and returns the name of its
 //! result; no shapes are inferred or checked here, the runtime does that when it loads the graph.
+//!
+//! What type a number is stored and computed in is decided here, where it is written: see [`Form`].
 
+use half::f16;
 use prost::Message;
 
+use super::int8::quantised;
 use super::onnx::{
-    AttributeProto, AttributeType, DataLocation, DimensionProto, ElementType, GraphProto, IR_VERSION,
-    ModelProto, NodeProto, OPSET_VERSION, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    AttributeProto, AttributeType, CONTRIB_DOMAIN, CONTRIB_VERSION, DataLocation, DimensionProto,
+    ElementType, GraphProto, IR_VERSION, ModelProto, NodeProto, OPSET_VERSION, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
-use super::{Graph, OUTPUT, Values, Weight};
+use super::{Form, Graph, OUTPUT, Operators, Values, Weight, WeightType};
 
 /// The result of a node, a constant or an input, by its name in the graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,15 +34,35 @@ pub(super) enum Dim {
     Dynamic(&'static str),
 }
 
+/// Whether a token sees those after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    All,
+    /// Itself and those before it.
+    Causal,
+}
+
 /// A graph being built.
 pub(super) struct Builder {
+    form: Form,
+    /// What numbers are at this point of the graph.
+    element: ElementType,
     graph: GraphProto,
     weights: Vec<Weight>,
 }
 
 impl Builder {
-    pub(super) fn new(name: &str) -> Builder {
-        Builder { graph: GraphProto { name: name.to_owned(), ..GraphProto::default() }, weights: Vec::new() }
+    pub(super) fn new(name: &str, form: Form) -> Builder {
+        let element = match form.weights {
+            WeightType::Fp32 | WeightType::Int8 => ElementType::Float,
+            WeightType::Fp16 => ElementType::Float16,
+        };
+        let graph = GraphProto { name: name.to_owned(), ..GraphProto::default() };
+        Builder { form, element, graph, weights: Vec::new() }
+    }
+
+    pub(super) fn form(&self) -> Form {
+        self.form
     }
 
     pub(super) fn input(&mut self, name: &str, element: ElementType, shape: &[Dim]) -> Value {
@@ -49,13 +73,29 @@ impl Builder {
     /// A tensor that is handed to the runtime beside the protobuf.
     pub(super) fn weight(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> Value {
         assert_eq!(values.len(), shape.iter().product::<usize>(), "{name}: as many values as its shape says");
-        self.graph.initializer.push(external(name, shape, ElementType::Float));
-        self.weights.push(Weight {
-            name: name.to_owned(),
-            shape: shape.to_vec(),
-            values: Values::F32(values),
-        });
-        Value(name.to_owned())
+        let values = match self.element {
+            ElementType::Float16 => Values::F16(values.into_iter().map(f16::from_f32).collect()),
+            _ => Values::F32(values),
+        };
+        self.beside(Weight { name: name.to_owned(), shape: shape.to_vec(), values })
+    }
+
+    /// The same for what rows are multiplied with, `[inputs, outputs]`, which may be kept in 8 bits.
+    pub(super) fn matrix(&mut self, name: &str, [inputs, outputs]: [usize; 2], values: Vec<f32>) -> Value {
+        let narrow = match self.form.weights {
+            WeightType::Int8 => quantised(name, [inputs, outputs], &values),
+            WeightType::Fp32 | WeightType::Fp16 => None,
+        };
+        let Some((integers, scales)) = narrow else { return self.weight(name, &[inputs, outputs], values) };
+        let (integers, scales) = (self.beside(integers), self.beside(scales));
+        self.node("DequantizeLinear", &[&integers, &scales], vec![int("axis", 1)])
+    }
+
+    fn beside(&mut self, weight: Weight) -> Value {
+        self.graph.initializer.push(external(&weight.name, &weight.shape, weight.values.element()));
+        let value = Value(weight.name.clone());
+        self.weights.push(weight);
+        value
     }
 
     /// A vector of integers inside the protobuf: sizes, axes, positions.
@@ -73,21 +113,24 @@ impl Builder {
 
     /// A number inside the protobuf, broadcast to any shape.
     pub(super) fn number(&mut self, value: f32) -> Value {
-        self.constant(TensorProto {
-            name: value.to_string(),
-            data_type: ElementType::Float.into(),
-            float_data: vec![value],
-            ..TensorProto::default()
-        })
+        self.numbers(&[value], &[])
     }
 
     /// A small tensor inside the protobuf.
     pub(super) fn numbers(&mut self, values: &[f32], shape: &[usize]) -> Value {
+        let (float_data, int32_data) = match self.element {
+            // Their bits, as onnx.proto says.
+            ElementType::Float16 => {
+                (vec![], values.iter().map(|value| f16::from_f32(*value).to_bits().into()).collect())
+            }
+            _ => (values.to_vec(), vec![]),
+        };
         self.constant(TensorProto {
-            name: format!("{values:?}"),
+            name: format!("{:?} {values:?}", self.element),
             dims: dims(shape),
-            data_type: ElementType::Float.into(),
-            float_data: values.to_vec(),
+            data_type: self.element.into(),
+            float_data,
+            int32_data,
             ..TensorProto::default()
         })
     }
@@ -104,10 +147,8 @@ impl Builder {
         self.node("MatMul", &[a, b], vec![])
     }
 
-    /// `x @ weight + bias`.
-    pub(super) fn linear(&mut self, x: &Value, weight: &Value, bias: &Value) -> Value {
-        let product = self.matmul(x, weight);
-        self.add(&product, bias)
+    pub(super) fn subtract(&mut self, a: &Value, b: &Value) -> Value {
+        self.node("Sub", &[a, b], vec![])
     }
 
     pub(super) fn layer_norm(&mut self, x: &Value, weight: &Value, bias: &Value, epsilon: f32) -> Value {
@@ -127,8 +168,64 @@ impl Builder {
         self.node("Softmax", &[x], vec![int("axis", -1)])
     }
 
+    /// Attention of several heads in one operator of ONNX Runtime: `[batch, queries, width]` and twice
+    /// `[batch, tokens, width]` to `[batch, queries, width]`. Logits are the products themselves.
+    pub(super) fn multi_head_attention(
+        &mut self,
+        [query, key, value]: [&Value; 3],
+        heads: usize,
+        sight: Sight,
+    ) -> Value {
+        let attributes = vec![
+            int("num_heads", heads as i64),
+            float("scale", 1.0),
+            int("unidirectional", (sight == Sight::Causal).into()),
+        ];
+        self.contrib("MultiHeadAttention", &[query, key, value], attributes)
+    }
+
+    /// `sum = x + (branch + bias)` and its layer norm in one operator of ONNX Runtime. Returns both.
+    pub(super) fn skip_layer_norm(
+        &mut self,
+        [x, branch, bias]: [&Value; 3],
+        [norm_weight, norm_bias]: [&Value; 2],
+        epsilon: f32,
+    ) -> (Value, Value) {
+        let inputs = [branch, x, norm_weight, norm_bias, bias];
+        let Value(normed) = self.contrib("SkipLayerNormalization", &inputs, vec![float("epsilon", epsilon)]);
+        let sum = format!("{normed}/sum");
+        // Between them are the mean and the deviation, which nobody needs.
+        let outputs = [String::new(), String::new(), sum.clone()];
+        self.graph.node.last_mut().expect("it was just added").output.extend(outputs);
+        (Value(sum), Value(normed))
+    }
+
+    /// `gelu(x + bias)` in one operator of ONNX Runtime.
+    pub(super) fn bias_gelu(&mut self, x: &Value, bias: &Value) -> Value {
+        self.contrib("BiasGelu", &[x, bias], vec![])
+    }
+
+    /// `x * sigmoid(factor * x)` in one operator of ONNX Runtime.
+    pub(super) fn quick_gelu(&mut self, x: &Value, factor: f32) -> Value {
+        self.contrib("QuickGelu", &[x], vec![float("alpha", factor)])
+    }
+
     pub(super) fn cast(&mut self, x: &Value, element: ElementType) -> Value {
         self.node("Cast", &[x], vec![int("to", element as i64)])
+    }
+
+    /// Integers as the numbers that this graph computes with.
+    pub(super) fn float(&mut self, x: &Value) -> Value {
+        self.cast(x, self.element)
+    }
+
+    /// What follows is stored and computed in fp32, beginning with `x`.
+    pub(super) fn full_precision(&mut self, x: &Value) -> Value {
+        if self.element == ElementType::Float {
+            return x.clone();
+        }
+        self.element = ElementType::Float;
+        self.cast(x, ElementType::Float)
     }
 
     /// In `shape`, 0 keeps the size at that position and -1 takes what is left.
@@ -149,11 +246,6 @@ impl Builder {
 
     pub(super) fn concat(&mut self, values: &[&Value], axis: i64) -> Value {
         self.node("Concat", values, vec![int("axis", axis)])
-    }
-
-    /// Repeats axes of size 1 until the shape is `shape`.
-    pub(super) fn expand(&mut self, x: &Value, shape: &Value) -> Value {
-        self.node("Expand", &[x, shape], vec![])
     }
 
     /// The size of `x` along `axis`, as a vector of one.
@@ -195,7 +287,7 @@ impl Builder {
             output: vec![name.to_owned()],
             name: name.to_owned(),
             op_type: "Identity".to_owned(),
-            attribute: vec![],
+            ..NodeProto::default()
         });
     }
 
@@ -208,11 +300,16 @@ impl Builder {
     pub(super) fn finish(mut self, result: &Value, width: usize) -> Graph {
         self.name(result, OUTPUT);
         self.output(&Value::named(OUTPUT), Dim::Fixed(width));
+        let mut opset_import = vec![OperatorSetIdProto { domain: String::new(), version: OPSET_VERSION }];
+        if self.form.operators == Operators::Fused {
+            let domain = CONTRIB_DOMAIN.to_owned();
+            opset_import.push(OperatorSetIdProto { domain, version: CONTRIB_VERSION });
+        }
         let model = ModelProto {
             ir_version: IR_VERSION,
             producer_name: env!("CARGO_PKG_NAME").to_owned(),
             graph: Some(self.graph),
-            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET_VERSION }],
+            opset_import,
         };
         Graph { proto: model.encode_to_vec(), weights: self.weights, ..Graph::default() }
     }
@@ -231,7 +328,24 @@ impl Builder {
         value
     }
 
+    /// An operator of the standard.
     fn node(&mut self, op_type: &str, inputs: &[&Value], attribute: Vec<AttributeProto>) -> Value {
+        self.operator("", op_type, inputs, attribute)
+    }
+
+    /// An operator that ONNX Runtime adds.
+    fn contrib(&mut self, op_type: &str, inputs: &[&Value], attribute: Vec<AttributeProto>) -> Value {
+        assert_eq!(self.form.operators, Operators::Fused, "{op_type} is no operator of the standard");
+        self.operator(CONTRIB_DOMAIN, op_type, inputs, attribute)
+    }
+
+    fn operator(
+        &mut self,
+        domain: &str,
+        op_type: &str,
+        inputs: &[&Value],
+        attribute: Vec<AttributeProto>,
+    ) -> Value {
         let name = format!("{}/{op_type}_{}", self.graph.name, self.graph.node.len());
         self.graph.node.push(NodeProto {
             input: inputs.iter().map(|value| value.0.clone()).collect(),
@@ -239,13 +353,14 @@ impl Builder {
             name: name.clone(),
             op_type: op_type.to_owned(),
             attribute,
+            domain: domain.to_owned(),
         });
         Value(name)
     }
 }
 
 /// The initializer of a [`Weight`].
-pub(super) fn external(name: &str, shape: &[usize], element: ElementType) -> TensorProto {
+fn external(name: &str, shape: &[usize], element: ElementType) -> TensorProto {
     TensorProto {
         name: name.to_owned(),
         dims: dims(shape),
@@ -276,7 +391,7 @@ fn dims(shape: &[usize]) -> Vec<i64> {
     shape.iter().map(|&size| size as i64).collect()
 }
 
-pub(super) fn int(name: &str, value: i64) -> AttributeProto {
+fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
 }
 

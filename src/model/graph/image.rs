@@ -1,57 +1,81 @@
 //! The image encoder, a vision transformer (Dosovitskiy et al. 2020) with CLIP's extra layer norm.
 //!
 //! Its input is the picture's bytes: conversion to 0..1, mean and standard deviation are folded into the
-//! first layer's weights, so four times fewer bytes are copied and nothing is computed per pixel. That
+//! first layer's weights, so four times fewer bytes are copied and little is computed per pixel. That
 //! layer is a convolution whose patches do not overlap, written as cutting the picture and one product:
 //! ONNX Runtime rearranges a convolution's weights when it loads a graph, before shared ones are known.
+//!
+//! Bytes are centred before that product. Weights that are rounded to 16 or 8 bits are a little off, and what that
+//! makes of a picture grows with its mean; 128 less is exact in all of these types, and the bias makes up for it.
 
 use super::builder::{Builder, Dim, Value};
 use super::onnx::ElementType;
-use super::transformer::Writer;
-use super::{Graph, IMAGE_INPUT};
+use super::transformer::{Mask, Pool, Writer};
+use super::{Form, Graph, IMAGE_INPUT, WeightType};
 use crate::model::ModelError;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::ImageConfig;
+
+/// The middle of the bytes.
+const CENTRE: f32 = 128.0;
+
+/// The first layer's weights have the 255 of a byte and the deviation of colours divided out: they are so small that
+/// fp16 would lose digits. So there they are multiplied by this, and the bytes are divided by it, both without rounding.
+const HALF_SCALE: f32 = 256.0;
 
 /// Writes the graph of open_clip's `VisionTransformer`, tensors `visual.*`.
 pub(in crate::model) fn image_encoder(
     checkpoint: &mut Checkpoint,
     config: &ImageConfig,
     embed_dim: usize,
+    form: Form,
 ) -> Result<Graph, ModelError> {
-    let mut writer = Writer { graph: Builder::new("image"), checkpoint };
+    let mut writer = Writer::new("image", form, checkpoint);
     let width = config.transformer.width;
     let shape = [Dim::Dynamic("batch"), Dim::Fixed(config.height), Dim::Fixed(config.width), Dim::Fixed(3)];
     let image = writer.graph.input(IMAGE_INPUT, ElementType::Uint8, &shape);
-    let pixels = cut_into_patches(&mut writer.graph, &image, config);
-    let pixels = writer.graph.cast(&pixels, ElementType::Float);
-    let kernel = writer.checkpoint.take("visual.conv1.weight", &[width, 3, config.patch, config.patch])?;
-    let (kernel, bias) = fold_normalisation(&kernel, config);
-    let kernel =
-        writer.graph.weight("visual.conv1.weight", &[config.patch * config.patch * 3, width], kernel);
-    let bias = writer.graph.weight("visual.conv1.bias", &[width], bias);
-    let x = writer.graph.linear(&pixels, &kernel, &bias);
+    let patches = cut_into_patches(&mut writer.graph, &image, config);
 
+    let kernel = writer.checkpoint.take("visual.conv1.weight", &[width, 3, config.patch, config.patch])?;
+    let (mut kernel, bias) = fold_normalisation(&kernel, config);
+    let centre = writer.graph.number(CENTRE);
+    let mut pixels = writer.graph.float(&patches);
+    pixels = writer.graph.subtract(&pixels, &centre);
+    if form.weights == WeightType::Fp16 {
+        let scale = writer.graph.number(HALF_SCALE.recip());
+        pixels = writer.graph.multiply(&pixels, &scale);
+        kernel.iter_mut().for_each(|value| *value *= HALF_SCALE);
+    }
+    let kernel = writer.graph.matrix("visual.conv1.weight", [config.patch * config.patch * 3, width], kernel);
+    let x = writer.graph.matmul(&pixels, &kernel);
+
+    // In front of the patches goes the class token. It is a row of zeros here; what it holds, and the bias of the
+    // first layer, come with the positions.
+    let one = writer.graph.integers(&[1]);
+    let row = writer.graph.first(&x, &one, 1);
+    let zeros = writer.graph.subtract(&row, &row);
+    let x = writer.graph.concat(&[&zeros, &x], 1);
     let class = writer.checkpoint.take("visual.class_embedding", &[width])?;
-    let class = writer.graph.weight("visual.class_embedding", &[1, 1, width], class);
-    let batch = writer.graph.size(&image, 0);
-    let token = writer.graph.integers(&[1, width as i64]);
-    let class_shape = writer.graph.concat(&[&batch, &token], 0);
-    let class = writer.graph.expand(&class, &class_shape);
-    let x = writer.graph.concat(&[&class, &x], 1);
-    let position =
-        writer.weight("visual.positional_embedding", &[config.rows() * config.columns() + 1, width])?;
+    let shape = [config.rows() * config.columns() + 1, width];
+    let mut position = writer.checkpoint.take("visual.positional_embedding", &shape)?;
+    for (token, position) in position.chunks_exact_mut(width).enumerate() {
+        let added = if token == 0 { &class } else { &bias };
+        position.iter_mut().zip(added).for_each(|(position, added)| *position += added);
+    }
+    let position = writer.graph.weight("visual.positional_embedding", &shape, position);
     let x = writer.graph.add(&x, &position);
     let x = writer.layer_norm("visual.ln_pre", width, &x)?;
 
-    let x =
-        writer.transformer("visual.transformer.resblocks", &config.transformer, x, None, |graph, x| {
-            let one = graph.integers(&[1]);
-            (graph.first(x, &one, 1), None)
-        })?;
+    let pick = |graph: &mut Builder, x: &Value| {
+        let one = graph.integers(&[1]);
+        graph.first(x, &one, 1)
+    };
+    let pool = Pool { pick, mask: Mask::None };
+    let x = writer.transformer("visual.transformer.resblocks", &config.transformer, x, Mask::None, pool)?;
 
+    let x = writer.graph.full_precision(&x);
     let x = writer.layer_norm("visual.ln_post", width, &x)?;
-    let projection = writer.weight("visual.proj", &[width, embed_dim])?;
+    let projection = writer.matrix("visual.proj", [width, embed_dim])?;
     let x = writer.graph.matmul(&x, &projection);
     let x = writer.graph.reshape(&x, &[0, embed_dim as i64]);
     Ok(writer.graph.finish(&x, embed_dim))
@@ -72,7 +96,7 @@ fn cut_into_patches(graph: &mut Builder, image: &Value, config: &ImageConfig) ->
     graph.reshape(&patches, &[0, rows * columns, patch * patch * 3])
 }
 
-/// Turns the convolution's kernel for `(byte / 255 - mean) / std` into a linear layer's weight for bytes,
+/// Turns the convolution's kernel for `(byte / 255 - mean) / std` into a linear layer's weight for `byte - CENTRE`,
 /// and the bias that goes with it: `[width, 3, patch, patch]` to `[patch * patch * 3, width]` and `[width]`.
 fn fold_normalisation(kernel: &[f32], config: &ImageConfig) -> (Vec<f32>, Vec<f32>) {
     let (area, width) = (config.patch * config.patch, config.transformer.width);
@@ -85,7 +109,7 @@ fn fold_normalisation(kernel: &[f32], config: &ImageConfig) -> (Vec<f32>, Vec<f3
             let std = f64::from(config.preprocess.std[channel]);
             for (pixel, &factor) in pixels.iter().enumerate() {
                 let factor = f64::from(factor);
-                offset -= factor * mean / std;
+                offset += factor * (f64::from(CENTRE) / 255.0 - mean) / std;
                 weight[(pixel * 3 + channel) * width + output] = (factor / (255.0 * std)) as f32;
             }
         }

@@ -8,6 +8,9 @@
 pub(in crate::model) const IR_VERSION: i64 = 9;
 /// Operator set of every graph.
 pub(in crate::model) const OPSET_VERSION: i64 = 20;
+/// The operators that ONNX Runtime adds, and their version.
+pub(in crate::model) const CONTRIB_DOMAIN: &str = "com.microsoft";
+pub(in crate::model) const CONTRIB_VERSION: i64 = 1;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::model) struct ModelProto {
@@ -56,6 +59,8 @@ pub(in crate::model) struct NodeProto {
     pub(in crate::model) op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub(in crate::model) attribute: Vec<AttributeProto>,
+    #[prost(string, tag = "7")]
+    pub(in crate::model) domain: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -89,6 +94,8 @@ pub(in crate::model) struct TensorProto {
     pub(in crate::model) data_type: i32,
     #[prost(float, repeated, tag = "4")]
     pub(in crate::model) float_data: Vec<f32>,
+    #[prost(int32, repeated, tag = "5")]
+    pub(in crate::model) int32_data: Vec<i32>,
     #[prost(int64, repeated, tag = "7")]
     pub(in crate::model) int64_data: Vec<i64>,
     #[prost(string, tag = "8")]

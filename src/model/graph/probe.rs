@@ -3,9 +3,9 @@
 //! It computes nothing of use. An engine's speed on it tells how fast the engine is on this CPU, without loading a
 //! model.
 
-use super::Graph;
 use super::builder::{Builder, Dim};
 use super::onnx::ElementType;
+use super::{Form, Graph};
 
 /// Rows of the input: a picture of 224 x 224 in patches of 16, and the class token.
 pub const TOKENS: usize = 197;
@@ -15,7 +15,7 @@ const MLP_WIDTH: usize = 4 * WIDTH;
 
 /// `[batch, TOKENS, WIDTH]` to as many numbers.
 pub fn mlp() -> Graph {
-    let mut graph = Builder::new("probe");
+    let mut graph = Builder::new("probe", Form::PORTABLE);
     let shape = [Dim::Dynamic("batch"), Dim::Fixed(TOKENS), Dim::Fixed(WIDTH)];
     let x = graph.input("x", ElementType::Float, &shape);
     let fc = graph.weight("c_fc.weight", &[WIDTH, MLP_WIDTH], numbers(WIDTH * MLP_WIDTH));

@@ -6,9 +6,9 @@
 
 use prost::{Message, decode_length_delimiter, encode_length_delimiter};
 
-use super::Graph;
 use super::builder::{Builder, Dim, Value};
 use super::onnx::{DimensionProto, ElementType, GraphProto, ModelProto, TensorTypeProto, ValueInfoProto};
+use super::{Form, Graph};
 use crate::model::config::ready_made::ReadyMadeConfig;
 
 /// Field numbers of `onnx.proto`.
@@ -52,7 +52,7 @@ impl ReadyMade {
             return Err(self.refusal(&format!("float [batch, 3, {}, {}]", config.height, config.width)));
         }
         let rows = self.rows(dims[0])?;
-        let mut front = Builder::new("clipd");
+        let mut front = Builder::new("clipd", Form::PORTABLE);
         let shape = [batch(rows), Dim::Fixed(config.height), Dim::Fixed(config.width), Dim::Fixed(3)];
         let image = front.input("clipd/image", ElementType::Uint8, &shape);
         let x = front.cast(&image, ElementType::Float);
@@ -75,7 +75,7 @@ impl ReadyMade {
             return Err(self.refusal(&format!("int32 or int64 [batch, {context_length}]")));
         }
         let (rows, length) = (self.rows(dims[0])?, dims[1]);
-        let mut front = Builder::new("clipd");
+        let mut front = Builder::new("clipd", Form::PORTABLE);
         let shape = [batch(rows), length.map_or(Dim::Dynamic("length"), Dim::Fixed)];
         let tokens = front.input("clipd/tokens", ElementType::Int64, &shape);
         let x = front.cast(&tokens, element);
@@ -108,7 +108,7 @@ impl ReadyMade {
     /// `x` of `front` takes the place of the input.
     fn wrap(self, mut front: Builder, x: &Value, embed_dim: usize) -> Result<Graph, String> {
         front.name(x, &self.input.name);
-        let mut back = Builder::new("clipd_back");
+        let mut back = Builder::new("clipd_back", Form::PORTABLE);
         let output = Value::named(&self.graph.output[0].name);
         let output = back.cast(&output, ElementType::Float);
         back.output(&output, Dim::Fixed(embed_dim));

@@ -8,11 +8,12 @@ use crate::model::Model;
 
 #[test]
 fn graph_and_weights_belong_together() {
-    let model = Model::builtin().unwrap();
-    for (graph, input) in [(&model.image, IMAGE_INPUT), (&model.text, TEXT_INPUT)] {
-        check(graph, input);
-        check(&graph.with_int8_weights().unwrap(), input);
-        check(&graph.with_fp16_weights().unwrap(), input);
+    for weights in [WeightType::Fp32, WeightType::Fp16, WeightType::Int8] {
+        for operators in [Operators::Standard, Operators::Fused] {
+            let model = Model::builtin(Form { weights, operators }).unwrap();
+            check(&model.image, IMAGE_INPUT);
+            check(&model.text, TEXT_INPUT);
+        }
     }
     check(&probe::mlp(), "x");
 }
@@ -39,7 +40,7 @@ fn check(graph: &Graph, input: &str) {
         for value in &node.input {
             assert!(defined.contains(value.as_str()), "{} reads {value} too early", node.name);
         }
-        for value in &node.output {
+        for value in node.output.iter().filter(|value| !value.is_empty()) {
             assert!(defined.insert(value), "{value} is defined twice");
         }
     }
@@ -47,8 +48,8 @@ fn check(graph: &Graph, input: &str) {
 
 #[test]
 fn a_matrix_in_8_bits_is_the_matrix_within_half_a_step() {
-    let model = Model::builtin().unwrap();
-    let quantised = model.image.with_int8_weights().unwrap();
+    let model = Model::builtin(Form::PORTABLE).unwrap();
+    let quantised = Model::builtin(Form { weights: WeightType::Int8, ..Form::PORTABLE }).unwrap().image;
     let find = |graph: &Graph, name: &str| {
         graph.weights.iter().find(|weight| weight.name == name).unwrap().values.clone()
     };
@@ -65,4 +66,35 @@ fn a_matrix_in_8_bits_is_the_matrix_within_half_a_step() {
         assert!((float - f32::from(*integer) * scale).abs() <= 0.501 * scale, "at {index}");
     }
     assert!(integers.contains(&127) || integers.contains(&-127));
+}
+
+/// A kernel each on a GPU, where the same block in operators of the standard has 26 nodes.
+#[test]
+fn a_block_of_fused_operators_is_eleven_nodes() {
+    let model = Model::builtin(Form { weights: WeightType::Fp16, operators: Operators::Fused }).unwrap();
+    let block = [
+        &["MatMul"; 3][..],
+        &["Add", "MultiHeadAttention", "MatMul", "SkipLayerNormalization"],
+        &["MatMul", "BiasGelu", "MatMul", "SkipLayerNormalization"],
+    ];
+    for graph in [&model.image, &model.text] {
+        let operators = operators(graph);
+        let norm = operators.iter().position(|operator| operator == "LayerNormalization").unwrap();
+        let (first, rest) =
+            operators[norm..].split_at(1 + usize::from(operators[norm + 1] == "LayerNormalization"));
+        assert!(first.iter().all(|operator| operator == "LayerNormalization"));
+        assert_eq!(rest[..11], block.concat());
+        assert_eq!(rest[11..22], block.concat());
+    }
+    // Nothing computes a shape: that would run on the CPU beside the GPU, and twice for every picture.
+    assert!(!operators(&model.image).iter().any(|operator| operator == "Shape"));
+    let standard = Model::builtin(Form::PORTABLE).unwrap();
+    let norms = operators(&standard.image).into_iter().enumerate();
+    let norms: Vec<_> = norms.filter(|(_, operator)| operator == "LayerNormalization").collect();
+    assert_eq!(norms[3].0 - norms[1].0, 26);
+}
+
+fn operators(graph: &Graph) -> Vec<String> {
+    let nodes = ModelProto::decode(graph.proto.as_slice()).unwrap().graph.unwrap().node;
+    nodes.into_iter().map(|node| node.op_type).collect()
 }

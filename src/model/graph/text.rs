@@ -3,10 +3,10 @@
 //! Its work is proportional to the longest row of the batch, not to the context length. Padding after a
 //! row's end token changes nothing: earlier tokens never look at it.
 
-use super::builder::{Builder, Dim};
+use super::builder::{Builder, Dim, Value};
 use super::onnx::ElementType;
-use super::transformer::Writer;
-use super::{Graph, TEXT_INPUT};
+use super::transformer::{Mask, Pool, Writer};
+use super::{Form, Graph, TEXT_INPUT};
 use crate::model::ModelError;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::TextConfig;
@@ -16,8 +16,9 @@ pub(in crate::model) fn text_encoder(
     checkpoint: &mut Checkpoint,
     config: &TextConfig,
     embed_dim: usize,
+    form: Form,
 ) -> Result<Graph, ModelError> {
-    let mut writer = Writer { graph: Builder::new("text"), checkpoint };
+    let mut writer = Writer::new("text", form, checkpoint);
     let width = config.transformer.width;
     let name = |tensor: &str| format!("{}{tensor}", config.prefix);
 
@@ -37,17 +38,20 @@ pub(in crate::model) fn text_encoder(
 
     // The end token has the highest id; what follows it is padding.
     let end = writer.graph.arg_max(&tokens, 1);
+    // [batch, 1, length] to [batch, heads, queries, tokens]
+    let end_mask = writer.graph.gather(&mask, &end);
+    let end_mask = writer.graph.unsqueeze(&end_mask, 1);
+    let pick = |graph: &mut Builder, x: &Value| {
+        let picked = graph.gather_in_batch(x, &end);
+        graph.unsqueeze(&picked, 1)
+    };
+    let pool = Pool { pick, mask: Mask::Row(&end_mask) };
     let prefix = name("transformer.resblocks");
-    let x = writer.transformer(&prefix, &config.transformer, x, Some(&mask), |graph, x| {
-        let pooled = graph.gather_in_batch(x, &end);
-        let pooled = graph.unsqueeze(&pooled, 1);
-        // [batch, 1, length] to [batch, heads, queries, tokens]
-        let pooled_mask = graph.gather(&mask, &end);
-        (pooled, Some(graph.unsqueeze(&pooled_mask, 1)))
-    })?;
+    let x = writer.transformer(&prefix, &config.transformer, x, Mask::Causal(&mask), pool)?;
 
+    let x = writer.graph.full_precision(&x);
     let x = writer.layer_norm(&name("ln_final"), width, &x)?;
-    let projection = writer.weight(&name("text_projection"), &[width, embed_dim])?;
+    let projection = writer.matrix(&name("text_projection"), [width, embed_dim])?;
     let x = writer.graph.matmul(&x, &projection);
     let x = writer.graph.reshape(&x, &[0, embed_dim as i64]);
     Ok(writer.graph.finish(&x, embed_dim))

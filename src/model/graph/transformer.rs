@@ -1,7 +1,14 @@
 //! The residual attention block that both encoders are made of:
 //! `x + attention(layer_norm(x))`, then `x + mlp(layer_norm(x))`.
+//!
+//! A sum and the norm of it are written together, and so are a bias and what follows it: where the graph may use
+//! ONNX Runtime's own operators, each of these is one. Three factors and terms are put into weights instead of nodes:
+//! - the logits' factor `1 / sqrt(head width)` into the query's projection;
+//! - the key's bias into nothing: it adds the same to all logits of a query, which softmax takes off again;
+//! - the value's bias into that of the output: softmax's weights add up to 1, so it passes through unchanged.
 
-use super::builder::{Builder, Value};
+use super::builder::{Builder, Sight, Value};
+use super::{Form, Operators};
 use crate::model::ModelError;
 use crate::model::checkpoint::{Checkpoint, transpose};
 use crate::model::config::{Activation, TransformerConfig};
@@ -9,48 +16,85 @@ use crate::model::config::{Activation, TransformerConfig};
 /// PyTorch's default, which open_clip does not change.
 const LAYER_NORM_EPSILON: f32 = 1e-5;
 
+/// `x * sigmoid(1.702 * x)`, as OpenAI's models have it instead of the exact function (Hendrycks and Gimpel 2016).
+const QUICK_GELU: f32 = 1.702;
+
 /// Writes one encoder: its graph so far, and the checkpoint that its weights come from.
 pub(super) struct Writer<'w> {
     pub(super) graph: Builder,
     pub(super) checkpoint: &'w mut Checkpoint,
 }
 
-/// Which tokens leave a block, and what they may look at.
-struct Attention<'v> {
-    /// `[batch, queries, width]`: the tokens that leave.
-    queries: &'v Value,
-    /// `[batch, tokens, width]`: the tokens that are looked at.
-    context: &'v Value,
-    /// Added to the attention logits, broadcast to `[batch, heads, queries, tokens]`.
-    mask: Option<&'v Value>,
+/// What is added to the attention logits.
+#[derive(Clone, Copy)]
+pub(super) enum Mask<'v> {
+    None,
+    /// `[tokens, tokens]`: minus infinity for tokens that come later.
+    Causal(&'v Value),
+    /// `[batch, 1, 1, tokens]`, for a single query.
+    Row(&'v Value),
 }
 
-impl Writer<'_> {
+/// Which tokens leave attention, what they look at, and what of that they see.
+struct Attention<'v> {
+    /// `[batch, queries, width]`, normed.
+    queries: &'v Value,
+    /// `[batch, tokens, width]`, normed.
+    context: &'v Value,
+    mask: Mask<'v>,
+}
+
+/// A linear layer's result whose bias is yet to be added.
+struct Unbiased {
+    product: Value,
+    bias: Value,
+}
+
+/// The only token of a row that leaves the last block.
+pub(super) struct Pool<'v, P> {
+    /// `[batch, tokens, width]` to `[batch, 1, width]`.
+    pub(super) pick: P,
+    /// What it sees.
+    pub(super) mask: Mask<'v>,
+}
+
+impl<'w> Writer<'w> {
+    pub(super) fn new(name: &str, form: Form, checkpoint: &'w mut Checkpoint) -> Writer<'w> {
+        Writer { graph: Builder::new(name, form), checkpoint }
+    }
+
     /// Blocks `0..layers` of the transformer whose tensors are named `prefix.N...`.
     ///
-    /// The last one is computed for the token alone that becomes the embedding, which `pool` picks from
-    /// `[batch, tokens, width]`: the others' results would be thrown away. Returns `[batch, 1, width]`.
+    /// The last one is computed for the token alone that becomes the embedding: the others' results would be thrown
+    /// away. Returns `[batch, 1, width]`.
     pub(super) fn transformer(
         &mut self,
         prefix: &str,
         config: &TransformerConfig,
         mut x: Value,
-        mask: Option<&Value>,
-        pool: impl FnOnce(&mut Builder, &Value) -> (Value, Option<Value>),
+        mask: Mask<'_>,
+        pool: Pool<'_, impl Fn(&mut Builder, &Value) -> Value>,
     ) -> Result<Value, ModelError> {
+        let block = |layer: usize| format!("{prefix}.{layer}");
         let last = config.layers - 1;
+        let mut normed = self.layer_norm(&format!("{}.ln_1", block(0)), config.width, &x)?;
         for layer in 0..last {
-            let name = format!("{prefix}.{layer}");
-            x = self.block(&name, config, Attention { queries: &x, context: &x, mask })?;
+            let attention = Attention { queries: &normed, context: &normed, mask };
+            let refined;
+            (x, refined) = self.block(&block(layer), config, &x, &attention)?;
+            (x, normed) =
+                self.add_and_norm(&x, &refined, &format!("{}.ln_1", block(layer + 1)), config.width)?;
         }
-        let (pooled, pooled_mask) = pool(&mut self.graph, &x);
-        let attention = Attention { queries: &pooled, context: &x, mask: pooled_mask.as_ref() };
-        self.block(&format!("{prefix}.{last}"), config, attention)
+        let (x, queries) = ((pool.pick)(&mut self.graph, &x), (pool.pick)(&mut self.graph, &normed));
+        let attention = Attention { queries: &queries, context: &normed, mask: pool.mask };
+        let (x, refined) = self.block(&block(last), config, &x, &attention)?;
+        let refined = self.biased(&refined);
+        Ok(self.graph.add(&x, &refined))
     }
 
     /// `x` scaled to mean 0 and variance 1 per token, times a weight, plus a bias.
     pub(super) fn layer_norm(&mut self, name: &str, width: usize, x: &Value) -> Result<Value, ModelError> {
-        let (weight, bias) = self.layer_norm_weights(name, width)?;
+        let [weight, bias] = self.layer_norm_weights(name, width)?;
         Ok(self.graph.layer_norm(x, &weight, &bias, LAYER_NORM_EPSILON))
     }
 
@@ -60,17 +104,23 @@ impl Writer<'_> {
         Ok(self.graph.weight(name, shape, values))
     }
 
+    /// A matrix that the checkpoint has as `[inputs, outputs]`.
+    pub(super) fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Value, ModelError> {
+        let values = self.checkpoint.take(name, &shape)?;
+        Ok(self.graph.matrix(name, shape, values))
+    }
+
+    /// A block without its last addition: what it is added to, and what is to be added.
     fn block(
         &mut self,
         name: &str,
         config: &TransformerConfig,
-        attention: Attention<'_>,
-    ) -> Result<Value, ModelError> {
-        let attended = self.attention(name, config, &attention)?;
-        let x = self.graph.add(attention.queries, &attended);
-        let normed = self.layer_norm(&format!("{name}.ln_2"), config.width, &x)?;
-        let refined = self.mlp(&format!("{name}.mlp"), config, &normed)?;
-        Ok(self.graph.add(&x, &refined))
+        x: &Value,
+        attention: &Attention<'_>,
+    ) -> Result<(Value, Unbiased), ModelError> {
+        let attended = self.attention(&format!("{name}.attn"), config, attention)?;
+        let (x, normed) = self.add_and_norm(x, &attended, &format!("{name}.ln_2"), config.width)?;
+        Ok((x, self.mlp(&format!("{name}.mlp"), config, &normed)?))
     }
 
     fn attention(
@@ -78,91 +128,153 @@ impl Writer<'_> {
         name: &str,
         config: &TransformerConfig,
         attention: &Attention<'_>,
-    ) -> Result<Value, ModelError> {
+    ) -> Result<Unbiased, ModelError> {
         let width = config.width;
-        let (norm_weight, norm_bias) = self.layer_norm_weights(&format!("{name}.ln_1"), width)?;
-        let mut norm = |x: &Value| self.graph.layer_norm(x, &norm_weight, &norm_bias, LAYER_NORM_EPSILON);
-        let context = norm(attention.context);
-        let queries =
-            if attention.queries == attention.context { context.clone() } else { norm(attention.queries) };
+        // PyTorch keeps the three input projections in one tensor, `[3 * width, width]`.
+        let weights = self.checkpoint.take(&format!("{name}.in_proj_weight"), &[3 * width, width])?;
+        let biases = self.checkpoint.take(&format!("{name}.in_proj_bias"), &[3 * width])?;
+        let scale = ((width / config.heads) as f32).sqrt().recip();
+        let mut project = |part: usize, suffix: &str, scale: f32, x: &Value| {
+            let mut weight = transpose(&weights[part * width * width..][..width * width], width, width);
+            weight.iter_mut().for_each(|value| *value *= scale);
+            let weight = self.graph.matrix(&format!("{name}.{suffix}.weight"), [width, width], weight);
+            self.graph.matmul(x, &weight)
+        };
+        let query = project(0, "query", scale, attention.queries);
+        let key = project(1, "key", 1.0, attention.context);
+        let value = project(2, "value", 1.0, attention.context);
+        let query_bias = biases[..width].iter().map(|value| value * scale).collect();
+        let query_bias = self.graph.weight(&format!("{name}.query.bias"), &[width], query_bias);
+        let query = self.graph.add(&query, &query_bias);
 
-        let [query, key, value] = self.projections(&format!("{name}.attn"), config)?;
-        let query = self.graph.linear(&queries, &query.weight, &query.bias);
-        let key = self.graph.linear(&context, &key.weight, &key.bias);
-        let value = self.graph.linear(&context, &value.weight, &value.bias);
+        let x = self.attend([&query, &key, &value], config, attention.mask);
 
+        let name = format!("{name}.out_proj");
+        let weight = self.checkpoint.take(&format!("{name}.weight"), &[width, width])?;
+        let mut bias = self.checkpoint.take(&format!("{name}.bias"), &[width])?;
+        add_product(&mut bias, &weight, &biases[2 * width..]);
+        let weight = transpose(&weight, width, width);
+        let weight = self.graph.matrix(&format!("{name}.weight"), [width, width], weight);
+        let bias = self.graph.weight(&format!("{name}.bias"), &[width], bias);
+        Ok(Unbiased { product: self.graph.matmul(&x, &weight), bias })
+    }
+
+    /// `softmax(query @ key + mask) @ value` in every head, back to `[batch, queries, width]`.
+    fn attend(
+        &mut self,
+        [query, key, value]: [&Value; 3],
+        config: &TransformerConfig,
+        mask: Mask<'_>,
+    ) -> Value {
+        let graph = &mut self.graph;
+        // A mask that is an input would rule the fast kernels out.
+        let sight = match (graph.form().operators, mask) {
+            (Operators::Fused, Mask::None) => Some(Sight::All),
+            (Operators::Fused, Mask::Causal(_)) => Some(Sight::Causal),
+            (Operators::Fused, Mask::Row(_)) | (Operators::Standard, _) => None,
+        };
+        if let Some(sight) = sight {
+            return graph.multi_head_attention([query, key, value], config.heads, sight);
+        }
         // [batch, tokens, width] to [batch, heads, tokens, head width]; keys transposed for the product.
         let heads = [0, 0, config.heads as i64, -1];
         let mut split = |x: &Value, axes: &[i64]| {
-            let x = self.graph.reshape(x, &heads);
-            self.graph.transpose(&x, axes)
+            let x = graph.reshape(x, &heads);
+            graph.transpose(&x, axes)
         };
         let (query, key, value) =
-            (split(&query, &[0, 2, 1, 3]), split(&key, &[0, 2, 3, 1]), split(&value, &[0, 2, 1, 3]));
-        let mut logits = self.graph.matmul(&query, &key);
-        if let Some(mask) = attention.mask {
-            logits = self.graph.add(&logits, mask);
+            (split(query, &[0, 2, 1, 3]), split(key, &[0, 2, 3, 1]), split(value, &[0, 2, 1, 3]));
+        let mut logits = graph.matmul(&query, &key);
+        if let Mask::Causal(mask) | Mask::Row(mask) = mask {
+            logits = graph.add(&logits, mask);
         }
-        let weights = self.graph.softmax(&logits);
-        let x = self.graph.matmul(&weights, &value);
-        let x = self.graph.transpose(&x, &[0, 2, 1, 3]);
-        let x = self.graph.reshape(&x, &[0, 0, width as i64]);
-        self.linear(&format!("{name}.attn.out_proj"), width, width, &x)
+        let weights = graph.softmax(&logits);
+        let x = graph.matmul(&weights, &value);
+        let x = graph.transpose(&x, &[0, 2, 1, 3]);
+        graph.reshape(&x, &[0, 0, config.width as i64])
     }
 
-    fn mlp(&mut self, name: &str, config: &TransformerConfig, x: &Value) -> Result<Value, ModelError> {
-        let x = self.linear(&format!("{name}.c_fc"), config.width, config.mlp_width, x)?;
-        let x = match config.activation {
-            Activation::Gelu => self.graph.gelu(&x),
-            Activation::QuickGelu => {
-                let factor = self.graph.number(1.702);
+    fn mlp(&mut self, name: &str, config: &TransformerConfig, x: &Value) -> Result<Unbiased, ModelError> {
+        let x = self.linear(&format!("{name}.c_fc"), [config.width, config.mlp_width], x)?;
+        let x = self.activation(config.activation, &x);
+        self.linear(&format!("{name}.c_proj"), [config.mlp_width, config.width], &x)
+    }
+
+    fn activation(&mut self, activation: Activation, x: &Unbiased) -> Value {
+        match (self.graph.form().operators, activation) {
+            (Operators::Fused, Activation::Gelu) => self.graph.bias_gelu(&x.product, &x.bias),
+            (Operators::Fused, Activation::QuickGelu) => {
+                let x = self.biased(x);
+                self.graph.quick_gelu(&x, QUICK_GELU)
+            }
+            (Operators::Standard, Activation::Gelu) => {
+                let x = self.biased(x);
+                self.graph.gelu(&x)
+            }
+            (Operators::Standard, Activation::QuickGelu) => {
+                let x = self.biased(x);
+                let factor = self.graph.number(QUICK_GELU);
                 let scaled = self.graph.multiply(&x, &factor);
                 let gate = self.graph.sigmoid(&scaled);
                 self.graph.multiply(&x, &gate)
             }
-        };
-        self.linear(&format!("{name}.c_proj"), config.mlp_width, config.width, &x)
+        }
     }
 
-    fn linear(&mut self, name: &str, inputs: usize, outputs: usize, x: &Value) -> Result<Value, ModelError> {
+    /// A layer that PyTorch keeps as `[outputs, inputs]`.
+    fn linear(
+        &mut self,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        x: &Value,
+    ) -> Result<Unbiased, ModelError> {
         let weight_name = format!("{name}.weight");
         let weight = self.checkpoint.take_transposed(&weight_name, outputs, inputs)?;
-        let weight = self.graph.weight(&weight_name, &[inputs, outputs], weight);
+        let weight = self.graph.matrix(&weight_name, [inputs, outputs], weight);
         let bias = self.weight(&format!("{name}.bias"), &[outputs])?;
-        Ok(self.graph.linear(x, &weight, &bias))
+        Ok(Unbiased { product: self.graph.matmul(x, &weight), bias })
     }
 
-    /// PyTorch keeps the three input projections of attention in one tensor, `[3 * width, width]`.
-    /// The logits' factor `1 / sqrt(head width)` is folded into the query's.
-    fn projections(&mut self, name: &str, config: &TransformerConfig) -> Result<[Projection; 3], ModelError> {
-        let width = config.width;
-        let weights = self.checkpoint.take(&format!("{name}.in_proj_weight"), &[3 * width, width])?;
-        let biases = self.checkpoint.take(&format!("{name}.in_proj_bias"), &[3 * width])?;
-        let scale = ((width / config.heads) as f32).sqrt().recip();
-        let mut projection = |part: usize, suffix: &str, scale: f32| {
-            let mut weight = transpose(&weights[part * width * width..][..width * width], width, width);
-            let mut bias = biases[part * width..][..width].to_vec();
-            weight.iter_mut().chain(&mut bias).for_each(|value| *value *= scale);
-            Projection {
-                weight: self.graph.weight(&format!("{name}.{suffix}.weight"), &[width, width], weight),
-                bias: self.graph.weight(&format!("{name}.{suffix}.bias"), &[width], bias),
+    fn biased(&mut self, x: &Unbiased) -> Value {
+        self.graph.add(&x.product, &x.bias)
+    }
+
+    /// `x + branch`, and the norm `name` of that.
+    fn add_and_norm(
+        &mut self,
+        x: &Value,
+        branch: &Unbiased,
+        name: &str,
+        width: usize,
+    ) -> Result<(Value, Value), ModelError> {
+        let [weight, bias] = self.layer_norm_weights(name, width)?;
+        match self.graph.form().operators {
+            Operators::Fused => {
+                let Unbiased { product, bias: branch_bias } = branch;
+                let terms = [x, product, branch_bias];
+                Ok(self.graph.skip_layer_norm(terms, [&weight, &bias], LAYER_NORM_EPSILON))
             }
-        };
-        Ok([projection(0, "query", scale), projection(1, "key", 1.0), projection(2, "value", 1.0)])
+            Operators::Standard => {
+                let branch = self.biased(branch);
+                let sum = self.graph.add(x, &branch);
+                let normed = self.graph.layer_norm(&sum, &weight, &bias, LAYER_NORM_EPSILON);
+                Ok((sum, normed))
+            }
+        }
     }
 
-    fn layer_norm_weights(&mut self, name: &str, width: usize) -> Result<(Value, Value), ModelError> {
-        Ok((
+    fn layer_norm_weights(&mut self, name: &str, width: usize) -> Result<[Value; 2], ModelError> {
+        Ok([
             self.weight(&format!("{name}.weight"), &[width])?,
             self.weight(&format!("{name}.bias"), &[width])?,
-        ))
+        ])
     }
 }
 
-/// A linear layer's tensors in the graph.
-struct Projection {
-    /// `[inputs, outputs]`.
-    weight: Value,
-    /// `[outputs]`.
-    bias: Value,
+/// `sum += matrix @ vector`, for a matrix `[outputs, inputs]`; rounded once.
+pub(super) fn add_product(sum: &mut [f32], matrix: &[f32], vector: &[f32]) {
+    for (sum, row) in sum.iter_mut().zip(matrix.chunks_exact(vector.len())) {
+        let products = row.iter().zip(vector).map(|(a, b)| f64::from(*a) * f64::from(*b));
+        *sum = (f64::from(*sum) + products.sum::<f64>()) as f32;
+    }
 }

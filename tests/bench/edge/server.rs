@@ -14,6 +14,7 @@ use clipd::grpc::proto::clip_service_client::ClipServiceClient;
 use clipd::grpc::proto::input::Content;
 use clipd::grpc::proto::{EmbedRequest, Image, Input, RgbImage, image::Source};
 use clipd::model::Model;
+use clipd::model::graph::Form;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
@@ -40,7 +41,7 @@ pub(crate) struct Server {
 impl Server {
     /// An engine that takes next to no time, so that what is measured is all the rest.
     pub(crate) fn synthetic(flags: &[&str]) -> Server {
-        let mut model = Model::builtin().expect("it is embedded");
+        let mut model = Model::builtin(Form::PORTABLE).expect("it is embedded");
         model.spec.embed_dim = DIM;
         let engine = OpenEngine::new("cpu", || Ok(SyntheticEngine::gated(DIM, Gate::open())));
         let served = Served {

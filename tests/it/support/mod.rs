@@ -15,6 +15,7 @@ use clipd::engine::synthetic::{Gate, SyntheticEngine};
 use clipd::grpc::proto;
 use clipd::grpc::proto::clip_service_client::ClipServiceClient;
 use clipd::model::Model;
+use clipd::model::graph::Form;
 use tonic::transport::Channel;
 
 pub(crate) type Client = ClipServiceClient<Channel>;
@@ -79,7 +80,7 @@ pub(crate) async fn connect(running: &Running) -> Client {
 
 /// The embedded model's numbers and vocabulary with other engines.
 pub(crate) fn synthetic(engines: Vec<OpenEngine>) -> Served {
-    let model = Model::builtin().unwrap();
+    let model = Model::builtin(Form::PORTABLE).unwrap();
     Served {
         name: model.name,
         fingerprint: app::load::fingerprint(&model.fingerprint, Precision::Fp32),
@@ -90,7 +91,7 @@ pub(crate) fn synthetic(engines: Vec<OpenEngine>) -> Served {
 }
 
 pub(crate) fn gated_engine(gate: Gate) -> OpenEngine {
-    let dim = Model::builtin().unwrap().spec.embed_dim;
+    let dim = Model::builtin(Form::PORTABLE).unwrap().spec.embed_dim;
     OpenEngine::new("cpu", move || Ok(SyntheticEngine::gated(dim, gate)))
 }
 
