@@ -65,10 +65,10 @@ fn int8_on_openvino_comes_close_to_the_reference() {
     Setup::new(Device::OpenVino, Precision::Int8, 0.998, 1e-5).check_all();
 }
 
-/// The CPU provider rounds weights to fp16 and computes in fp32; a GPU rounds what it computes too.
+/// The CPU provider has few kernels for fp16 and computes the rest in fp32; which, depends on the batch.
 #[test]
 fn fp16_weights_come_close_to_the_reference() {
-    let mut setup = Setup::new(Device::Cpu, Precision::Fp32, 0.9995, 1e-5);
+    let mut setup = Setup::new(Device::Cpu, Precision::Fp32, 0.9995, 1e-3);
     setup.form.weights = WeightType::Fp16;
     setup.check_all();
 }
