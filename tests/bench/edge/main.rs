@@ -1,7 +1,7 @@
 //! Benchmarks of the gRPC edge: `cargo bench --bench edge [-- SECTION...]`
 //!
 //! Sections: `labels` (what Classify with cached labels adds to Embed), `uploads` (large messages from many
-//! clients), `allocations` (of the server, per call). The server has threads of its own, and the client is the thread
+//! clients), `feeding` (rows of an engine that takes no time), `allocations` (of the server, per call). The server has threads of its own, and the client is the thread
 //! that measures: what that thread does not do, the server does.
 //! Every section prints a Markdown table. They are measurements, not tests: nothing fails, and other work on the
 //! machine shows in them.
@@ -9,7 +9,9 @@
 #![expect(clippy::print_stdout, reason = "a benchmark reports")]
 
 mod allocations;
+mod feeding;
 mod labels;
+mod load;
 mod server;
 mod uploads;
 
@@ -21,8 +23,12 @@ fn main() {
     // cargo adds `--bench`.
     let chosen: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let sections: [(&str, fn()); 3] =
-        [("labels", labels::added), ("uploads", uploads::rates), ("allocations", allocations::per_call)];
+    let sections: [(&str, fn()); 4] = [
+        ("labels", labels::added),
+        ("uploads", uploads::rates),
+        ("feeding", feeding::rates),
+        ("allocations", allocations::per_call),
+    ];
     for (name, section) in sections {
         if chosen.is_empty() || chosen.iter().any(|each| each == name) {
             println!("\n## {name}\n");

@@ -41,8 +41,14 @@ pub(crate) struct Server {
 impl Server {
     /// An engine that takes next to no time, so that what is measured is all the rest.
     pub(crate) fn synthetic(flags: &[&str]) -> Server {
+        Server::synthetic_of(SIDE, flags)
+    }
+
+    /// The same for pictures of another size.
+    pub(crate) fn synthetic_of(side: u32, flags: &[&str]) -> Server {
         let mut model = Model::builtin(Form::PORTABLE).expect("it is embedded");
         model.spec.embed_dim = DIM;
+        (model.spec.image.height, model.spec.image.width) = (side, side);
         let engine = OpenEngine::new("cpu", || Ok(SyntheticEngine::gated(DIM, Gate::open())));
         let served = Served {
             name: model.name,

@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
-use clipd::clock::Clock;
-use clipd::grpc::proto::EmbedRequest;
 use clipd::grpc::proto::Image;
 use clipd::grpc::proto::image::Source;
 use clipd::grpc::proto::input::Content;
 
-use crate::server::{Client, Server, cpu_of_others, embed, rgb};
+use crate::load::Load;
+use crate::server::{Client, Server, embed, rgb};
 
 /// Turns of all arms.
 const ROUNDS: usize = 7;
-const SPAN: Duration = Duration::from_millis(700);
-/// Calls in flight, on all connections together.
-const CALLERS: usize = 32;
+const LOAD: Load = Load { callers: 32, span: Duration::from_millis(700) };
 const CONNECTIONS: usize = 2;
 
 pub(crate) fn rates() {
@@ -46,7 +43,7 @@ pub(crate) fn rates() {
         let mut measured = vec![Vec::new(); servers.len()];
         for _ in 0..ROUNDS {
             for ((server, clients), measured) in servers.iter().zip(&mut measured) {
-                measured.push(load(server, clients, request));
+                measured.push(LOAD.run(server, clients, request));
             }
         }
         for (flags, mut measured) in settings.iter().zip(measured) {
@@ -55,25 +52,4 @@ pub(crate) fn rates() {
             println!("| {} | {name} | {rate:.0} | {:.3} ms |", flags.join(" "), cpu * 1e3);
         }
     }
-}
-
-/// Calls per second in a closed loop, and CPU seconds of the server for each.
-fn load(server: &Server, clients: &[Client], request: &EmbedRequest) -> (f64, f64) {
-    let (clock, cpu) = (Clock::start(), cpu_of_others());
-    let calls = server.here.block_on(async {
-        let callers = (0..CALLERS).map(|caller| {
-            let mut client = clients[caller % clients.len()].clone();
-            async move {
-                let mut calls = 0;
-                while clock.now().since(Default::default()) < SPAN {
-                    client.embed(request.clone()).await.expect("it is answered");
-                    calls += 1;
-                }
-                calls
-            }
-        });
-        futures_util::future::join_all(callers).await.into_iter().sum::<i32>()
-    });
-    let elapsed = clock.now().since(Default::default());
-    (f64::from(calls) / elapsed.as_secs_f64(), (cpu_of_others() - cpu).as_secs_f64() / f64::from(calls))
 }
