@@ -17,7 +17,7 @@ use crate::model::{Model, ModelError, hub};
 
 /// Reads the model and prepares one engine per worker. Takes seconds; call it off the async runtime.
 pub fn load(config: &Config) -> Result<Served, StartError> {
-    let Choice { devices, precision, why } = choose(&config.device, config.precision, config.threads)?;
+    let Choice { devices, precision, why } = choose(&config.device, config.precision)?;
     let (workers_per_device, threads) = (config.workers_per_device, config.threads);
     tracing::info!(?devices, ?precision, workers_per_device, threads, why, "engine chosen");
     let device = devices[0];
@@ -61,7 +61,7 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
 
 /// `config` with what `auto` leaves open decided, for those who load it several times.
 pub fn settled(config: &Config) -> Result<Config, StartError> {
-    let Choice { devices, precision, .. } = choose(&config.device, config.precision, config.threads)?;
+    let Choice { devices, precision, .. } = choose(&config.device, config.precision)?;
     let device = match devices.as_slice() {
         [device] => (*device).into(),
         _ => config.device.clone(),

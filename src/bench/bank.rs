@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Error, machine};
+use super::Error;
 use crate::app;
 use crate::batcher::OpenEngine;
 use crate::clip::image::ImagePreprocessor;
 use crate::clip::text::TextTokenizer;
-use crate::clock::Clock;
+use crate::clock::{Clock, process_cpu};
 use crate::config::Config;
 use crate::engine::{Batch, Description, Engine, EngineError};
 
@@ -99,12 +99,12 @@ impl Bank {
 
     pub(super) fn run(&self, batch: Batch, at_least: Duration) -> Result<Run, Error> {
         let batch = Arc::new(batch);
-        let cpu = machine::process_cpu();
+        let cpu = process_cpu();
         for worker in &self.workers {
             worker.order(Order { batch: batch.clone(), at_least })?;
         }
         let done: Vec<Done> = self.workers.iter().map(Worker::result).collect::<Result<_, _>>()?;
-        let cpu = (machine::process_cpu() - cpu).as_secs_f64();
+        let cpu = (process_cpu() - cpu).as_secs_f64();
         let batches: usize = done.iter().map(|done| done.batches).sum();
         let busy: f64 = done.iter().map(|done| done.elapsed.as_secs_f64()).sum();
         // Workers end at different times; each is as fast as it was while it ran.

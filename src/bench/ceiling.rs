@@ -17,6 +17,7 @@ use super::workload::Inputs;
 use super::{Error, machine};
 use crate::app;
 use crate::clip::row::{ImageRow, TokenRow};
+use crate::clock::thread_cpu;
 use crate::config::Config;
 use crate::config::bench::Workload;
 use crate::engine::Batch;
@@ -249,12 +250,12 @@ fn preprocessing_cost(
 }
 
 fn cost<T>(inputs: &[T], make_row: impl Fn(&T) -> Result<(), Error>) -> Result<f64, Error> {
-    let start = machine::thread_cpu();
+    let start = thread_cpu();
     let mut count = 0;
     for input in inputs.iter().cycle() {
         make_row(input)?;
         count += 1;
-        let spent = machine::thread_cpu() - start;
+        let spent = thread_cpu() - start;
         if spent >= SLICE {
             return Ok(spent.as_secs_f64() / f64::from(count));
         }

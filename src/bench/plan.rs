@@ -12,6 +12,7 @@ use super::scrape::Scrape;
 use super::server::Target;
 use super::workload::{self, Call};
 use super::{Error, machine};
+use crate::clock::process_cpu;
 use crate::config::bench::{BenchFlags, Mode, Workload};
 
 /// Shares of the best rate: idle, busy, and nearly as much as it can do.
@@ -127,9 +128,9 @@ impl Plan<'_> {
         load: impl Future<Output = Result<Measured, Error>>,
     ) -> Result<LoadReport, Error> {
         let before = self.scrape().await?;
-        let (cpu, busy) = (machine::process_cpu(), machine::busy_seconds());
+        let (cpu, busy) = (process_cpu(), machine::busy_seconds());
         let Measured { counts, elapsed } = load.await?;
-        let generator_cpu_seconds = (machine::process_cpu() - cpu).as_secs_f64();
+        let generator_cpu_seconds = (process_cpu() - cpu).as_secs_f64();
         let busy_seconds = machine::busy_seconds().zip(busy).map(|(after, before)| after - before);
         let server = self
             .scrape()
