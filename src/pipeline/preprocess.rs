@@ -80,6 +80,11 @@ impl Preprocessor {
                 return Err(InputError::new(path, "one of encoded and rgb must be set"));
             }
         };
+        if let ImageSource::Rgb { width, height, pixels } = &source
+            && let Some(row) = self.images.ready(*width, *height, pixels)
+        {
+            return Ok(row);
+        }
         let images = self.images.clone();
         let _place = Place::take(&self.line);
         let row = self

@@ -234,7 +234,7 @@ impl Golden {
     fn images(&self) -> Batch {
         let (shape, bytes) = self.tensor("images");
         let row = shape[1..].iter().product();
-        Batch::Images(bytes.chunks(row).map(|pixels| ImageRow(pixels.into())).collect())
+        Batch::Images(bytes.chunks(row).map(|pixels| ImageRow(pixels.to_vec().into())).collect())
     }
 
     /// Rows of different lengths, without the padding.

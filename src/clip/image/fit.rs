@@ -1,8 +1,6 @@
 //! From a decoded picture to the model's input: resize in the picture's mode, place, convert.
 
-use std::iter::repeat_n;
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::picture::{Mode, Picture, multiply};
 use super::placement::Placement;
@@ -39,7 +37,7 @@ pub(super) fn fit(
         Mode::GreyAlpha => without_alpha::<2>(&source, placement, |row| input.push(row)),
         Mode::Rgba => without_alpha::<4>(&source, placement, |row| input.push(row)),
     }
-    ImageRow(input.pixels)
+    ImageRow(input.pixels.into())
 }
 
 /// Resizes colours weighted by their alpha, so that invisible pixels do not bleed in. The last of
@@ -67,7 +65,7 @@ fn divide(colour: u8, alpha: u8) -> u8 {
 /// first colour of a palette.
 struct Input<'a> {
     mode: &'a Mode,
-    pixels: Arc<[u8]>,
+    pixels: Vec<u8>,
     /// Where the next row of the picture goes, and how far it is from one to the next.
     next: Range<usize>,
     stride: usize,
@@ -76,11 +74,10 @@ struct Input<'a> {
 impl<'a> Input<'a> {
     fn new(mode: &'a Mode, placement: &Placement, spec: &ImageSpec) -> Self {
         let Placement { horizontal, vertical, .. } = placement;
-        // Of a known length, so it is made in place.
-        let mut pixels: Arc<[u8]> = repeat_n(0, spec.row_bytes()).collect();
+        let mut pixels = vec![0; spec.row_bytes()];
         let margin = mode.rgb(&[0; 4]);
         if margin != [0; 3] {
-            Arc::make_mut(&mut pixels).as_chunks_mut().0.fill(margin);
+            pixels.as_chunks_mut().0.fill(margin);
         }
         let stride = spec.width as usize * 3;
         let start = vertical.margin as usize * stride + horizontal.margin as usize * 3;
@@ -89,8 +86,7 @@ impl<'a> Input<'a> {
 
     /// The next row of the picture, in its mode.
     fn push(&mut self, row: &[u8]) {
-        // Nobody else has it yet, so this is no copy.
-        let pixels = &mut Arc::make_mut(&mut self.pixels)[self.next.clone()];
+        let pixels = &mut self.pixels[self.next.clone()];
         self.next = self.next.start + self.stride..self.next.end + self.stride;
         if let Mode::Rgb = self.mode {
             return pixels.copy_from_slice(row);

@@ -29,6 +29,8 @@ mod resample;
 pub use error::ImageError;
 
 use std::borrow::Cow;
+
+use bytes::Bytes;
 use std::fmt;
 
 use decode::Opened;
@@ -95,7 +97,10 @@ impl ImagePreprocessor {
     }
 
     /// The row of raw pixels: RGB, 8 bits, row by row, `width * height * 3` bytes.
-    pub fn rgb(&self, width: u32, height: u32, pixels: &[u8]) -> Result<ImageRow, ImageError> {
+    pub fn rgb(&self, width: u32, height: u32, pixels: &Bytes) -> Result<ImageRow, ImageError> {
+        if let Some(row) = self.ready(width, height, pixels) {
+            return Ok(row);
+        }
         let placement = self.place(width, height)?;
         let expected = u64::from(width) * u64::from(height) * 3;
         if pixels.len() as u64 != expected {
@@ -103,6 +108,13 @@ impl ImagePreprocessor {
         }
         let picture = Picture { mode: Mode::Rgb, samples: Cow::Borrowed(pixels) };
         Ok(fit::fit(&picture, 0..width as usize, &placement, &self.spec))
+    }
+
+    /// Raw pixels that are a row as they come: nothing is resized, and nothing is copied.
+    pub fn ready(&self, width: u32, height: u32, pixels: &Bytes) -> Option<ImageRow> {
+        let fits = (width, height) == (self.spec.width, self.spec.height);
+        let whole = pixels.len() == self.spec.row_bytes();
+        (fits && whole && self.place(width, height).is_ok()).then(|| ImageRow(pixels.clone()))
     }
 
     fn open<'a>(&self, bytes: &'a [u8]) -> Result<Box<dyn Opened + 'a>, ImageError> {

@@ -162,7 +162,7 @@ fn damaged_pictures_never_panic() {
 fn raw_pixels_need_the_length_of_their_size() {
     let preprocessor = preprocessor(ResizeMode::Shortest, ImageLimits { max_bytes: 1, max_pixels: 100 });
     let refused = |width, height, pixels: &[u8]| {
-        let error = preprocessor.rgb(width, height, pixels).unwrap_err();
+        let error = preprocessor.rgb(width, height, &Bytes::copy_from_slice(pixels)).unwrap_err();
         error.to_string()
     };
     let zero = "the image has no pixels: its width or height is zero";
@@ -173,7 +173,18 @@ fn raw_pixels_need_the_length_of_their_size() {
         refused(u32::MAX, u32::MAX, &[]),
         "the image is 4294967295 x 4294967295 pixels, the limit is 100 pixels"
     );
-    assert!(preprocessor.rgb(10, 10, &[0; 300]).is_ok());
+    assert!(preprocessor.rgb(10, 10, &vec![0; 300].into()).is_ok());
+}
+
+#[test]
+fn raw_pixels_of_the_models_size_are_not_copied() {
+    let preprocessor = preprocessor(ResizeMode::Squash, UNLIMITED);
+    let ImageSpec { width, height, .. } = preprocessor.spec;
+    let pixels = Bytes::from(vec![7; preprocessor.spec.row_bytes()]);
+    let ImageRow(row) = preprocessor.rgb(width, height, &pixels).unwrap();
+    assert_eq!((row.as_ptr(), row.len()), (pixels.as_ptr(), pixels.len()));
+    assert!(preprocessor.ready(width + 1, height, &pixels).is_none());
+    assert!(preprocessor.ready(width, height, &pixels.slice(1..)).is_none());
 }
 
 #[test]
@@ -182,7 +193,7 @@ fn raw_pixels_are_the_same_picture_as_encoded_ones() {
     let mut reader = png::Decoder::new(std::io::Cursor::new(PNG)).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     reader.next_frame(&mut pixels).unwrap();
-    let raw = preprocessor.rgb(111, 83, &pixels).unwrap();
+    let raw = preprocessor.rgb(111, 83, &pixels.into()).unwrap();
     assert_eq!(raw, preprocessor.encoded(PNG).unwrap());
 }
 
@@ -222,6 +233,6 @@ fn needles_cost_no_more_than_their_pixels() {
     let mut pixels = [9, 9, 9].repeat(300_000);
     let middle = 300_000 / 2 * 3;
     pixels[middle - 30..middle + 30].fill(200);
-    let row = shortest.rgb(300_000, 1, &pixels).unwrap();
+    let row = shortest.rgb(300_000, 1, &pixels.into()).unwrap();
     assert!(row.0.iter().all(|sample| *sample == 200));
 }
