@@ -1,5 +1,7 @@
 //! The two kinds of input a CLIP model embeds.
 
+use std::ops::Index;
+
 /// Which encoder a row needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Modality {
@@ -21,5 +23,30 @@ impl Modality {
     /// Position in [`Modality::ALL`], for arrays indexed by modality.
     pub fn index(self) -> usize {
         self as usize
+    }
+}
+
+/// One for each modality.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByModality<T> {
+    pub image: T,
+    pub text: T,
+}
+
+impl<T: Clone> ByModality<T> {
+    /// The same for both.
+    pub fn both(value: T) -> ByModality<T> {
+        ByModality { image: value.clone(), text: value }
+    }
+}
+
+impl<T> Index<Modality> for ByModality<T> {
+    type Output = T;
+
+    fn index(&self, modality: Modality) -> &T {
+        match modality {
+            Modality::Image => &self.image,
+            Modality::Text => &self.text,
+        }
     }
 }

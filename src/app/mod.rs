@@ -189,7 +189,7 @@ fn pipeline_options(config: &Config, spec: &ClipSpec, clock: Clock, metrics: &Me
         label_cache_bytes: config.label_cache_bytes,
         // Two parts are in flight, and together they must fit the queue beside everything else.
         fill_rows: NonZeroUsize::new(config.scheduling.max_queue_size / 4)
-            .map_or(NonZeroUsize::MIN, |quarter| quarter.min(config.scheduling.max_batch_size)),
+            .map_or(NonZeroUsize::MIN, |quarter| quarter.min(config.scheduling.max_batch_size.text)),
         fill_timeout: config.grpc.timeout,
         embed_dim: NonZeroUsize::new(spec.embed_dim).unwrap_or(NonZeroUsize::MIN),
         logits: Logits {
@@ -215,7 +215,7 @@ fn wire_limits(config: &Config) -> grpc::proto::Limits {
         image_pixels: config.image_limits.max_pixels,
         message_bytes: config.grpc.max_message_bytes as u64,
         queue_rows: wire(config.scheduling.max_queue_size),
-        batch_rows: wire(config.scheduling.max_batch_size.get()),
+        batch_rows: wire(config.scheduling.max_batch_size.image.get()),
         stream_inputs: wire(config.grpc.max_stream_inputs),
         timeout: prost_types::Duration::try_from(config.grpc.timeout).ok(),
     }

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 
 use super::*;
 use crate::engine::synthetic::{Gate, SyntheticEngine};
+use crate::modality::ByModality;
 use crate::scheduler::Rejection;
 
 const DIM: usize = 4;
@@ -20,7 +21,7 @@ struct Bench {
 impl Bench {
     fn settings() -> Settings {
         Settings {
-            max_batch_size: NonZeroUsize::new(4).unwrap(),
+            max_batch_size: ByModality::both(NonZeroUsize::new(4).unwrap()),
             max_batch_tokens: NonZeroUsize::MAX,
             max_queue_delay: Duration::ZERO,
             max_queue_size: 8,

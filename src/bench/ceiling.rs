@@ -21,7 +21,7 @@ use crate::clock::thread_cpu;
 use crate::config::Config;
 use crate::config::bench::Workload;
 use crate::engine::Batch;
-use crate::modality::Modality;
+use crate::modality::{ByModality, Modality};
 
 const ROUNDS: usize = 3;
 
@@ -102,8 +102,9 @@ pub(super) fn measure(
 ) -> Result<Ceiling, Error> {
     progress.step("ceiling: opening the engine");
     let mut config = app::load::settled(config)?;
-    let largest = config.scheduling.max_batch_size.max(LARGEST_BATCH);
     // Engines that run certain sizes only have those up to the largest batch.
+    let ByModality { image, text } = config.scheduling.max_batch_size;
+    let largest = ByModality { image: image.max(LARGEST_BATCH), text: text.max(LARGEST_BATCH) };
     config.scheduling.max_batch_size = largest;
     let config = &config;
     let (bank, preprocessing) = Bank::open(config, Layout::of(config))?;
@@ -118,7 +119,7 @@ pub(super) fn measure(
     let mut arms = Vec::new();
     for bank in &banks {
         for modality in &modalities {
-            arms.extend(arms_of(bank, *modality, &rows, largest.get(), progress)?);
+            arms.extend(arms_of(bank, *modality, &rows, largest[*modality].get(), progress)?);
         }
     }
     let mut costs = vec![Vec::new(); workloads.len()];

@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::clip::image::ImageLimits;
 use crate::engine::choice::{DeviceChoice, PrecisionChoice};
 use crate::engine::session::{CudaGraphs, GpuOptions};
+use crate::modality::ByModality;
 use crate::model::hub::{Access, Repository};
 use crate::scheduler::Settings;
 use crate::{grpc, pipeline};
@@ -90,6 +91,10 @@ pub fn hub_access(flags: &HubFlags) -> Result<Access, String> {
 /// first come, first served.
 const INTERACTIVE_TARGET: Duration = Duration::from_millis(500);
 
+/// Texts of a batch for each image of one: a caption costs a tenth of a picture or less, and there is a bound on tokens
+/// beside it.
+const TEXTS_PER_IMAGE: NonZeroUsize = NonZeroUsize::new(2).expect("it is not zero");
+
 /// Bulk work gives way to interactive work that arrives up to this long, less the above, after it.
 const BULK_TARGET: Duration = Duration::from_secs(3);
 
@@ -102,6 +107,13 @@ impl Config {
         // Sessions share the cores evenly unless told otherwise.
         let per_worker =
             NonZeroUsize::new(cores.get() / workers_per_device.get()).unwrap_or(NonZeroUsize::MIN);
+        let images = problems.count("--max-batch-size", &flags.max_batch_size);
+        let queue = problems.count("--max-queue-size", &flags.max_queue_size);
+        let texts = problems.optional_count(
+            "--max-text-batch-size",
+            flags.max_text_batch_size.as_deref(),
+            images.saturating_mul(TEXTS_PER_IMAGE).min(queue),
+        );
         let max_message_bytes = problems.bytes("--max-message-bytes", &flags.max_message_bytes);
         let config = Config {
             listen: problems.address("--listen", &flags.listen),
@@ -135,10 +147,10 @@ impl Config {
             workers_per_device,
             threads: problems.optional_count("--threads", flags.threads.as_deref(), per_worker),
             scheduling: Settings {
-                max_batch_size: problems.count("--max-batch-size", &flags.max_batch_size),
+                max_batch_size: ByModality { image: images, text: texts },
                 max_batch_tokens: problems.count("--max-batch-tokens", &flags.max_batch_tokens),
                 max_queue_delay: problems.duration("--max-queue-delay", &flags.max_queue_delay),
-                max_queue_size: problems.count("--max-queue-size", &flags.max_queue_size).get(),
+                max_queue_size: queue.get(),
                 interactive_target: INTERACTIVE_TARGET,
                 bulk_target: BULK_TARGET,
             },
@@ -197,11 +209,13 @@ impl Config {
                 self.limits.inputs
             ));
         }
-        if queue < self.scheduling.max_batch_size.get() {
-            problems.add(format!(
-                "--max-queue-size ({queue}) is less than --max-batch-size ({}): a batch could never be full",
-                self.scheduling.max_batch_size
-            ));
+        let ByModality { image, text } = self.scheduling.max_batch_size;
+        for (flag, rows) in [("--max-batch-size", image), ("--max-text-batch-size", text)] {
+            if queue < rows.get() {
+                problems.add(format!(
+                    "--max-queue-size ({queue}) is less than {flag} ({rows}): a batch could never be full"
+                ));
+            }
         }
         if self.grpc.max_request_bytes_in_flight < self.grpc.max_message_bytes {
             problems.add(format!(

@@ -63,7 +63,7 @@ impl fmt::Display for MemoryLimits {
 }
 
 /// Every flag of `serve` with its value and where it came from, one per line, as in
-/// `--max-batch-size 16 (default)`.
+/// `--max-batch-size 64 (default)`.
 pub fn flags(serve: &ArgMatches, config: &Config) -> Vec<String> {
     let command = Cli::command();
     let arguments = command.find_subcommand("serve").into_iter().flat_map(clap::Command::get_arguments);

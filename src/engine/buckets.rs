@@ -1,10 +1,14 @@
 //! The sizes of batches that an engine runs, where these are not free: a CUDA graph replays one shape.
 
+use std::num::NonZeroUsize;
+
+use crate::modality::{ByModality, Modality};
+
 /// A batch has one of these numbers of rows, and its texts one of these lengths; others are padded up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buckets {
     /// Rising.
-    pub rows: Vec<usize>,
+    pub rows: ByModality<Vec<usize>>,
     /// Tokens, rising.
     pub lengths: Vec<usize>,
 }
@@ -14,14 +18,23 @@ pub struct Buckets {
 const LENGTHS: [usize; 5] = [8, 16, 24, 32, 48];
 
 impl Buckets {
-    pub fn up_to(max_batch_size: usize, context_length: usize) -> Buckets {
+    pub fn up_to(max_batch_size: ByModality<NonZeroUsize>, context_length: usize) -> Buckets {
         let shorter = LENGTHS.into_iter().filter(|length| *length < context_length);
-        Buckets { rows: doubling(max_batch_size), lengths: shorter.chain([context_length]).collect() }
+        let ByModality { image, text } = max_batch_size;
+        Buckets {
+            rows: ByModality { image: doubling(image.get()), text: doubling(text.get()) },
+            lengths: shorter.chain([context_length]).collect(),
+        }
     }
 
-    /// The bucket of a batch: the places of its rows and its length.
-    pub(super) fn place(&self, rows: usize, length: usize) -> (usize, usize) {
-        (place(&self.rows, rows), place(&self.lengths, length))
+    /// The place of so many images among the rows.
+    pub(super) fn place_of_images(&self, rows: usize) -> usize {
+        place(&self.rows[Modality::Image], rows)
+    }
+
+    /// The places of so many texts, and of the longest of them.
+    pub(super) fn place_of_texts(&self, rows: usize, length: usize) -> (usize, usize) {
+        (place(&self.rows[Modality::Text], rows), place(&self.lengths, length))
     }
 }
 
@@ -44,12 +57,15 @@ mod tests {
 
     #[test]
     fn a_batch_is_padded_to_the_next_bucket() {
-        let buckets = Buckets::up_to(24, 32);
-        assert_eq!(buckets, Buckets { rows: vec![1, 2, 4, 8, 16, 24], lengths: vec![8, 16, 24, 32] });
+        let rows = |rows| NonZeroUsize::new(rows).unwrap();
+        let buckets = Buckets::up_to(ByModality { image: rows(3), text: rows(24) }, 32);
+        let rows = ByModality { image: vec![1, 2, 3], text: vec![1, 2, 4, 8, 16, 24] };
+        assert_eq!(buckets, Buckets { rows, lengths: vec![8, 16, 24, 32] });
+        assert_eq!([1, 2, 3].map(|rows| buckets.place_of_images(rows)), [0, 1, 2]);
         for (size, bucket) in [((1, 1), (1, 8)), ((3, 9), (4, 16)), ((17, 32), (24, 32)), ((24, 8), (24, 8))]
         {
-            let (row, column) = buckets.place(size.0, size.1);
-            assert_eq!((buckets.rows[row], buckets.lengths[column]), bucket);
+            let (row, column) = buckets.place_of_texts(size.0, size.1);
+            assert_eq!((buckets.rows.text[row], buckets.lengths[column]), bucket);
         }
     }
 }

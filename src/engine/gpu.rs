@@ -48,8 +48,10 @@ impl Engine for GpuEngine {
         let [height, width, channels] = self.image_shape;
         let mut input =
             BoundInput { buckets: self.buckets.clone(), images: vec![], texts: vec![], filled: None };
-        for rows in &self.buckets.rows {
+        for rows in &self.buckets.rows.image {
             input.images.push(self.image.bind(&[*rows, height, width, channels])?);
+        }
+        for rows in &self.buckets.rows.text {
             for length in &self.buckets.lengths {
                 input.texts.push(self.text.bind(&[*rows, *length])?);
             }
@@ -81,15 +83,11 @@ impl Engine for GpuEngine {
 impl BoundInput {
     /// Rows that only pad keep what was there: it is a valid input, and its result is not looked at.
     pub(super) fn fill(&mut self, batch: &Batch) -> Result<(), EngineError> {
-        let longest = match batch {
-            Batch::Images(_) => 0,
-            Batch::Texts(rows) => rows.iter().map(|TokenRow(tokens)| tokens.len()).max().unwrap_or(0),
-        };
-        let (row, column) = self.buckets.place(batch.rows(), longest);
         let filled = match batch {
             Batch::Images(rows) => {
-                let (id, staged) = &mut self.images[row];
-                let length = staged.values().len() / self.buckets.rows[row];
+                let place = self.buckets.place_of_images(rows.len());
+                let (id, staged) = &mut self.images[place];
+                let length = staged.values().len() / self.buckets.rows.image[place];
                 for (place, ImageRow(pixels)) in staged.values().chunks_exact_mut(length).zip(rows) {
                     place.copy_from_slice(pixels);
                 }
@@ -97,6 +95,8 @@ impl BoundInput {
                 *id
             }
             Batch::Texts(rows) => {
+                let longest = rows.iter().map(|TokenRow(tokens)| tokens.len()).max().unwrap_or(0);
+                let (row, column) = self.buckets.place_of_texts(rows.len(), longest);
                 let length = self.buckets.lengths[column];
                 let (id, staged) = &mut self.texts[row * self.buckets.lengths.len() + column];
                 for (place, TokenRow(tokens)) in staged.values().chunks_exact_mut(length).zip(rows) {
@@ -123,6 +123,7 @@ mod tests {
     use super::*;
     use crate::engine::device::{Device, Precision};
     use crate::engine::onnx::OnnxModel;
+    use crate::modality::ByModality;
     use crate::model::Model;
     use crate::model::graph::Form;
 
@@ -132,8 +133,11 @@ mod tests {
         let Model { spec, image, text, .. } = Model::builtin(Form::PORTABLE).unwrap();
         let bytes = spec.image.row_bytes();
         let onnx = OnnxModel::new(&spec, image, text).unwrap();
+        let six = NonZeroUsize::new(6).unwrap();
         let mut free = onnx.open(Device::Cpu, Precision::Fp32, NonZeroUsize::MIN).unwrap();
-        let mut bound = onnx.open_bound_on_the_cpu(Buckets::up_to(6, spec.text.context_length)).unwrap();
+        let mut bound = onnx
+            .open_bound_on_the_cpu(Buckets::up_to(ByModality::both(six), spec.text.context_length))
+            .unwrap();
         let mut inputs = [bound.input().unwrap(), bound.input().unwrap()];
         let end = spec.text.vocab_size as u32 - 1;
         let mut seed = 0_usize;

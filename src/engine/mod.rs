@@ -69,6 +69,17 @@ impl Batch {
             Batch::Texts(rows) => rows.len(),
         }
     }
+
+    /// Tokens of the longest text; 0 for images.
+    pub fn longest(&self) -> u32 {
+        match self {
+            Batch::Images(_) => 0,
+            Batch::Texts(rows) => {
+                let longest = rows.iter().map(|TokenRow(tokens)| tokens.len()).max().unwrap_or(0);
+                u32::try_from(longest).unwrap_or(u32::MAX)
+            }
+        }
+    }
 }
 
 /// What runs, in words that appear in the log, `GetModel` and metric labels.

@@ -21,7 +21,7 @@ use super::runtime::runtime;
 use super::session::{Cuda, Encoder, GpuOptions, Provider};
 use super::{Description, Engine, EngineError};
 use crate::clip::spec::ClipSpec;
-use crate::modality::Modality;
+use crate::modality::{ByModality, Modality};
 use crate::model::graph::Graph;
 
 /// A model's encoders in memory, not yet on a device.
@@ -99,7 +99,7 @@ impl OnnxModel {
         number: u16,
         precision: Precision,
         options: GpuOptions,
-        max_batch_size: NonZeroUsize,
+        max_batch_size: ByModality<NonZeroUsize>,
     ) -> Result<GpuEngine, EngineError> {
         let runtime = runtime()?;
         let device = Device::Cuda(number);
@@ -109,7 +109,7 @@ impl OnnxModel {
             return Err(EngineError::Device(refusal));
         }
         pin_to_gpu(usize::from(number));
-        let buckets = Buckets::up_to(max_batch_size.get(), self.context_length);
+        let buckets = Buckets::up_to(max_batch_size, self.context_length);
         let description = Description {
             device: device.to_string(),
             engine: format!("onnxruntime {} (CUDA)", runtime.version),

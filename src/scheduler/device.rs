@@ -37,7 +37,7 @@ impl Scheduler {
     pub(super) fn full_batch(&self, device: DeviceId, modality: Modality) -> usize {
         match modality {
             Modality::Image => self.devices[device.0].best_images,
-            Modality::Text => self.settings.max_batch_size.get(),
+            Modality::Text => self.settings.max_batch_size.text.get(),
         }
     }
 
@@ -48,7 +48,7 @@ impl Scheduler {
     }
 
     pub(super) fn weigh_batch_sizes(&mut self, device: DeviceId) {
-        let (max, longest) = (self.settings.max_batch_size.get(), self.longest_run());
+        let (max, longest) = (self.settings.max_batch_size.image.get(), self.longest_run());
         let device = &mut self.devices[device.0];
         device.best_images = device.cost.best_images(max, longest);
     }

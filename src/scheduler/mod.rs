@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use crate::class::Class;
 use crate::clock::Timestamp;
-use crate::modality::Modality;
+use crate::modality::{ByModality, Modality};
 use cost::{CostModel, Measurement};
 pub use decision::{Action, Batch, CloseReason, DropReason, Rejection};
 use device::Device;
@@ -63,7 +63,7 @@ pub struct Job {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Most rows of a batch.
-    pub max_batch_size: NonZeroUsize,
+    pub max_batch_size: ByModality<NonZeroUsize>,
     /// Most tokens of a batch of texts, padding included; a single text may have more.
     pub max_batch_tokens: NonZeroUsize,
     /// Longest time a job waits for company while a worker is idle.
@@ -106,8 +106,11 @@ impl Scheduler {
     /// them has been reported idle.
     pub fn new(settings: Settings, devices: &[DeviceId]) -> Scheduler {
         let count = devices.iter().map(|device| device.0 + 1).max().unwrap_or(0);
-        let cold =
-            || Device { cost: CostModel::default(), best_images: settings.max_batch_size.get(), lead: None };
+        let cold = || Device {
+            cost: CostModel::default(),
+            best_images: settings.max_batch_size.image.get(),
+            lead: None,
+        };
         Scheduler {
             devices: std::iter::repeat_with(cold).take(count).collect(),
             settings,

@@ -17,7 +17,7 @@ fn at(millis: u64) -> Timestamp {
 
 fn settings() -> Settings {
     Settings {
-        max_batch_size: NonZeroUsize::new(4).unwrap(),
+        max_batch_size: ByModality::both(NonZeroUsize::new(4).unwrap()),
         max_batch_tokens: NonZeroUsize::MAX,
         max_queue_delay: Duration::ZERO,
         max_queue_size: 100,

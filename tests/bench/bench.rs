@@ -7,6 +7,7 @@ use clipd::batcher::{Batcher, OpenEngine, Options, Row};
 use clipd::clip::row::{ImageRow, TokenRow};
 use clipd::clock::Clock;
 use clipd::engine::synthetic::{Pace, SyntheticEngine};
+use clipd::modality::ByModality;
 use clipd::scheduler::Settings;
 use clipd::telemetry::metrics::Metrics;
 
@@ -23,7 +24,7 @@ pub(crate) const PACE: Pace =
 
 pub(crate) fn settings() -> Settings {
     Settings {
-        max_batch_size: NonZeroUsize::new(MAX_BATCH).expect("it is not zero"),
+        max_batch_size: ByModality::both(NonZeroUsize::new(MAX_BATCH).expect("it is not zero")),
         max_batch_tokens: NonZeroUsize::MAX,
         max_queue_delay: Duration::ZERO,
         max_queue_size: 10_000,

@@ -159,7 +159,7 @@ async fn the_largest_label_set_is_embedded_once_though_its_first_client_gives_up
 
 #[tokio::test(flavor = "multi_thread")]
 async fn label_sets_are_embedded_in_full_batches() {
-    let config = config(&["--max-batch-size=8"]);
+    let config = config(&["--max-text-batch-size=8"]);
     let pace = Pace { per_batch: Duration::from_millis(5), per_row: Duration::from_micros(10) };
     let dim = Model::builtin(Form::PORTABLE).unwrap().spec.embed_dim;
     let engine = OpenEngine::new("cpu", move || Ok(SyntheticEngine::spinning(dim, Clock::start(), pace)));

@@ -73,7 +73,7 @@ fn check_config_prints_what_would_run_and_serves_nothing() {
     for line in [
         "--max-inputs 7 (command line)",
         "--timeout 5s (environment)",
-        "--max-batch-size 16 (default)",
+        "--max-batch-size 64 (default)",
         "--model the embedded model (default)",
     ] {
         assert!(stdout.lines().any(|each| each == line), "{line}: {stdout}");

@@ -41,7 +41,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         ],
     ),
     // Plain structs owned by the modules they configure.
-    ("config", &["cli", "clip", "engine", "grpc", "model", "pipeline", "scheduler"]),
+    ("config", &["cli", "clip", "engine", "grpc", "modality", "model", "pipeline", "scheduler"]),
     // The generated client alone, and what a download from the hub tells.
     ("cli", &["grpc", "model"]),
     // `clip` for the types of answers, `batcher` and `shutdown` for what health reports,

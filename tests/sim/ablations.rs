@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clipd::class::Class;
 use clipd::clock::Timestamp;
-use clipd::modality::Modality;
+use clipd::modality::{ByModality, Modality};
 use clipd::scheduler::cost::{CostModel, Measurement, Sizes};
 use clipd::scheduler::workers::{DeviceId, WorkerId};
 use clipd::scheduler::{Action, Job, JobId, Scheduler, Settings};
@@ -205,7 +205,7 @@ fn texts_beside_images(arm: &str) -> Row {
 
 fn settings() -> Settings {
     Settings {
-        max_batch_size: NonZeroUsize::new(MAX_BATCH).expect("it is not zero"),
+        max_batch_size: ByModality::both(NonZeroUsize::new(MAX_BATCH).expect("it is not zero")),
         max_batch_tokens: NonZeroUsize::MAX,
         max_queue_delay: Duration::ZERO,
         max_queue_size: 10_000,

@@ -58,8 +58,9 @@ struct Phase {
 impl Arrivals<'_> {
     /// At least 200 requests, in one to three phases.
     pub(crate) fn draw(rng: &mut Rng, site: &Site) -> Vec<(Timestamp, Event)> {
-        let full = site.settings.max_batch_size.get();
-        let full_batch = Modality::ALL.map(|modality| site.service.mean(modality, full, MAX_TOKENS));
+        let full = |modality| site.settings.max_batch_size[modality].get();
+        let full_batch =
+            Modality::ALL.map(|modality| site.service.mean(modality, full(modality), MAX_TOKENS));
         let shuffled_ids = rng.chance(0.3);
         let mut arrivals = Arrivals {
             rng,
@@ -113,7 +114,9 @@ impl Arrivals<'_> {
         let max_rows = rng.pick(&[1, 1, 2, 8]);
         // Device time of a mean request when batches are full, so that `load` is the utilisation it asks for.
         let [image, text] = self.full_batch;
-        let rows = (1.0 + max_rows as f64) / 2.0 / self.site.settings.max_batch_size.get() as f64;
+        let rows = (1.0 + max_rows as f64) / 2.0;
+        let [image, text] = [(image, Modality::Image), (text, Modality::Text)]
+            .map(|(run, modality)| run.div_f64(self.site.settings.max_batch_size[modality].get() as f64));
         let request = (image.mul_f64(images) + text.mul_f64(1.0 - images)).mul_f64(rows);
         let load = rng.magnitude(0.1, 4.0);
         let mean_gap = request.div_f64(self.site.devices.len() as f64 * load);
@@ -161,11 +164,11 @@ impl Arrivals<'_> {
             self.rng.pick(&[[Modality::Image, Modality::Text], [Modality::Text, Modality::Image]]);
         let run = self.full_batch[hurried.index()].div_f64(self.site.devices.len() as f64);
         let (start, patient) = (self.at(), self.at().saturating_add(PATIENT));
-        let little = (0..max_batch_size.get()).map(|_| self.job(phase, other, patient)).collect();
+        let little = (0..max_batch_size[other].get()).map(|_| self.job(phase, other, patient)).collect();
         self.push(Event::Submit(little));
         // Together they need most of the device until the last one's deadline; fewer would not be admitted.
         for row in 0..max_queue_size {
-            let batches = (row / max_batch_size.get() + 1) as f64;
+            let batches = (row / max_batch_size[hurried].get() + 1) as f64;
             let deadline = start.saturating_add(run.mul_f64(1.3 * batches));
             let hurry = vec![self.job(phase, hurried, deadline)];
             self.push(Event::Submit(hurry));

@@ -95,7 +95,7 @@ pub(crate) fn dispatched(model: &Model, now: Timestamp, batch: &Batch) -> Verdic
         format!("{worker:?} got a batch to run next, but {opening:?} is due")
     })?;
     let opening = &Opening { worker: *worker, device: model.device(*worker), ..opening };
-    let max = model.settings.max_batch_size.get();
+    let max = model.settings.max_batch_size[*modality].get();
     ensure((1..=max).contains(&jobs.len()), "batch size", || format!("{} rows of {max}", jobs.len()))?;
     for (place, id) in jobs.iter().enumerate() {
         let fate = model.fate(*id);

@@ -51,7 +51,7 @@ fn well_sized(model: &Model, device: DeviceId, waiting: usize, rows: usize) -> V
     let bounded = |rows: &usize| {
         *rows == 1 || model.cost(device).predict(Modality::Image, *rows, 0) <= model.longest_run()
     };
-    let max = model.settings.max_batch_size.get();
+    let max = model.settings.max_batch_size.image.get();
     let possible = 1..=max;
     let best = possible.filter(bounded).map(per_row).fold(f64::INFINITY, f64::min);
     // Or all that wait would be padded, and a smaller bucket and the rest cost less.
@@ -93,7 +93,7 @@ fn grouped(model: &Model, device: DeviceId, queue: &[Waiting], jobs: &[&Waiting]
     ensure(jobs.iter().any(|each| each.job.id == first.job.id), "the first goes", || {
         format!("{:?} waits first and was not taken", first.job)
     })?;
-    let window = &queue[..queue.len().min(WINDOW * model.settings.max_batch_size.get())];
+    let window = &queue[..queue.len().min(WINDOW * model.settings.max_batch_size.text.get())];
     let outside = jobs.iter().find(|each| !window.iter().any(|other| other.job.id == each.job.id));
     ensure(outside.is_none(), "window", || format!("{outside:?} was taken from far behind"))?;
 
@@ -105,7 +105,7 @@ fn grouped(model: &Model, device: DeviceId, queue: &[Waiting], jobs: &[&Waiting]
     let own = speed(jobs.len(), tokens, longest);
     let length = first.job.tokens;
     let equals: Vec<&Waiting> = window.iter().filter(|each| each.job.tokens == length).collect();
-    let alone = (1..=equals.len().min(model.settings.max_batch_size.get()))
+    let alone = (1..=equals.len().min(model.settings.max_batch_size.text.get()))
         .filter(|rows| within_budget(model, device, &equals[..*rows]).is_ok())
         .map(|rows| speed(rows, rows * length as usize, length))
         .fold(0.0, f64::max);

@@ -175,12 +175,13 @@ pub(crate) struct Bounds<'a> {
 impl Bounds<'_> {
     /// How long a job with `before` rows of its modality before it can have to wait.
     fn patience(&self, model: &Model, modality: Modality, before: usize) -> Duration {
-        let max = model.settings.max_batch_size.get();
+        let max = |modality| model.settings.max_batch_size[modality].get();
         let other = if modality == Modality::Image { Modality::Text } else { Modality::Image };
-        let run = |modality| self.service.longest_run(modality, max) + self.overhead;
+        let run = |modality| self.service.longest_run(modality, max(modality)) + self.overhead;
         let dearest = |modality| {
-            let runs =
-                model.ready_devices().map(|device| model.cost(device).predict(modality, max, MAX_TOKENS));
+            let runs = model
+                .ready_devices()
+                .map(|device| model.cost(device).predict(modality, max(modality), MAX_TOKENS));
             runs.max().unwrap_or_default()
         };
         let fewest = |device| match modality {
@@ -188,7 +189,7 @@ impl Bounds<'_> {
             Modality::Text => model.longest_texts(device),
         };
         let fewest = model.ready_devices().map(fewest).min().unwrap_or(1);
-        let batches = (before / fewest + 1) as f64 + self.service.more_batches(max);
+        let batches = (before / fewest + 1) as f64 + self.service.more_batches(max(modality));
 
         let own = run(modality).mul_f64(batches - 1.0);
         let predicted = dearest(modality).mul_f64(batches) + dearest(other) + self.debt;

@@ -119,7 +119,7 @@ impl fmt::Display for Duty {
 
 impl Model {
     pub(crate) fn new(settings: Settings, seats: Vec<DeviceId>) -> Model {
-        let cold = Device { best_images: settings.max_batch_size.get(), ..Device::default() };
+        let cold = Device { best_images: settings.max_batch_size.image.get(), ..Device::default() };
         Model {
             settings,
             devices: vec![cold; seats.len()],
@@ -134,7 +134,7 @@ impl Model {
     pub(crate) fn set_cost(&mut self, device: DeviceId, cost: CostModel) {
         self.devices[device.0] = Device {
             lead: self.devices[device.0].lead,
-            best_images: cost.best_images(self.settings.max_batch_size.get(), self.longest_run()),
+            best_images: cost.best_images(self.settings.max_batch_size.image.get(), self.longest_run()),
             shortest_run: Modality::ALL.map(|modality| cost.predict(modality, 1, 1).mul_f64(0.9)),
             cost,
         };
@@ -371,7 +371,7 @@ impl Model {
     pub(crate) fn full_batch(&self, device: DeviceId, modality: Modality) -> usize {
         match modality {
             Modality::Image => self.devices[device.0].best_images,
-            Modality::Text => self.settings.max_batch_size.get(),
+            Modality::Text => self.settings.max_batch_size.text.get(),
         }
     }
 
@@ -381,7 +381,7 @@ impl Model {
             *rows * MAX_TOKENS as usize <= self.settings.max_batch_tokens.get()
                 && self.cost(device).predict(Modality::Text, *rows, MAX_TOKENS) <= self.longest_run()
         };
-        (2..=self.settings.max_batch_size.get()).take_while(allowed).last().unwrap_or(1)
+        (2..=self.settings.max_batch_size.text.get()).take_while(allowed).last().unwrap_or(1)
     }
 
     /// Batches of more than a row are predicted to run no longer.

@@ -88,7 +88,7 @@ impl Prospect<'_> {
 
     /// Time per row by device and batch size.
     fn per_row(&self, modality: Modality, tokens: u32) -> impl Iterator<Item = Duration> {
-        let sizes = 1..=self.model.settings.max_batch_size.get();
+        let sizes = 1..=self.model.settings.max_batch_size[modality].get();
         self.model.ready_devices().flat_map(move |device| {
             let cost = self.model.cost(device);
             sizes.clone().map(move |rows| cost.predict(modality, rows, tokens).div_f64(rows as f64))

@@ -3,9 +3,10 @@
 //! The truth is a straight line over the work of a batch, times noise. The report may be wrong by a factor
 //! per modality, so that promises which must not depend on a good cost model are tried with a bad one.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use clipd::modality::Modality;
+use clipd::modality::{ByModality, Modality};
 use clipd::scheduler::cost::{CostModel, Measurement, Sizes};
 use clipd::scheduler::workers::DeviceId;
 
@@ -101,18 +102,18 @@ impl Service {
     }
 
     /// What a warm-up measures.
-    pub(crate) fn cost(&self, device: DeviceId, max_batch_size: usize) -> CostModel {
+    pub(crate) fn cost(&self, device: DeviceId, max_batch_size: ByModality<NonZeroUsize>) -> CostModel {
         CostModel::new(self.sizes, &self.warm_up(device, max_batch_size))
     }
 
     /// The corners of what a batch can be, in work; or all buckets.
-    fn warm_up(&self, device: DeviceId, max_batch_size: usize) -> Vec<Measurement> {
-        let sizes = |modality| match (self.sizes, modality) {
-            (Sizes::Any, Modality::Image) => vec![(1, 0), (max_batch_size, 0)],
-            (Sizes::Any, Modality::Text) => vec![(1, 1), (max_batch_size, MAX_TOKENS)],
-            (Sizes::Buckets, Modality::Image) => doubling(max_batch_size).map(|rows| (rows, 0)).collect(),
-            (Sizes::Buckets, Modality::Text) => {
-                doubling(max_batch_size).flat_map(|rows| BUCKETS.map(|tokens| (rows, tokens))).collect()
+    fn warm_up(&self, device: DeviceId, max_batch_size: ByModality<NonZeroUsize>) -> Vec<Measurement> {
+        let sizes = |modality| match (self.sizes, modality, max_batch_size[modality].get()) {
+            (Sizes::Any, Modality::Image, max) => vec![(1, 0), (max, 0)],
+            (Sizes::Any, Modality::Text, max) => vec![(1, 1), (max, MAX_TOKENS)],
+            (Sizes::Buckets, Modality::Image, max) => doubling(max).map(|rows| (rows, 0)).collect(),
+            (Sizes::Buckets, Modality::Text, max) => {
+                doubling(max).flat_map(|rows| BUCKETS.map(|tokens| (rows, tokens))).collect()
             }
         };
         let measure = |modality: Modality, (rows, tokens): (usize, u32)| {

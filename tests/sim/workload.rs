@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clipd::clock::Timestamp;
+use clipd::modality::ByModality;
 use clipd::scheduler::workers::{DeviceId, WorkerId};
 use clipd::scheduler::{Job, Settings};
 
@@ -94,11 +95,14 @@ impl Site {
 }
 
 fn draw_settings(rng: &mut Rng, grain: Duration) -> Settings {
-    let max_batch_size = rng.pick(&[1, 2, 4, 4, 8, 8, 16]);
+    let (images, texts) = (rng.pick(&[1, 2, 4, 4, 8, 8, 16]), rng.pick(&[1, 1, 2, 4]));
     let seconds = |seconds| round_up(Duration::from_secs_f64(seconds), grain);
     let interactive_target = rng.magnitude(1e-3, 1.0);
     Settings {
-        max_batch_size: NonZeroUsize::MIN.saturating_add(max_batch_size - 1),
+        max_batch_size: ByModality {
+            image: NonZeroUsize::MIN.saturating_add(images - 1),
+            text: NonZeroUsize::MIN.saturating_add(images * texts - 1),
+        },
         max_batch_tokens: NonZeroUsize::MIN.saturating_add(rng.pick(&[40, 200, 1232, 20_000])),
         max_queue_delay: seconds(sometimes(rng, 2e-4, 5e-2)),
         max_queue_size: rng.pick(&[1, 5, 16, 40, 40, 100, 200]),

@@ -191,7 +191,7 @@ impl World {
     fn ready(&mut self, worker: WorkerId) {
         if self.model.workers[worker.0] == Worker::Starting {
             self.note(|| format!("{worker:?} ready"));
-            let (device, max) = (self.model.device(worker), self.model.settings.max_batch_size.get());
+            let (device, max) = (self.model.device(worker), self.model.settings.max_batch_size);
             let cost = self.workload.site.service.cost(device, max);
             self.scheduler.set_cost(device, cost.clone());
             self.model.set_cost(device, cost);

@@ -68,8 +68,10 @@ fn padding_is_weighed_against_another_batch() {
 
 #[test]
 fn what_does_not_fill_a_bucket_waits_for_the_next_batch() {
-    let mut scheduler =
-        scheduler(Settings { max_batch_size: NonZeroUsize::new(8).unwrap(), ..settings() }, 1);
+    let mut scheduler = scheduler(
+        Settings { max_batch_size: ByModality::both(NonZeroUsize::new(8).unwrap()), ..settings() },
+        1,
+    );
     scheduler.set_cost(DeviceId(0), buckets(1_000));
     scheduler.submit(at(0), &(1..=5).map(image).collect::<Vec<_>>()).unwrap();
     check(&mut scheduler, at(0), &["0:image[1,2,3,4]idle"]);
