@@ -184,7 +184,8 @@ impl Runner<'_> {
                 self.failures = 0;
                 let inference = end.since(start);
                 let (modality, rows, tokens) = (input.modality(), input.rows(), input.longest());
-                let ran = Measurement { modality, rows, tokens, elapsed: inference };
+                let elapsed = self.engine.declared(&input).unwrap_or(inference);
+                let ran = Measurement { modality, rows, tokens, elapsed };
                 self.meters.record(&input, inference, idle);
                 worker.give_back(input);
                 // Before the answers, so that the next batch is closed meanwhile.

@@ -16,6 +16,8 @@ mod runtime;
 pub mod session;
 pub mod synthetic;
 
+use std::time::Duration;
+
 use buckets::Buckets;
 use input::Input;
 use ndarray::Array2;
@@ -38,6 +40,12 @@ pub trait Engine {
     /// Embeds every row of `input`, which is one of this engine's own; returns `[rows, embed_dim]`, not normalised, in
     /// the order of the rows.
     fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError>;
+
+    /// What a batch counts as taking for the scheduler, where that is declared and not measured: an engine of a test
+    /// takes microseconds or as long as it is held, and neither is to decide which rows run together.
+    fn declared(&self, _input: &Input) -> Option<Duration> {
+        None
+    }
 
     /// The only sizes of batches that it runs, if not any.
     fn buckets(&self) -> Option<&Buckets>;

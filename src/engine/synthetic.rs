@@ -1,8 +1,8 @@
 //! An engine without a model: embeddings are made from the row's bytes, and a batch takes as long as told.
 //!
 //! It stands in for [`super::onnx`] where a test or a benchmark needs a certain state or speed: a [`Gate`] holds a
-//! batch inside `run`, and makes the next one fail or panic; a [`Pace`] keeps the thread busy for as long as a
-//! batch is to take. It is no measure of accuracy.
+//! batch inside `run`, and makes the next one fail or panic; a [`Pace`] says what batches count as taking, and keeps
+//! the thread busy for as long if it is to. It is no measure of accuracy.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,7 +22,10 @@ const SAMPLED: usize = 97;
 pub struct SyntheticEngine {
     embed_dim: usize,
     gate: Gate,
-    pace: Option<(Clock, Pace)>,
+    /// What batches count as taking.
+    pace: Pace,
+    /// Batches really take that long.
+    spins: Option<Clock>,
     stages: bool,
     description: Description,
 }
@@ -34,12 +37,21 @@ pub struct Pace {
     pub per_row: Duration,
 }
 
+/// Of an engine that is said to be fast: rows that wait run together rather than one after the other.
+const FAST: Pace = Pace { per_batch: Duration::from_millis(1), per_row: Duration::from_micros(1) };
+
+impl Pace {
+    fn of(self, rows: usize) -> Duration {
+        self.per_batch + self.per_row * u32::try_from(rows).unwrap_or(u32::MAX)
+    }
+}
+
 impl SyntheticEngine {
     /// Every batch passes `gate`. It has one input: what is not in the batch that the gate holds waits in the queue.
     pub fn gated(embed_dim: usize, gate: Gate) -> SyntheticEngine {
         let description =
             Description { device: "cpu".into(), engine: "synthetic".into(), precision: "fp32".into() };
-        SyntheticEngine { embed_dim, gate, pace: None, stages: false, description }
+        SyntheticEngine { embed_dim, gate, pace: FAST, spins: None, stages: false, description }
     }
 
     /// The same, said to be on another device than the CPU.
@@ -55,7 +67,7 @@ impl SyntheticEngine {
 
     /// Every batch takes as long as `pace` says, and spends it computing: it does not sleep.
     pub fn spinning(embed_dim: usize, clock: Clock, pace: Pace) -> SyntheticEngine {
-        SyntheticEngine { pace: Some((clock, pace)), ..SyntheticEngine::gated(embed_dim, Gate::open()) }
+        SyntheticEngine { pace, spins: Some(clock), ..SyntheticEngine::gated(embed_dim, Gate::open()) }
     }
 }
 
@@ -65,19 +77,22 @@ impl Engine for SyntheticEngine {
     }
 
     fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
-        let start = self.pace.as_ref().map(|(clock, _)| clock.now());
+        let start = self.spins.map(|clock| clock.now());
         self.gate.pass(input.rows())?;
         let seeds = seeds(input);
         let embeddings =
             Array2::from_shape_fn((seeds.len(), self.embed_dim), |(row, column)| element(seeds[row], column));
-        if let (Some(start), Some((clock, pace))) = (start, &self.pace) {
-            let rows = u32::try_from(input.rows()).unwrap_or(u32::MAX);
-            let end = start.saturating_add(pace.per_batch + pace.per_row * rows);
+        if let (Some(start), Some(clock)) = (start, self.spins) {
+            let end = start.saturating_add(self.pace.of(input.rows()));
             while clock.now() < end {
                 std::hint::spin_loop();
             }
         }
         Ok(embeddings)
+    }
+
+    fn declared(&self, input: &Input) -> Option<Duration> {
+        Some(self.pace.of(input.rows()))
     }
 
     fn buckets(&self) -> Option<&Buckets> {
