@@ -23,8 +23,8 @@ from rates import rate
 from safetensors.numpy import load_file
 from server import Server
 
-# Of the service: the bucket of the largest batch, and how many callers wait for their answers.
-LARGEST_BATCH, CALLERS = 128, "1,64,256,512"
+# Of the service: how many callers wait for their answers.
+CALLERS = "1,64,256,512"
 
 
 class Measurement:
@@ -164,8 +164,8 @@ class Measurement:
                 row(f"torch {precision}, {length} tokens", cells)
 
     def flags(self):
-        largest = 2 if self.small else LARGEST_BATCH
-        return [f"--model={self.directory}", f"--device={self.device}", f"--max-batch-size={largest}"]
+        largest = ["--max-batch-size=2"] if self.small else []
+        return [f"--model={self.directory}", f"--device={self.device}", *largest]
 
     def served(self, server, inputs):
         results = server.clip.Embed(pb.EmbedRequest(inputs=inputs), timeout=300).results
