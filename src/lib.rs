@@ -61,4 +61,5 @@ pub mod clip;
 pub mod class;
 pub mod clock;
 pub mod modality;
+pub mod readiness;
 pub mod telemetry;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use clipd::app::load::Origin;
+use clipd::app::ports::Ports;
 use clipd::cli::download::Download;
 use clipd::cli::{classify, embed};
 use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags, PullFlags};
@@ -137,6 +138,7 @@ async fn serve_until_signalled(config: &Config) -> Result<(), Box<dyn Error>> {
     // Before the model is loaded, which takes seconds: process 1 of a container ignores a signal that
     // nobody listens for.
     let mut signals = Signals::listen()?;
+    let ports = Ports::open(config)?;
     let loading = tokio::task::spawn_blocking({
         let config = config.clone();
         move || app::load::load(&config)
@@ -148,7 +150,7 @@ async fn serve_until_signalled(config: &Config) -> Result<(), Box<dyn Error>> {
             return Ok(());
         }
     };
-    let running = app::start(config, served)?;
+    let running = app::start(config, ports, served)?;
     let lost = tokio::select! {
         signal = signals.next() => {
             tracing::info!(signal, "shutting down");
@@ -160,11 +162,11 @@ async fn serve_until_signalled(config: &Config) -> Result<(), Box<dyn Error>> {
     lost.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Logs when the server is ready; returns when no worker is left.
+/// Logs when the server is ready; returns when it can serve no more, and says why.
 async fn announce(running: &app::Running) -> String {
     if let Ok(description) = running.ready().await {
         let clipd::engine::Description { device, engine, precision } = description;
         tracing::info!(device, engine, precision, "ready");
     }
-    running.all_lost().await
+    running.failure().await
 }

@@ -1,4 +1,4 @@
-//! Signals, and the phases in which a server ends.
+//! Signals, and the phases in which a server lives and ends.
 //!
 //! It says when; `app` does what each phase asks for.
 
@@ -8,11 +8,24 @@ use tokio::sync::watch;
 /// Only ever advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// The model is loaded and the workers warm up: a connection to the gRPC port is refused.
+    Starting,
     Serving,
     /// Not ready any more, still answering: load balancers are to look elsewhere.
     Leaving,
     /// No new connections or calls; calls in flight are answered.
     Stopping,
+}
+
+/// Goes on to `phase`, unless the server is further already.
+pub fn advance(phases: &watch::Sender<Phase>, phase: Phase) {
+    phases.send_if_modified(|now| {
+        let behind = *now < phase;
+        if behind {
+            *now = phase;
+        }
+        behind
+    });
 }
 
 /// Returns once `phase` has been reached, or the sender is gone.

@@ -2,17 +2,21 @@
 //!
 //! `serve` and the tests start a server through the same [`start`]; only the engines differ. [`load`] says where they
 //! come from.
+//!
+//! A server has its [`ports`] before it has a model, and the gRPC port listens once every worker is warm or lost: until
+//! then a connection is refused, which sends clients and balancers elsewhere, as an error inside a call would not.
 
 pub mod load;
+pub mod ports;
 
-use std::net::{SocketAddr, TcpListener};
+use std::error::Error;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::batcher::{self, Batcher, OpenEngine, Workers};
 use crate::clip::classifier::{Coefficient, Logits};
@@ -30,8 +34,9 @@ use crate::model::classifiers::{ClassifierFileError, Head, read_classifiers};
 use crate::model::hub::HubError;
 use crate::pipeline::classifiers::{self, Source};
 use crate::pipeline::{self, Pipeline};
-use crate::shutdown::Phase;
+use crate::shutdown::{self, Phase};
 use crate::telemetry::metrics::Metrics;
+use ports::{GrpcPort, Ports};
 
 /// What a server serves, and what runs it.
 pub struct Served {
@@ -72,36 +77,31 @@ pub enum StopError {
     Serve(String),
 }
 
-/// A server that listens. It is ready once its workers are warm; see [`Running::ready`].
+/// A server that has its model. It listens once its workers are warm; see [`Running::ready`].
 pub struct Running {
-    /// Where the gRPC server listens; the port that was chosen if the configuration said 0.
+    /// Where the gRPC server listens, or will.
     pub grpc_address: SocketAddr,
-    /// Where `/metrics` is.
+    /// Where `/metrics`, `/livez` and `/readyz` are.
     pub metrics_address: SocketAddr,
     phase: watch::Sender<Phase>,
     workers: watch::Receiver<Workers>,
-    serving: JoinHandle<Result<(), String>>,
+    /// How the gRPC server ended; `None` until it has.
+    served: watch::Receiver<Option<Result<(), String>>>,
     batcher: Batcher,
     metrics_server: MetricsServer,
     drain_delay: Duration,
     shutdown_grace: Duration,
 }
 
-/// Listens, and starts to warm up in the background.
-pub fn start(config: &Config, served: Served) -> Result<Running, StartError> {
+/// Starts to warm up in the background, and then listens.
+pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, StartError> {
+    let Ports { grpc, metrics_server, metrics, phase, workers } = ports;
+    let grpc_address = grpc.address;
     let clock = Clock::start();
-    let metrics = Metrics::new();
     let memory = MemoryLimits::new(config, &served.spec);
     tracing::info!("most memory that the limits allow beside the model: {memory}");
     let images = ImagePreprocessor::new(served.spec.image.clone(), config.image_limits);
     let texts = TextTokenizer::new(&served.tokenizer_json, &served.spec.text, config.limits.text_bytes)?;
-
-    let listener = listen("--listen", config.listen)?;
-    let grpc_address = listener.local_addr().map_err(StartError::Thread)?;
-    let metrics_server = MetricsServer::start(config.metrics_listen, metrics.clone()).map_err(|error| {
-        StartError::Listen { flag: "--metrics-listen", address: config.metrics_listen, error }
-    })?;
-    tracing::info!(grpc = %grpc_address, metrics = %metrics_server.address, "listening");
 
     let options = batcher::Options {
         settings: config.scheduling.clone(),
@@ -109,6 +109,7 @@ pub fn start(config: &Config, served: Served) -> Result<Running, StartError> {
         image_row_bytes: served.spec.image.row_bytes(),
         clock,
         metrics: metrics.clone(),
+        workers,
     };
     let batcher = Batcher::start(options, served.engines).map_err(StartError::Thread)?;
     let workers = batcher.workers();
@@ -120,7 +121,6 @@ pub fn start(config: &Config, served: Served) -> Result<Running, StartError> {
     let pipeline = Arc::new(pipeline);
     embed_when_ready(pipeline.clone(), workers.clone());
 
-    let (phase, phases) = watch::channel(Phase::Serving);
     let services = grpc::Services {
         pipeline,
         model: ModelCard {
@@ -130,25 +130,48 @@ pub fn start(config: &Config, served: Served) -> Result<Running, StartError> {
             limits: wire_limits(config),
         },
         workers: workers.clone(),
-        phase: phases,
+        phase: phase.subscribe(),
         clock,
         metrics,
     };
-    let grpc_options = config.grpc.clone();
-    let serving = tokio::spawn(async move {
-        grpc::serve(listener, grpc_options, services).await.map_err(|error| error.to_string())
+    let (ended, served) = watch::channel(None);
+    let serving = serve(grpc, config.grpc.clone(), services, phase.clone());
+    tokio::spawn(async move {
+        ended.send_replace(Some(serving.await.map_err(|error| error.to_string())));
     });
     Ok(Running {
         grpc_address,
         metrics_address: metrics_server.address,
         phase,
         workers,
-        serving,
+        served,
         batcher,
         metrics_server,
         drain_delay: config.drain_delay,
         shutdown_grace: config.shutdown_grace,
     })
+}
+
+/// Listens once every worker is warm or lost, and serves until the phase says stop.
+async fn serve(
+    port: GrpcPort,
+    options: grpc::Options,
+    mut services: grpc::Services,
+    phase: watch::Sender<Phase>,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let warm = |workers: &Workers| workers.counts.starting == 0 && workers.counts.ready > 0;
+    tokio::select! {
+        // An error means that the batcher has ended, and the server with it.
+        warm = services.workers.wait_for(warm) => if warm.is_err() { return Ok(()) },
+        () = shutdown::reached(phase.subscribe(), Phase::Leaving) => return Ok(()),
+    }
+    let address = port.address;
+    let listener = port.listen()?;
+    tracing::info!(grpc = %address, "listening");
+    shutdown::advance(&phase, Phase::Serving);
+    // Should the others be gone, the server is to end.
+    drop(phase);
+    grpc::serve(listener, options, services).await
 }
 
 fn add_classifiers(pipeline: &mut Pipeline, directory: &Path) -> Result<(), StartError> {
@@ -174,12 +197,6 @@ fn embed_when_ready(pipeline: Arc<Pipeline>, mut workers: watch::Receiver<Worker
             pipeline.embed_named_classifiers().await;
         }
     });
-}
-
-fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-        .map_err(|error| StartError::Listen { flag, address, error })
 }
 
 fn pipeline_options(config: &Config, spec: &ClipSpec, clock: Clock, metrics: &Metrics) -> pipeline::Options {
@@ -222,25 +239,29 @@ fn wire_limits(config: &Config) -> grpc::proto::Limits {
 }
 
 impl Running {
-    /// Waits until every worker is warm; an error says why the last one was lost.
+    /// Waits until the server listens, and says what it runs; an error says why it never will.
     pub async fn ready(&self) -> Result<Description, String> {
-        let mut workers = self.workers.clone();
-        let settled = workers.wait_for(|workers| workers.counts.starting == 0).await;
-        let settled = settled.map_err(|_| "the batcher has ended".to_owned())?;
-        match &settled.description {
-            Some(description) if settled.counts.ready > 0 => Ok(description.clone()),
-            _ => Err(settled.last_error.clone().unwrap_or_default()),
+        tokio::select! {
+            () = shutdown::reached(self.phase.subscribe(), Phase::Serving) => {}
+            failure = self.failure() => return Err(failure),
         }
+        let description = self.workers.borrow().description.clone();
+        description.ok_or_else(|| "it stopped before a worker was warm".to_owned())
     }
 
-    /// Waits until no worker is left; returns why the last one was lost.
-    pub async fn all_lost(&self) -> String {
-        let mut workers = self.workers.clone();
-        let lost = workers.wait_for(|workers| workers.counts.starting + workers.counts.ready == 0).await;
-        lost.map_or_else(
-            |_| "the batcher has ended".to_owned(),
-            |lost| lost.last_error.clone().unwrap_or_default(),
-        )
+    /// Waits until the server can serve no more, since the last worker is lost or the gRPC server has failed; says why.
+    pub async fn failure(&self) -> String {
+        let (mut workers, mut served) = (self.workers.clone(), self.served.clone());
+        tokio::select! {
+            lost = workers.wait_for(Workers::all_lost) => lost.map_or_else(
+                |_| "the batcher has ended".to_owned(),
+                |lost| lost.last_error.clone().unwrap_or_default(),
+            ),
+            failed = served.wait_for(|served| matches!(served, Some(Err(_)))) => match failed.as_deref() {
+                Ok(Some(Err(error))) => error.clone(),
+                _ => "the gRPC server panicked".to_owned(),
+            },
+        }
     }
 
     /// Ends the server in order: not ready, then no new calls, then every accepted call is answered, then
@@ -251,17 +272,18 @@ impl Running {
         let deadline = tokio::time::sleep(grace);
         tokio::pin!(deadline);
 
-        self.phase.send_replace(Phase::Leaving);
+        shutdown::advance(&self.phase, Phase::Leaving);
         tracing::info!(delay = ?self.drain_delay, "leaving: not ready any more");
         tokio::time::sleep(self.drain_delay).await;
 
-        self.phase.send_replace(Phase::Stopping);
+        shutdown::advance(&self.phase, Phase::Stopping);
         tracing::info!("stopping: answering the calls in flight");
+        let mut served = self.served;
         tokio::select! {
-            served = self.serving => match served {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(StopError::Serve(error)),
-                Err(error) => return Err(StopError::Serve(error.to_string())),
+            served = served.wait_for(Option::is_some) => match served.as_deref() {
+                Ok(Some(Err(error))) => return Err(StopError::Serve(error.clone())),
+                Ok(_) => {}
+                Err(_) => return Err(StopError::Serve("it panicked".to_owned())),
             },
             () = &mut deadline => return Err(exceeded("calls in flight")),
         }

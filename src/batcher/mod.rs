@@ -77,6 +77,8 @@ pub struct Options {
     pub image_row_bytes: usize,
     pub clock: Clock,
     pub metrics: Metrics,
+    /// Hears of every change.
+    pub workers: watch::Sender<Workers>,
 }
 
 /// One row to embed. Cheap to clone.
@@ -135,6 +137,14 @@ pub struct Workers {
     pub description: Option<Description>,
     /// Why the last lost worker was lost.
     pub last_error: Option<String>,
+}
+
+impl Workers {
+    /// Not before there were any.
+    pub fn all_lost(&self) -> bool {
+        let WorkerCounts { starting, ready, lost } = self.counts;
+        lost > 0 && starting + ready == 0
+    }
 }
 
 /// Submits rows. Cheap to clone.
@@ -225,8 +235,8 @@ impl Batcher {
             spawn(format!("worker-{index}"), Box::new(move || worker.run(open)))?;
             spawn(format!("stager-{index}"), Box::new(move || stager.run()))?;
         }
-        let (workers_sender, workers) = watch::channel(Workers::default());
-        let shell = shell::Shell::new(scheduler, shared.clone(), seats, lines, workers_sender);
+        let workers = options.workers.subscribe();
+        let shell = shell::Shell::new(scheduler, shared.clone(), seats, lines, options.workers);
         spawn("scheduler".into(), Box::new(move || shell.run(&inbox, &report_inbox)))?;
         Ok(Batcher { handle: Handle { commands, shared }, workers, threads })
     }

@@ -54,6 +54,7 @@ impl Bench {
             image_row_bytes: 12,
             clock,
             metrics: metrics.clone(),
+            workers: watch::Sender::default(),
         };
         let engine = OpenEngine::new("cpu", move || Ok(engine));
         Bench { batcher: Batcher::start(options, vec![engine]).unwrap(), gate, clock, metrics }

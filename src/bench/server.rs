@@ -100,7 +100,7 @@ async fn until_ready(lines: &mut Lines<BufReader<ChildStderr>>) -> Result<Addres
         // What is not of the log, such as a panic, is shown if the server does not start.
         if let Ok(Line { fields }) = serde_json::from_str(&line) {
             match (fields.message.as_str(), fields.grpc, fields.metrics) {
-                ("listening", Some(grpc), Some(metrics)) => addresses = Some(Addresses { grpc, metrics }),
+                ("starting", Some(grpc), Some(metrics)) => addresses = Some(Addresses { grpc, metrics }),
                 ("ready", ..) => match addresses {
                     Some(addresses) => return Ok(addresses),
                     None => break,

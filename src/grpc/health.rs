@@ -1,10 +1,8 @@
-//! Tells load balancers and Kubernetes what the workers' state means.
+//! Tells load balancers and Kubernetes in which state the server is.
 //!
-//! `""` and `clip.v1.ClipService` are readiness: every worker is warm or lost, at least one is warm, and
-//! the server is not leaving. `live` is liveness: at least one worker is not lost, so that a pod that warms
-//! up or drains is not killed.
+//! `""` and `clip.v1.ClipService` are readiness, `live` is liveness; what these mean is said in
+//! [`crate::readiness`]. A server that starts is not seen here, since its port is closed.
 
-use tokio::sync::watch;
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -12,58 +10,38 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use super::proto::clip_service_server::ClipServiceServer;
 use super::service::Clip;
-use crate::batcher::Workers;
-use crate::shutdown::Phase;
+use crate::readiness::{Readiness, State};
 
 const CLIP: &str = <ClipServiceServer<Clip> as NamedService>::NAME;
 const READY: [&str; 2] = ["", CLIP];
 const LIVE: &str = "live";
 
-/// Everything is NOT_SERVING at first, except `live`.
-pub(super) async fn reporter() -> (HealthReporter, HealthServer<impl Health>) {
+/// With the statuses of this moment: whoever is let in finds them true.
+pub(super) async fn reporter(state: State) -> (HealthReporter, HealthServer<impl Health>) {
     let reporter = HealthReporter::new();
-    for service in READY {
-        reporter.set_service_status(service, ServingStatus::NotServing).await;
-    }
-    reporter.set_service_status(LIVE, ServingStatus::Serving).await;
+    report(&reporter, state).await;
     let server = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
     (reporter, server)
 }
 
-/// Keeps the statuses true until the server stops; then ends the clients' watches, which never end by themselves
-/// and would hold up the shutdown.
-pub(super) async fn follow(
-    mut reporter: HealthReporter,
-    mut workers: watch::Receiver<Workers>,
-    mut phase: watch::Receiver<Phase>,
-) {
-    // As `reporter` left it.
-    let mut last = Some((false, true));
-    loop {
-        let now = *phase.borrow_and_update();
-        if now == Phase::Stopping {
-            break;
-        }
-        let counts = workers.borrow_and_update().counts;
-        let ready = now == Phase::Serving && counts.starting == 0 && counts.ready > 0;
-        let live = counts.starting + counts.ready > 0;
-        // A watcher hears of every report, so only changes are reported.
-        if last != Some((ready, live)) {
-            last = Some((ready, live));
-            for service in READY {
-                reporter.set_service_status(service, status(ready)).await;
-            }
-            reporter.set_service_status(LIVE, status(live)).await;
-        }
-        tokio::select! {
-            // The senders live as long as the server; should one be gone, the server is stopping.
-            changed = workers.changed() => if changed.is_err() { break },
-            changed = phase.changed() => if changed.is_err() { break },
-        }
+/// Keeps the statuses true until the server stops, `state` being the one that was reported last; then ends the
+/// clients' watches, which never end by themselves and would hold up the shutdown.
+pub(super) async fn follow(mut reporter: HealthReporter, mut readiness: Readiness, mut state: State) {
+    // A watcher hears of every report, so only changes are reported.
+    while let Some(now) = readiness.after(state).await {
+        report(&reporter, now).await;
+        state = now;
     }
     for service in READY.into_iter().chain([LIVE]) {
         reporter.clear_service_status(service).await;
     }
+}
+
+async fn report(reporter: &HealthReporter, state: State) {
+    for service in READY {
+        reporter.set_service_status(service, status(state.is_ready())).await;
+    }
+    reporter.set_service_status(LIVE, status(state.is_alive())).await;
 }
 
 fn status(serving: bool) -> ServingStatus {

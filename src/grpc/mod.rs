@@ -13,16 +13,17 @@ mod streams;
 mod timeout;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tonic::transport::Server;
 
 use crate::batcher::Workers;
 use crate::clock::Clock;
 use crate::pipeline::Pipeline;
+use crate::readiness::Readiness;
 use crate::shutdown::{self, Phase};
 use crate::telemetry::metrics::Metrics;
 use admission::Admission;
@@ -87,9 +88,11 @@ pub async fn serve(
     services: Services,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Services { pipeline, model, workers, phase, clock, metrics } = services;
-    let incoming = listener::incoming(tokio::net::TcpListener::from_std(listener)?, options.max_connections);
-    let (health_reporter, health_service) = health::reporter().await;
-    let health = tokio::spawn(health::follow(health_reporter, workers.clone(), phase.clone()));
+    let incoming = listener::incoming(listener, options.max_connections);
+    let readiness = Readiness::new(phase.clone(), workers.clone());
+    let state = readiness.now();
+    let (health_reporter, health_service) = health::reporter(state).await;
+    let health = tokio::spawn(health::follow(health_reporter, readiness, state));
 
     let bytes = Arc::new(Semaphore::new(options.max_request_bytes_in_flight));
     let terms = Terms {

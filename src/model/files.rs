@@ -46,6 +46,7 @@ impl Files {
         if directory.join(CONFIG_FILE).exists() {
             let (config, tokenizer) = (read(CONFIG_FILE)?, read(TOKENIZER_FILE)?);
             let parsed = Config::from_open_clip(&config)?;
+            not_pickled(directory, WEIGHTS_FILE)?;
             let checkpoint = Checkpoint::open(directory, WEIGHTS_FILE, Naming::OpenClip)?;
             Files::new(parsed, checkpoint, &[&config], tokenizer)
         } else if directory.join(transformers::CONFIG_FILE).exists() {
@@ -56,9 +57,11 @@ impl Files {
             let preprocessor = read(preprocessor_file)?;
             let tokenizer = read(TOKENIZER_FILE)?;
             let parsed = Config::from_transformers(&config, preprocessor_file, &preprocessor)?;
+            not_pickled(directory, TRANSFORMERS_WEIGHTS_FILE)?;
             let checkpoint = Checkpoint::open(directory, TRANSFORMERS_WEIGHTS_FILE, Naming::Transformers)?;
             Files::new(parsed, checkpoint, &[&config, &preprocessor], tokenizer)
         } else {
+            not_pickled(directory, WEIGHTS_FILE)?;
             Err(ModelError::NoModel { directory: directory.to_owned() })
         }
     }
@@ -88,6 +91,26 @@ impl Files {
         let fingerprint = hexadecimal(hasher);
         Ok(Files { config, checkpoint, tokenizer_json, fingerprint })
     }
+}
+
+/// Pickled weights where safetensors are `wanted` and absent have an error of their own: the files of many older
+/// models.
+fn not_pickled(directory: &Path, wanted: &'static str) -> Result<(), ModelError> {
+    let is_there = |file: &str| directory.join(file).exists();
+    if is_there(wanted) || is_there(&format!("{wanted}.index.json")) {
+        return Ok(());
+    }
+    let names = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    match names.filter(|name| is_pickled(name)).min() {
+        Some(found) => Err(ModelError::Pickled { directory: directory.to_owned(), found, wanted }),
+        None => Ok(()),
+    }
+}
+
+/// PyTorch's files of weights, by their names.
+pub(super) fn is_pickled(file: &str) -> bool {
+    [".bin", ".pt", ".pth", ".ckpt"].iter().any(|suffix| file.ends_with(suffix))
 }
 
 pub(super) fn read(directory: &Path, file: &str) -> Result<Vec<u8>, ModelError> {

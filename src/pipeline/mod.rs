@@ -73,7 +73,7 @@ pub struct Options {
 /// An image as a client sends it.
 #[derive(Clone, Debug)]
 pub enum ImageSource {
-    /// A file: JPEG, PNG or WebP.
+    /// A file in one of the formats of [`ImageFormat`](crate::clip::image::ImageFormat).
     Encoded(Bytes),
     /// `width * height * 3` bytes.
     Rgb { width: u32, height: u32, pixels: Bytes },

@@ -29,6 +29,8 @@ const JOBS: &str = "clip_jobs_total";
 const LABEL_CACHE_HITS: &str = "clip_label_cache_hits_total";
 const LABEL_CACHE_MISSES: &str = "clip_label_cache_misses_total";
 const WORKERS: &str = "clip_workers";
+const READY: &str = "clip_ready";
+const DRAINING: &str = "clip_draining";
 const BUILD_INFO: &str = "clip_build_info";
 
 /// From 100 us (a cached classification) to a minute (a saturated CPU), a factor of 2 to 2.5 apart.
@@ -166,6 +168,14 @@ impl Metrics {
         self.gauge(WORKERS, &[("device", device), ("state", state)])
     }
 
+    pub fn ready(&self) -> Gauge {
+        self.gauge(READY, &[])
+    }
+
+    pub fn draining(&self) -> Gauge {
+        self.gauge(DRAINING, &[])
+    }
+
     fn counter(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
         self.recorder.register_counter(&key(name, labels), &METADATA)
     }
@@ -217,6 +227,8 @@ fn describe(recorder: &PrometheusRecorder) {
         (QUEUE_ROWS, "Rows that wait for a worker."),
         (PREDICTED_DURATION, "What a batch of that size is expected to take."),
         (WORKERS, "Workers by device and state: starting, ready, lost."),
+        (READY, "1 if calls should be sent here, otherwise 0."),
+        (DRAINING, "1 if the server is leaving, otherwise 0."),
         (BUILD_INFO, "Always 1; the version is a label."),
     ];
     let histograms = [

@@ -10,6 +10,7 @@ use clipd::engine::synthetic::{Pace, SyntheticEngine};
 use clipd::modality::ByModality;
 use clipd::scheduler::Settings;
 use clipd::telemetry::metrics::Metrics;
+use tokio::sync::watch;
 
 use crate::rng::Rng;
 
@@ -44,8 +45,14 @@ pub(crate) async fn batcher(
     engine: OpenEngine,
     row_bytes: usize,
 ) -> Batcher {
-    let options =
-        Options { settings, context_length: 8, image_row_bytes: row_bytes, clock, metrics: Metrics::new() };
+    let options = Options {
+        settings,
+        context_length: 8,
+        image_row_bytes: row_bytes,
+        clock,
+        metrics: Metrics::new(),
+        workers: watch::Sender::default(),
+    };
     let batcher = Batcher::start(options, vec![engine]).expect("threads start");
     let mut workers = batcher.workers();
     workers.wait_for(|workers| workers.counts.ready == 1).await.expect("the batcher runs");

@@ -18,10 +18,10 @@ def start(request, tmp_path_factory):
     numbers = itertools.count(1)
     started = []
 
-    def start(*flags):
+    def start(*flags, **how):
         log = logs / f"{next(numbers)}.log"
         # What `auto` takes depends on the machine, and these tests compare with the reference.
-        started.append(Server(request.config.getoption("--clipd"), log, "--device=cpu", *flags))
+        started.append(Server(request.config.getoption("--clipd"), log, "--device=cpu", *flags, **how))
         return started[-1]
 
     yield start

@@ -9,7 +9,6 @@ import urllib.request
 
 import grpc
 from clip.v1.clip_pb2_grpc import ClipServiceStub
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 # A debug build on a busy machine starts in a few seconds.
@@ -21,13 +20,13 @@ CLIP_SERVICE = "clip.v1.ClipService"
 
 
 class Server:
-    """Listens on 127.0.0.1; ready once constructed."""
+    """Listens on a free port of 127.0.0.1 unless told otherwise; ready once constructed."""
 
-    def __init__(self, binary, log_path, *flags):
+    def __init__(self, binary, log_path, *flags, listen="127.0.0.1:0"):
         self._log_path = log_path
         # Settings of the person who runs the tests are not settings of the tests.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CLIPD_")}
-        ports = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
+        ports = [f"--listen={listen}", "--metrics-listen=127.0.0.1:0"]
         with open(log_path, "wb") as log:
             self._process = subprocess.Popen(
                 [binary, "serve", *ports, "--log-format=json", *flags],
@@ -37,13 +36,13 @@ class Server:
             )
         try:
             self.pid = self._process.pid
-            listening = self._wait_for_line("listening")
-            self.address = listening["grpc"]
-            self._metrics = f"http://{listening['metrics']}/metrics"
+            starting = self._wait_for_line("starting")
+            self.address = starting["grpc"]
+            self._metrics = f"http://{starting['metrics']}/metrics"
             self.channel = grpc.insecure_channel(self.address)
             self.clip = ClipServiceStub(self.channel)
             self.health = HealthStub(self.channel)
-            self._wait_until_ready()
+            self._wait_for_line("ready")
         except BaseException:
             self._process.kill()
             self._process.wait()
@@ -87,11 +86,3 @@ class Server:
                 break
             time.sleep(0.02)
         raise AssertionError(f"no line {message!r}, exit code {self._process.poll()}: {self.log()}")
-
-    def _wait_until_ready(self):
-        watch = self.health.Watch(HealthCheckRequest(service=CLIP_SERVICE), timeout=START_SECONDS)
-        for response in watch:
-            if response.status == HealthCheckResponse.SERVING:
-                watch.cancel()
-                return
-        raise AssertionError(f"the health watch ended before the server was ready: {self.log()}")

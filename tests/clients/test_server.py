@@ -24,9 +24,9 @@ def text(content):
     return pb.EmbedRequest(inputs=[pb.Input(text=content)])
 
 
-def wait_for(condition):
+def wait_for(condition, seconds=10):
     """Until it is true: a server counts a call a moment after the client has its answer."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

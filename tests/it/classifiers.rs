@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clipd::app;
+use clipd::app::ports::Ports;
 use clipd::grpc::proto::{ClassifyRequest, GetModelRequest};
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize_to_file};
@@ -114,7 +115,7 @@ async fn a_bad_file_is_a_start_error_that_names_it() {
         std::fs::write(directory.path().join(name), text).unwrap();
         write_head(&directory.path().join("small.safetensors"), 1, &[1.0, 2.0], &[0.0]);
         let config = config(&[&format!("--classifiers={}", directory.path().display())]);
-        let started = app::start(&config, app::load::load(&config).unwrap());
+        let started = app::start(&config, Ports::open(&config).unwrap(), app::load::load(&config).unwrap());
         let error = started.err().unwrap_or_else(|| panic!("{name}: it started")).to_string();
         assert!(error.contains(name.split('.').next().unwrap()) && error.contains(says), "{error}");
     };

@@ -79,7 +79,7 @@ async fn a_device_lost_in_a_batch_takes_only_itself_out() {
 
     second.panic_next();
     server.client.embed(one_image(4)).await.unwrap_err();
-    assert!(server.running.all_lost().await.contains("panicked"));
+    assert!(server.running.failure().await.contains("panicked"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

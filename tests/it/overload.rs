@@ -201,7 +201,7 @@ async fn calls_that_arrive_during_a_batch_run_together() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_stalls_in_its_request_loses_its_place_at_the_deadline() {
     let (server, _gate) = Server::gated(&["--timeout=100ms", "--max-concurrent-requests=1"]).await;
-    let mut client = tonic::client::Grpc::new(channel(&server.running).await);
+    let mut client = tonic::client::Grpc::new(channel(&server.running));
     client.ready().await.unwrap();
     // Headers, and then nothing: as a client-streaming call, whose first message never comes.
     let request = tonic::Request::new(tokio_stream::pending::<proto::EmbedRequest>());

@@ -1,6 +1,7 @@
 //! README.md names what the program has: every flag with its default, every metric.
 
 use clap::CommandFactory;
+use clipd::clip::image::ImageFormat;
 use clipd::config::flags::Cli;
 use clipd::telemetry::metrics::Metrics;
 
@@ -24,6 +25,20 @@ fn every_flag_is_listed_with_its_default() {
             let default = format!("`{}` |", default.to_str().unwrap());
             assert!(rest.starts_with(&default), "--{name}: the default is {default}");
         }
+    }
+}
+
+#[test]
+fn the_formats_of_pictures_are_the_same_everywhere() {
+    let list = ImageFormat::listed("or");
+    let proto = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/proto/clip/v1/clip.proto"));
+    let help = |command: &str| {
+        Cli::command().find_subcommand_mut(command).unwrap().render_long_help().to_string().replace('\n', " ")
+    };
+    let texts = [readme(), proto.unwrap(), help("classify"), help("embed"), help("bench")];
+    for text in texts {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        assert!(words.join(" ").contains(&list), "{list} is not in {text}");
     }
 }
 

@@ -10,8 +10,7 @@ use crate::support::*;
 
 async fn watch_until_serving(server: &Server) -> Streaming<HealthCheckResponse> {
     let request = HealthCheckRequest { service: String::new() };
-    let mut watch =
-        HealthClient::new(channel(&server.running).await).watch(request).await.unwrap().into_inner();
+    let mut watch = HealthClient::new(channel(&server.running)).watch(request).await.unwrap().into_inner();
     while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
     watch
 }

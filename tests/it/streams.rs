@@ -145,7 +145,7 @@ async fn a_client_that_does_not_read_slows_its_own_sender_and_nothing_else() {
         one(tag)
     });
     let responses = server.client.clone().stream_embed(tokio_stream::iter(inputs)).await.unwrap();
-    let mut other = connect(&server.running).await;
+    let mut other = connect(&server.running);
     for seed in 0..300_u32 {
         other.embed(one_image(seed as u8)).await.unwrap();
     }

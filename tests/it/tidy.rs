@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of the others. Anything not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     (
         "app",
         &[
@@ -19,6 +19,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "http",
             "model",
             "pipeline",
+            "readiness",
             "shutdown",
             "telemetry",
         ],
@@ -44,10 +45,12 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("config", &["cli", "clip", "engine", "grpc", "modality", "model", "pipeline", "scheduler"]),
     // The generated client alone, and what a download from the hub tells.
     ("cli", &["grpc", "model"]),
-    // `clip` for the types of answers, `batcher` and `shutdown` for what health reports,
-    // `scheduler` for what `GetModel` says of batches.
-    ("grpc", &["batcher", "class", "clip", "clock", "pipeline", "scheduler", "shutdown", "telemetry"]),
-    ("http", &["telemetry"]),
+    // `clip` for the types of answers, `batcher` and `scheduler` for what `GetModel` says of devices and batches.
+    (
+        "grpc",
+        &["batcher", "class", "clip", "clock", "pipeline", "readiness", "scheduler", "shutdown", "telemetry"],
+    ),
+    ("http", &["readiness", "telemetry"]),
     ("pipeline", &["batcher", "class", "clip", "clock", "modality", "scheduler", "telemetry"]),
     ("batcher", &["class", "clip", "clock", "engine", "modality", "scheduler", "telemetry"]),
     ("engine", &["clip", "clock", "modality", "model"]),
@@ -58,6 +61,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("class", &[]),
     ("clock", &[]),
     ("modality", &[]),
+    ("readiness", &["batcher", "shutdown"]),
     ("shutdown", &[]),
 ];
 

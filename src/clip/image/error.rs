@@ -8,10 +8,13 @@ pub enum ImageError {
     Empty,
     #[error("the image is {actual} bytes long, the limit is {limit}")]
     TooManyBytes { actual: usize, limit: usize },
-    #[error("the image format is not recognised; supported are JPEG, PNG, WebP, GIF, BMP and TIFF")]
+    #[error("the image format is not recognised; supported are {}", ImageFormat::listed("and"))]
     UnknownFormat,
-    #[error("images of type {name} are not supported; supported are JPEG, PNG, WebP, GIF, BMP and TIFF")]
+    #[error("this is {name}, which is not supported; supported are {}", ImageFormat::listed("and"))]
     UnsupportedFormat { name: &'static str },
+    /// The commonest mistakes: something that stands for a picture, or came in its place.
+    #[error("this is {what} and not an image file: {instead}")]
+    NotAnImage { what: &'static str, instead: &'static str },
     #[error("this kind of {format} is not supported: {reason}")]
     UnsupportedVariant { format: ImageFormat, reason: String },
     #[error("the image has no pixels: its width or height is zero")]

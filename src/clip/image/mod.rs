@@ -148,16 +148,37 @@ impl ImagePreprocessor {
     }
 }
 
-impl fmt::Display for ImageFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl ImageFormat {
+    pub const ALL: [ImageFormat; 6] = [
+        ImageFormat::Jpeg,
+        ImageFormat::Png,
+        ImageFormat::WebP,
+        ImageFormat::Gif,
+        ImageFormat::Bmp,
+        ImageFormat::Tiff,
+    ];
+
+    /// All of them, as in `JPEG, PNG and WebP`.
+    pub fn listed(conjunction: &str) -> String {
+        let [first @ .., last] = Self::ALL.map(ImageFormat::name);
+        format!("{} {conjunction} {last}", first.join(", "))
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
             ImageFormat::Jpeg => "JPEG",
             ImageFormat::Png => "PNG",
             ImageFormat::WebP => "WebP",
             ImageFormat::Gif => "GIF",
             ImageFormat::Bmp => "BMP",
             ImageFormat::Tiff => "TIFF",
-        })
+        }
+    }
+}
+
+impl fmt::Display for ImageFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

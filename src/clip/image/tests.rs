@@ -53,10 +53,10 @@ fn the_header_decides_before_anything_is_decoded() {
     check_refused(
         b"\0\0\x01\0\x01\0\x01\x01\0\0\x01\0",
         limits,
-        "images of type image/x-icon are not supported; supported are JPEG, PNG, WebP, GIF, BMP and TIFF",
+        "this is ICO, which is not supported; supported are JPEG, PNG, WebP, GIF, BMP and TIFF",
     );
     check_refused(
-        b"<svg>",
+        b"a picture",
         limits,
         "the image format is not recognised; supported are JPEG, PNG, WebP, GIF, BMP and TIFF",
     );
@@ -71,6 +71,43 @@ fn the_header_decides_before_anything_is_decoded() {
         limits,
         "the JPEG cannot be decoded: corrupt data: SOF width must not be 0",
     );
+}
+
+#[test]
+fn what_is_sent_in_the_place_of_a_picture_is_named() {
+    let check = |bytes: &[u8], message: &str| {
+        let limits = ImageLimits { max_bytes: 1 << 20, max_pixels: 1 << 20 };
+        let error = preprocessor(ResizeMode::Shortest, limits).probe(bytes).unwrap_err().to_string();
+        assert!(error.starts_with(message), "{error} instead of {message}");
+    };
+    let format = |bytes: &[u8], name: &str| check(bytes, &format!("this is {name}, which is not supported;"));
+    format(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC");
+    format(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC");
+    format(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "AVIF");
+    format(b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2", "video");
+    format(b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 ", "JPEG 2000");
+    format(b"\xFF\x4F\xFF\x51\0\x2f\0\0", "JPEG 2000");
+    format(b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL");
+    format(b"%PDF-1.7\n%\xE2\xE3\xCF\xD3", "PDF");
+    format(b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>", "SVG");
+    format(b"\xEF\xBB\xBF<?xml version=\"1.0\"?>\n<!-- by hand -->\n<svg/>", "SVG");
+    let mut tga = [0; 18 + 3];
+    (tga[2], tga[12], tga[14], tga[16]) = (2, 1, 1, 24);
+    format(&tga, "TGA");
+
+    let text = |bytes: &[u8], what: &str| check(bytes, &format!("this is {what} and not an image file: "));
+    text(b"data:image/png;base64,iVBORw0KGgoAAAANSUhEUg==", "a data URI");
+    text(b"/9j/4AAQSkZJRgABAQEASABIAAD/\n2wBDAAgGBg==", "base64 text");
+    text(b"iVBORw0KGgoAAAANSUhEUgAAAG8AAABTCAYAAAB", "base64 text");
+    text(&[b'Q'; 1000], "base64 text");
+    text(b"\n<!DOCTYPE html>\n<html><body>404", "an HTML page");
+    text(b"<html lang=\"en\">", "an HTML page");
+    text(b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", "an XML document");
+    text(b"{\"error\": \"not found\"}", "JSON");
+    text(b"https://example.com/cat.jpg", "a URL");
+
+    check(b"cat", "the image format is not recognised");
+    check(&[0; 100], "the image format is not recognised");
 }
 
 #[test]

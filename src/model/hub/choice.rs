@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::model::checkpoint::shard_names;
 use crate::model::config::transformers;
+use crate::model::files::is_pickled;
 use crate::model::{CONFIG_FILE, TOKENIZER_FILE};
 
 /// The files of a repository that make a model; an error says what is missing.
@@ -26,7 +27,7 @@ pub(super) fn choose(files: &[String]) -> Result<Vec<&str>, &'static str> {
                 |file: &&String| file.starts_with(&format!("{stem}-")) && file.ends_with(".safetensors");
             files.iter().filter(shard).map(String::as_str).chain([index]).collect()
         }
-        (None, None) if files.iter().any(|file| file.ends_with(".bin") || file.ends_with(".pt")) => {
+        (None, None) if files.iter().any(|file| is_pickled(file)) => {
             return Err("it has pickled weights only, which can run code when they are read; \
                         clipd reads open_clip_model.safetensors or model.safetensors");
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
+use clipd::app::ports::Ports;
 use clipd::app::{self, Served};
 use clipd::batcher::OpenEngine;
 use clipd::config::Config;
@@ -62,7 +63,8 @@ impl Server {
 
     fn start(config: &Config, served: Served) -> Server {
         let threads = Builder::new_multi_thread().enable_all().build().expect("threads start");
-        let running = threads.block_on(async { app::start(config, served).expect("the server starts") });
+        let start = async { app::start(config, Ports::open(config)?, served) };
+        let running = threads.block_on(start).expect("the server starts");
         threads.block_on(running.ready()).expect("the server warms up");
         let here = Builder::new_current_thread().enable_all().build().expect("a runtime starts");
         Server { here, running, _threads: threads }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
+use clipd::app::ports::Ports;
 use clipd::app::{self, Running, Served};
 use clipd::batcher::OpenEngine;
 use clipd::config::Config;
@@ -20,12 +21,14 @@ use tonic::transport::Channel;
 
 pub(crate) type Client = ClipServiceClient<Channel>;
 
-/// The configuration of `clipd serve` with these flags, on free ports, in fp32 on the CPU.
+/// The configuration of `clipd serve` with these flags; unless they say otherwise on free ports, in fp32 on the CPU.
 pub(crate) fn config(flags: &[&str]) -> Config {
-    let base = ["clipd", "serve", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"];
-    let device: &[&str] =
-        if flags.iter().any(|flag| flag.starts_with("--device")) { &[] } else { &["--device=cpu"] };
-    let arguments = base.iter().chain(device).chain(flags);
+    let otherwise = |default: &&&str| {
+        let name = default.split_inclusive('=').next().unwrap();
+        !flags.iter().any(|flag| flag.starts_with(name))
+    };
+    let defaults = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--device=cpu"];
+    let arguments = ["clipd", "serve"].iter().chain(defaults.iter().filter(otherwise)).chain(flags);
     let Command::Serve(flags) = Cli::try_parse_from(arguments).unwrap().command else {
         panic!("the subcommand is serve");
     };
@@ -64,18 +67,19 @@ impl Server {
     }
 
     pub(crate) async fn listen(config: &Config, served: Served) -> Server {
-        let running = app::start(config, served).unwrap();
-        let client = connect(&running).await;
+        let running = app::start(config, Ports::open(config).unwrap(), served).unwrap();
+        let client = connect(&running);
         Server { running, client }
     }
 }
 
-pub(crate) async fn channel(running: &Running) -> Channel {
-    Channel::from_shared(format!("http://{}", running.grpc_address)).unwrap().connect().await.unwrap()
+/// It connects with the first call: a server that starts refuses connections.
+pub(crate) fn channel(running: &Running) -> Channel {
+    Channel::from_shared(format!("http://{}", running.grpc_address)).unwrap().connect_lazy()
 }
 
-pub(crate) async fn connect(running: &Running) -> Client {
-    ClipServiceClient::new(channel(running).await).max_decoding_message_size(64 << 20)
+pub(crate) fn connect(running: &Running) -> Client {
+    ClipServiceClient::new(channel(running)).max_decoding_message_size(64 << 20)
 }
 
 /// The embedded model's numbers and vocabulary with other engines.

@@ -1,10 +1,30 @@
-//! Reads `/metrics` over HTTP, as Prometheus does.
+//! Reads the pages of the metrics port over HTTP, as Prometheus and Kubernetes do.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+/// The head and the text of a page.
+async fn get(address: SocketAddr, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request(path).as_bytes()).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    let (head, text) = response.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), text.to_owned())
+}
+
+pub(crate) fn request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+}
+
+/// Status and text of `/livez` or `/readyz`, such as `503 starting`.
+pub(crate) async fn probe(address: SocketAddr, path: &str) -> String {
+    let (head, text) = get(address, path).await;
+    format!("{} {text}", head.split(' ').nth(1).unwrap())
+}
 
 /// Samples by name with labels, as in the text: `clip_jobs_total{outcome="completed"}`.
 pub(crate) struct Scrape {
@@ -14,15 +34,10 @@ pub(crate) struct Scrape {
 
 impl Scrape {
     pub(crate) async fn of(address: SocketAddr) -> Scrape {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).await.unwrap();
-        let (head, text) = response.split_once("\r\n\r\n").unwrap();
+        let (head, text) = get(address, "/metrics").await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         assert!(head.to_lowercase().contains("content-type: text/plain; version=0.0.4"), "{head}");
-        Scrape { samples: parse(text), text: text.to_owned() }
+        Scrape { samples: parse(&text), text }
     }
 
     /// As `of`, once no call is in flight: a call is counted a moment after its client has the answer.

@@ -7,6 +7,7 @@
 
 mod bits;
 mod bmp;
+mod foreign;
 mod gif;
 mod jpeg;
 mod png;
@@ -41,7 +42,6 @@ pub(super) fn open<'a>(bytes: &'a [u8]) -> Result<Box<dyn Opened + 'a>, ImageErr
         Ok(image::ImageFormat::Gif) => Box::new(gif::Gif::open(bytes)?),
         Ok(image::ImageFormat::Bmp) => Box::new(bmp::Bmp::open(bytes)?),
         Ok(image::ImageFormat::Tiff) => Box::new(tiff::Tiff::open(bytes)?),
-        Ok(other) => return Err(ImageError::UnsupportedFormat { name: other.to_mime_type() }),
-        Err(_) => return Err(ImageError::UnknownFormat),
+        _ => return Err(foreign::refusal(bytes)),
     })
 }

@@ -1,0 +1,74 @@
+//! What a server has before it has a model: its ports.
+//!
+//! A port that is taken is an error at once, and the metrics port answers from the first moment. The gRPC port is bound
+//! and does not listen: a connection to it is refused, rather than accepted by the kernel and left without an answer.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+
+use super::StartError;
+use crate::batcher::Workers;
+use crate::config::Config;
+use crate::http::metrics::MetricsServer;
+use crate::readiness::Readiness;
+use crate::shutdown::Phase;
+use crate::telemetry::metrics::Metrics;
+
+/// Connections that wait to be accepted; the kernel may allow fewer.
+const BACKLOG: u32 = 1024;
+
+pub struct Ports {
+    pub(super) grpc: GrpcPort,
+    pub(super) metrics_server: MetricsServer,
+    pub(super) metrics: Metrics,
+    /// What the metrics port tells the state of the server by.
+    pub(super) phase: watch::Sender<Phase>,
+    pub(super) workers: watch::Sender<Workers>,
+}
+
+impl Ports {
+    /// Must be called on the runtime that serves calls.
+    pub fn open(config: &Config) -> Result<Ports, StartError> {
+        let failed = |flag, address| move |error| StartError::Listen { flag, address, error };
+        let grpc = GrpcPort::bind(config.listen).map_err(failed("--listen", config.listen))?;
+        let (metrics, phase) = (Metrics::new(), watch::Sender::new(Phase::Starting));
+        let workers = watch::Sender::default();
+        let readiness = Readiness::new(phase.subscribe(), workers.subscribe());
+        let metrics_server = MetricsServer::start(config.metrics_listen, metrics.clone(), readiness)
+            .map_err(failed("--metrics-listen", config.metrics_listen))?;
+        tracing::info!(grpc = %grpc.address, metrics = %metrics_server.address, "starting");
+        Ok(Ports { grpc, metrics_server, metrics, phase, workers })
+    }
+
+    /// Where `/metrics`, `/livez` and `/readyz` are.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics_server.address
+    }
+}
+
+/// Bound and not listening. Another server that starts at the same time can bind it too: the one that listens first has
+/// it.
+pub(super) struct GrpcPort {
+    socket: TcpSocket,
+    /// With the port that was chosen if the configuration said 0.
+    pub(super) address: SocketAddr,
+}
+
+impl GrpcPort {
+    fn bind(address: SocketAddr) -> io::Result<GrpcPort> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Connections of an earlier process that still close must not hold up a restart.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let address = socket.local_addr()?;
+        Ok(GrpcPort { socket, address })
+    }
+
+    pub(super) fn listen(self) -> Result<TcpListener, String> {
+        let listener = self.socket.listen(BACKLOG);
+        listener.map_err(|error| format!("cannot listen on {} (--listen): {error}", self.address))
+    }
+}
