@@ -20,6 +20,7 @@
 //! - Damaged and truncated pictures are always refused; Pillow repairs some.
 
 mod decode;
+mod effort;
 mod error;
 mod fit;
 mod picture;
