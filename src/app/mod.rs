@@ -203,6 +203,8 @@ fn pipeline_options(config: &Config, spec: &ClipSpec, clock: Clock, metrics: &Me
     pipeline::Options {
         limits: config.limits.clone(),
         preprocess_threads: config.preprocess_threads,
+        interactive_target: config.scheduling.interactive_target,
+        bulk_target: config.scheduling.bulk_target,
         label_cache_bytes: config.label_cache_bytes,
         // Two parts are in flight, and together they must fit the queue beside everything else.
         fill_rows: NonZeroUsize::new(config.scheduling.max_queue_size / 4)

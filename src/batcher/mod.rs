@@ -304,6 +304,11 @@ impl Handle {
         self.shared.outlook.borrow().refusal(self.shared.clock.now(), arrival)
     }
 
+    /// How much time `arrival` must have left not to be refused now; again a hint.
+    pub fn needed(&self, arrival: &Arrival) -> Duration {
+        self.shared.outlook.borrow().needed(self.shared.clock.now(), arrival)
+    }
+
     /// What batches are predicted to take now, by device.
     pub fn costs(&self) -> Vec<(String, CostModel)> {
         self.shared.devices.iter().cloned().zip(self.shared.costs.borrow().iter().cloned()).collect()

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::clip::image::ImageFormat;
 use crate::grpc::proto::{self, input::Content};
 
 /// One thing to send.
@@ -84,7 +85,7 @@ pub(crate) fn expand(arguments: &[PathBuf], depth: Depth) -> Result<Vec<Input>, 
         if pictures.is_empty() {
             let below = if depth == Depth::OneDirectory { "; --recursive looks below it" } else { "" };
             let path = argument.display();
-            return Err(Error::Other(format!("{path}: no .jpg, .jpeg, .png or .webp file in it{below}")));
+            return Err(Error::Other(format!("{path}: no {} file in it{below}", ImageFormat::listed("or"))));
         }
         pictures.sort();
         inputs.extend(pictures.into_iter().map(Input::Picture));
@@ -117,8 +118,8 @@ fn pictures_of(directory: &Path, depth: Depth) -> Result<Vec<PathBuf>, Error> {
 /// By its name: the formats that the server reads.
 fn is_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    const KNOWN: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
-    KNOWN.iter().any(|known| extension.eq_ignore_ascii_case(known))
+    let known = ImageFormat::ALL.into_iter().flat_map(ImageFormat::suffixes);
+    known.into_iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]

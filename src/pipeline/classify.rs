@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::classifiers::Labels;
 use super::error::{Error, InputError};
+use super::images::Patience;
 use super::{Deadline, ImageSource, Pipeline, Timing, check_limit, timing, unit};
 use crate::batcher::{Embedded, Row};
 use crate::clip::classifier::{Classifier, Prediction};
-use crate::modality::Modality;
 
 #[derive(Clone, Debug)]
 pub struct ClassifyRequest {
@@ -30,6 +30,8 @@ pub struct ClassifyResponse {
 /// Products of two numbers that an async thread may add up for scores: those of 1,000 labels take some 50 µs, no
 /// longer than other tasks may be made to wait, and less than a change of threads costs on a busy machine.
 const SHORT: usize = 1 << 19;
+
+type EmbeddedImages = (Vec<Result<(), InputError>>, Vec<Vec<f32>>, Timing);
 
 /// What a stream of images is compared with.
 #[derive(Clone)]
@@ -56,8 +58,7 @@ impl Pipeline {
             let chosen = self.choose(request.labels).await?;
             let top_k = chosen.top_k(request.top_k);
             self.check_predictions(request.images.len(), chosen.label_count(), top_k)?;
-            self.admissible(Modality::Image, request.images.len(), deadline)?;
-            let images = self.embed_images(request.images, deadline);
+            let images = self.embed_images(request.images, deadline)?;
             let (classifier, images) = tokio::try_join!(self.classifier(chosen), images)?;
             let (slots, embeddings, timing) = images;
             let labels = classifier.labels().clone();
@@ -90,8 +91,7 @@ impl Pipeline {
     ) -> Result<(Vec<Prediction>, Timing), Error> {
         self.until(deadline, async {
             let start = self.clock.now();
-            let row = self.preprocessor.image("image.image".to_owned(), image).await;
-            let row = Row::Image(row.map_err(Error::Invalid)?);
+            let row = Row::Image(self.image(image, "image.image", deadline).await?);
             let preprocess = self.clock.now().since(start);
             let mut row = self.run_when_there_is_room(row, deadline).await?;
             let timing = timing(preprocess, std::slice::from_ref(&row));
@@ -113,24 +113,30 @@ impl Pipeline {
         check_limit("images x top_k", images * per_image, self.limits.predictions)
     }
 
-    /// For each image whether it can be embedded, and the unit embeddings of those that can, in order.
-    async fn embed_images(
+    /// For each image whether it can be embedded, and the unit embeddings of those that can, in order. Refuses at
+    /// once.
+    fn embed_images(
         &self,
         images: Vec<ImageSource>,
         deadline: Deadline,
-    ) -> Result<(Vec<Result<(), InputError>>, Vec<Vec<f32>>, Timing), Error> {
+    ) -> Result<impl Future<Output = Result<EmbeddedImages, Error>>, Error> {
         let start = self.clock.now();
-        let prepared = self.preprocessor.images(images, |index| format!("images[{index}]")).await;
-        let preprocess = self.clock.now().since(start);
-        let mut rows = Vec::with_capacity(prepared.len());
-        let slots = prepared.into_iter().map(|image| image.map(|row| rows.push(Row::Image(row)))).collect();
-        let embedded = self.run(rows, deadline).await?;
-        let timing = timing(preprocess, &embedded);
-        let embeddings = embedded.into_iter().map(|Embedded { mut values, .. }| {
-            unit(&mut values)?;
-            Ok(values)
-        });
-        Ok((slots, embeddings.collect::<Result<_, Error>>()?, timing))
+        let path = |index| format!("images[{index}]");
+        let images = self.images(images, path, deadline, Patience::None)?;
+        Ok(async move {
+            let prepared = images.await?;
+            let preprocess = self.clock.now().since(start);
+            let mut rows = Vec::with_capacity(prepared.len());
+            let slots =
+                prepared.into_iter().map(|image| image.map(|row| rows.push(Row::Image(row)))).collect();
+            let embedded = self.run(rows, deadline).await?;
+            let timing = timing(preprocess, &embedded);
+            let embeddings = embedded.into_iter().map(|Embedded { mut values, .. }| {
+                unit(&mut values)?;
+                Ok(values)
+            });
+            Ok((slots, embeddings.collect::<Result<_, Error>>()?, timing))
+        })
     }
 
     /// The predictions of each embedding, in order.

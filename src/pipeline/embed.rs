@@ -1,6 +1,7 @@
 //! Embed: images and texts to vectors.
 
 use super::error::{Error, InputError};
+use super::images::Patience;
 use super::{Deadline, ImageSource, Pipeline, Timing, timing, unit};
 use crate::batcher::{Embedded, Row};
 use crate::clip::text::{TextError, Tokens};
@@ -58,6 +59,14 @@ pub struct TextUsage {
     pub truncated: bool,
 }
 
+/// How inputs are prepared.
+#[derive(Clone, Copy)]
+struct Terms {
+    deadline: Deadline,
+    patience: Patience,
+    truncate: Truncate,
+}
+
 /// An input that is ready to run.
 struct Prepared {
     row: Row,
@@ -68,12 +77,11 @@ impl Pipeline {
     pub async fn embed(&self, request: EmbedRequest, deadline: Deadline) -> Result<EmbedResponse, Error> {
         self.check_inputs("inputs", request.inputs.len())?;
         self.until(deadline, async {
-            for modality in Modality::ALL {
-                self.admissible(modality, count(&request.inputs, modality), deadline)?;
-            }
+            self.admissible(Modality::Text, texts(&request.inputs), deadline)?;
             let start = self.clock.now();
             let path = |index| format!("inputs[{index}]");
-            let prepared = self.prepare(request.inputs, path, request.truncate).await?;
+            let terms = Terms { deadline, patience: Patience::None, truncate: request.truncate };
+            let prepared = self.prepare(request.inputs, path, terms).await?;
             let preprocess = self.clock.now().since(start);
 
             let mut rows = Vec::with_capacity(prepared.len());
@@ -104,7 +112,8 @@ impl Pipeline {
         self.until(deadline, async {
             let start = self.clock.now();
             let path = |_| "input".to_owned();
-            let prepared = self.prepare(vec![input], path, truncate).await?.pop();
+            let terms = Terms { deadline, patience: Patience::UntilDeadline, truncate };
+            let prepared = self.prepare(vec![input], path, terms).await?.pop();
             let Prepared { row, text } = prepared
                 .unwrap_or_else(|| unreachable!("one input has one result"))
                 .map_err(Error::Invalid)?;
@@ -137,8 +146,9 @@ impl Pipeline {
         &self,
         inputs: Vec<Input>,
         path: impl Fn(usize) -> String,
-        truncate: Truncate,
+        terms: Terms,
     ) -> Result<Vec<Result<Prepared, InputError>>, Error> {
+        let Terms { deadline, patience, truncate } = terms;
         let mut slots: Vec<Option<Result<Prepared, InputError>>> = Vec::new();
         let (mut images, mut image_slots, mut texts, mut text_slots) = (vec![], vec![], vec![], vec![]);
         for (index, input) in inputs.into_iter().enumerate() {
@@ -159,27 +169,20 @@ impl Pipeline {
             }
         }
         let image_path = |image: usize| format!("{}.image", path(image_slots[image]));
-        let (images, texts) =
-            tokio::join!(self.preprocessor.images(images, image_path), self.preprocessor.texts(texts));
+        let images = self.images(images, image_path, deadline, patience)?;
+        let (images, texts) = tokio::try_join!(images, self.preprocessor.texts(texts))?;
         for (index, image) in image_slots.into_iter().zip(images) {
             slots[index] = Some(image.map(|row| Prepared { row: Row::Image(row), text: None }));
         }
-        for (index, tokens) in text_slots.into_iter().zip(texts?) {
+        for (index, tokens) in text_slots.into_iter().zip(texts) {
             slots[index] = Some(prepared_text(&path(index), tokens, truncate));
         }
         Ok(slots.into_iter().flatten().collect())
     }
 }
 
-fn count(inputs: &[Input], modality: Modality) -> usize {
-    inputs
-        .iter()
-        .filter(|input| match input {
-            Input::Image(_) => modality == Modality::Image,
-            Input::Text(_) => modality == Modality::Text,
-            Input::Missing => false,
-        })
-        .count()
+fn texts(inputs: &[Input]) -> usize {
+    inputs.iter().filter(|input| matches!(input, Input::Text(_))).count()
 }
 
 fn prepared_text(

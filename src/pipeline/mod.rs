@@ -10,8 +10,10 @@ pub mod classifiers;
 pub mod classify;
 pub mod embed;
 pub mod error;
+mod images;
 mod label_set;
 mod labels;
+mod line;
 mod preprocess;
 
 use std::num::NonZeroUsize;
@@ -28,11 +30,13 @@ use crate::clock::{Clock, Timestamp};
 use crate::modality::Modality;
 use crate::scheduler::cost::CostModel;
 use crate::scheduler::outlook::Arrival;
+use crate::scheduler::preparation::Preparation;
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
 use classifiers::Named;
 use error::{Error, InputError};
 use labels::LabelCache;
+use line::Line;
 use preprocess::Preprocessor;
 
 /// What one request may ask for.
@@ -54,8 +58,11 @@ pub struct Limits {
 
 pub struct Options {
     pub limits: Limits,
-    /// Inputs preprocessed at a time.
+    /// Images preprocessed at a time, and as many texts.
     pub preprocess_threads: NonZeroUsize,
+    /// An image counts as due this long after its arrival, by its class.
+    pub interactive_target: Duration,
+    pub bulk_target: Duration,
     /// Memory for cached prompt embeddings and classifiers.
     pub label_cache_bytes: u64,
     /// Rows submitted at a time when a label set is embedded.
@@ -122,6 +129,7 @@ pub struct Timing {
 /// Serves one model.
 pub struct Pipeline {
     limits: Limits,
+    line: Arc<Line>,
     preprocessor: Arc<Preprocessor>,
     batcher: Handle,
     labels: LabelCache,
@@ -138,12 +146,14 @@ impl Pipeline {
         texts: TextTokenizer,
         batcher: Handle,
     ) -> Pipeline {
-        let preprocessor =
-            Preprocessor::new(images, texts, options.preprocess_threads, options.clock, &options.metrics);
-        let preprocessor = Arc::new(preprocessor);
+        let (threads, clock, metrics) = (options.preprocess_threads, options.clock, &options.metrics);
+        let (interactive, bulk) = (options.interactive_target, options.bulk_target);
+        let preparation = Preparation::new(threads, interactive, bulk);
+        let preprocessor = Arc::new(Preprocessor::new(texts, threads, clock, metrics));
         let labels = LabelCache::new(&options, preprocessor.clone(), batcher.clone());
         Pipeline {
             limits: options.limits,
+            line: Arc::new(Line::new(images, preparation, batcher.clone(), clock, metrics)),
             preprocessor,
             batcher,
             labels,
@@ -184,9 +194,6 @@ impl Pipeline {
 
     /// Refuses work that would be refused later, before it is prepared.
     fn admissible(&self, modality: Modality, rows: usize, deadline: Deadline) -> Result<(), Error> {
-        // What preparing takes is not left for the rest.
-        let wait = self.preprocessor.expected_wait(modality, rows);
-        let deadline = Deadline { start_by: deadline.start_by.saturating_sub(wait), ..deadline };
         let Deadline { start_by, class, .. } = deadline;
         match self.batcher.refusal(&Arrival { modality, rows, class, deadline: start_by }) {
             Some(rejection) => Err(rejection.into()),

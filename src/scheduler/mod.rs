@@ -23,6 +23,7 @@ pub mod cost;
 mod decision;
 mod device;
 pub mod outlook;
+pub mod preparation;
 mod queue;
 mod share;
 mod staging;

@@ -12,7 +12,7 @@ use crate::modality::Modality;
 
 /// Rows are admitted if they are predicted to be done within this share of the time they have: the rest is for
 /// predictions that are wrong and for what is admitted later and more urgent.
-const USABLE: f64 = 0.8;
+pub(super) const USABLE: f64 = 0.8;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outlook {
@@ -79,6 +79,11 @@ impl Outlook {
     /// Whether `rows` more would fit the queue.
     pub fn has_room(&self, modality: Modality, rows: usize) -> bool {
         self.lanes[modality.index()].waiting + rows <= self.max_queue_size
+    }
+
+    /// How much time these rows must have left at `now`, if it is all that they may be refused for.
+    pub fn needed(&self, now: Timestamp, arrival: &Arrival) -> Duration {
+        if arrival.rows == 0 { Duration::ZERO } else { self.completion(now, arrival).div_f64(USABLE) }
     }
 
     /// How long until all the rows are predicted to be done.

@@ -3,6 +3,7 @@ mod batch;
 mod buckets;
 mod cost;
 mod devices;
+mod preparation;
 mod share;
 mod staging;
 

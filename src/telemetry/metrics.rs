@@ -16,6 +16,7 @@ const REQUEST_DURATION: &str = "clip_request_duration_seconds";
 const REQUESTS_IN_FLIGHT: &str = "clip_requests_in_flight";
 pub(crate) const REJECTIONS: &str = "clip_rejections_total";
 const PREPROCESS_QUEUE: &str = "clip_preprocess_queue_rows";
+const PREPROCESS_WAIT: &str = "clip_preprocess_wait_seconds";
 const PREPROCESS_DURATION: &str = "clip_preprocess_duration_seconds";
 const QUEUE_ROWS: &str = "clip_queue_rows";
 const QUEUE_DURATION: &str = "clip_queue_duration_seconds";
@@ -101,6 +102,10 @@ impl Metrics {
 
     pub fn preprocess_queue(&self) -> Gauge {
         self.gauge(PREPROCESS_QUEUE, &[])
+    }
+
+    pub fn preprocess_wait(&self) -> Histogram {
+        self.histogram(PREPROCESS_WAIT, &[])
     }
 
     pub fn preprocess_duration(&self, modality: Modality) -> Histogram {
@@ -233,6 +238,10 @@ fn describe(recorder: &PrometheusRecorder) {
     ];
     let histograms = [
         (REQUEST_DURATION, "From the arrival of a call to its last byte."),
+        (
+            PREPROCESS_WAIT,
+            "An image's wait for a preprocessing thread, also of one that was dropped as too late.",
+        ),
         (PREPROCESS_DURATION, "Decoding and resizing an image, or tokenizing texts, without waiting."),
         (QUEUE_DURATION, "From submission to the start of the batch."),
         (BATCH_ROWS, "Rows of a batch."),

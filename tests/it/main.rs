@@ -18,6 +18,7 @@ mod health;
 mod hub;
 mod metrics;
 mod overload;
+mod preprocessing;
 mod readme;
 mod scheduling;
 mod shutdown;

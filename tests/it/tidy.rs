@@ -43,8 +43,8 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ),
     // Plain structs owned by the modules they configure.
     ("config", &["cli", "clip", "engine", "grpc", "modality", "model", "pipeline", "scheduler"]),
-    // The generated client alone, and what a download from the hub tells.
-    ("cli", &["grpc", "model"]),
+    // The generated client alone, what a download from the hub tells, and the names of picture files.
+    ("cli", &["clip", "grpc", "model"]),
     // `clip` for the types of answers, `batcher` and `scheduler` for what `GetModel` says of devices and batches.
     (
         "grpc",

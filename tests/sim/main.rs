@@ -18,6 +18,7 @@ mod checkers;
 mod composition;
 mod fairness;
 mod model;
+mod preparation;
 mod prospects;
 mod rng;
 mod service;

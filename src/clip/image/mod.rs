@@ -20,6 +20,7 @@
 //! - Damaged and truncated pictures are always refused; Pillow repairs some.
 
 mod decode;
+mod effort;
 mod error;
 mod fit;
 mod picture;
@@ -111,7 +112,7 @@ impl ImagePreprocessor {
     }
 
     /// Raw pixels that are a row as they come: nothing is resized, and nothing is copied.
-    pub fn ready(&self, width: u32, height: u32, pixels: &Bytes) -> Option<ImageRow> {
+    fn ready(&self, width: u32, height: u32, pixels: &Bytes) -> Option<ImageRow> {
         let fits = (width, height) == (self.spec.width, self.spec.height);
         let whole = pixels.len() == self.spec.row_bytes();
         (fits && whole && self.place(width, height).is_ok()).then(|| ImageRow(pixels.clone()))
@@ -172,6 +173,18 @@ impl ImageFormat {
             ImageFormat::Gif => "GIF",
             ImageFormat::Bmp => "BMP",
             ImageFormat::Tiff => "TIFF",
+        }
+    }
+
+    /// Of files, in lower case.
+    pub fn suffixes(self) -> &'static [&'static str] {
+        match self {
+            ImageFormat::Jpeg => &["jpg", "jpeg"],
+            ImageFormat::Png => &["png"],
+            ImageFormat::WebP => &["webp"],
+            ImageFormat::Gif => &["gif"],
+            ImageFormat::Bmp => &["bmp"],
+            ImageFormat::Tiff => &["tif", "tiff"],
         }
     }
 }
