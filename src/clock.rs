@@ -4,8 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
-
 /// Nanoseconds since the [`Clock`] was made. Monotonic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
@@ -56,31 +54,5 @@ impl Clock {
     /// The instant to hand to a timer; `None` when it lies beyond what the platform can represent.
     pub fn instant(&self, timestamp: Timestamp) -> Option<Instant> {
         self.origin.checked_add(Duration::from_nanos(timestamp.0))
-    }
-}
-
-/// CPU time that this process has taken, all threads.
-pub fn process_cpu() -> Duration {
-    cpu(ClockId::ProcessCPUTime)
-}
-
-/// CPU time that this thread has taken.
-pub fn thread_cpu() -> Duration {
-    cpu(ClockId::ThreadCPUTime)
-}
-
-fn cpu(clock: ClockId) -> Duration {
-    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn work_takes_cpu_time() {
-        let (process, thread) = (process_cpu(), thread_cpu());
-        let sum = (0..2_000_000_u64).fold(0, |sum: u64, each| std::hint::black_box(sum.wrapping_add(each)));
-        assert!(sum > 0 && process_cpu() > process && thread_cpu() > thread);
     }
 }

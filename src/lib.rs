@@ -35,7 +35,7 @@
 //!   downloads of [`model::hub`];
 //! - [`pipeline`] knows no transport; [`clip`] and [`scheduler`] know no threads, files, clocks or logs;
 //! - ONNX Runtime is known to [`engine`] alone, checkpoints and ONNX graphs to [`model`] alone;
-//! - the operating system's time is read in [`clock`] alone; metric names are in [`telemetry`] alone.
+//! - the operating system's time is read in [`clock`] alone, CPU time in [`cpu_time`]; metric names are in [`telemetry`] alone.
 //!
 //! Every queue, cache and loop has a limit. Bad input is an error that names its field and costs no other input.
 
@@ -60,6 +60,7 @@ pub mod clip;
 
 pub mod class;
 pub mod clock;
+pub mod cpu_time;
 pub mod modality;
 pub mod readiness;
 pub mod telemetry;

@@ -15,8 +15,9 @@ use crate::app;
 use crate::batcher::OpenEngine;
 use crate::clip::image::ImagePreprocessor;
 use crate::clip::text::TextTokenizer;
-use crate::clock::{Clock, process_cpu};
+use crate::clock::Clock;
 use crate::config::Config;
+use crate::cpu_time::process_cpu;
 use crate::engine::{Batch, Description, Engine, EngineError};
 
 /// How the cores are shared out: `workers` sessions of `threads` threads.

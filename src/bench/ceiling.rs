@@ -17,9 +17,9 @@ use super::workload::Inputs;
 use super::{Error, machine};
 use crate::app;
 use crate::clip::row::{ImageRow, TokenRow};
-use crate::clock::thread_cpu;
 use crate::config::Config;
 use crate::config::bench::Workload;
+use crate::cpu_time::thread_cpu;
 use crate::engine::Batch;
 use crate::modality::{ByModality, Modality};
 

@@ -12,8 +12,8 @@ use super::scrape::Scrape;
 use super::server::Target;
 use super::workload::{self, Call};
 use super::{Error, machine};
-use crate::clock::process_cpu;
 use crate::config::bench::{BenchFlags, Mode, Workload};
+use crate::cpu_time::process_cpu;
 
 /// Shares of the best rate: idle, busy, and nearly as much as it can do.
 const SHARES: [f64; 3] = [0.3, 0.6, 0.9];

@@ -19,7 +19,7 @@ use ort::value::TensorRef;
 use super::EngineError;
 use super::device::{Device, Precision, available_devices, bf16_supported, cuda_built};
 use super::session::{Cuda, CudaGraphs, Encoder, GpuOptions, Provider};
-use crate::clock::process_cpu;
+use crate::cpu_time::process_cpu;
 use crate::model::graph::probe;
 
 /// What the operator says of the device.

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of the others. Anything not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     (
         "app",
         &[
@@ -33,6 +33,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "cli",
             "clip",
             "clock",
+            "cpu_time",
             "config",
             "engine",
             "grpc",
@@ -53,13 +54,14 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("http", &["readiness", "telemetry"]),
     ("pipeline", &["batcher", "class", "clip", "clock", "modality", "scheduler", "telemetry"]),
     ("batcher", &["class", "clip", "clock", "engine", "modality", "scheduler", "telemetry"]),
-    ("engine", &["clip", "clock", "modality", "model"]),
+    ("engine", &["clip", "clock", "cpu_time", "modality", "model"]),
     ("model", &["clip"]),
     ("clip", &[]),
     ("scheduler", &["class", "clock", "modality"]),
     ("telemetry", &["modality"]),
     ("class", &[]),
     ("clock", &[]),
+    ("cpu_time", &[]),
     ("modality", &[]),
     ("readiness", &["batcher", "shutdown"]),
     ("shutdown", &[]),
