@@ -11,7 +11,7 @@ copy_scheduler() {
 
 # Changes the copy in a directory by a diff.
 change_scheduler() {
-    patch --quiet --strip=1 --directory="$1/scheduler" < "$2"
+    patch --quiet --fuzz=0 --strip=1 --directory="$1/scheduler" < "$2"
 }
 
 # Makes the program `sim` in the directory of a copy.
