@@ -41,7 +41,7 @@ pub struct ClassifyFlags {
 
 #[derive(Clone, Debug, Args)]
 pub struct EmbedFlags {
-    /// Pictures, or directories of them (.jpg, .jpeg, .png and .webp); - is one picture on standard input
+    /// Pictures (JPEG, PNG, WebP, GIF, BMP or TIFF), or directories of them; - is one picture on standard input
     #[arg(value_name = "IMAGE|DIR", required_unless_present = "texts")]
     pub images: Vec<PathBuf>,
     /// A text; may be repeated. Texts come after the pictures

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::classifiers::Labels;
 use super::error::{Error, InputError};
+use super::progress::Progress;
 use super::{Deadline, ImageSource, Pipeline, Timing, check_limit, timing, unit};
 use crate::batcher::{Embedded, Row};
 use crate::clip::classifier::{Classifier, Prediction};
@@ -52,12 +53,13 @@ impl Pipeline {
         deadline: Deadline,
     ) -> Result<ClassifyResponse, Error> {
         self.check_inputs("images", request.images.len())?;
-        self.until(deadline, async {
+        let progress = Progress::default();
+        self.until(deadline, &progress, async {
             let chosen = self.choose(request.labels).await?;
             let top_k = chosen.top_k(request.top_k);
             self.check_predictions(request.images.len(), chosen.label_count(), top_k)?;
             self.admissible(Modality::Image, request.images.len(), deadline)?;
-            let images = self.embed_images(request.images, deadline);
+            let images = self.embed_images(request.images, deadline, &progress);
             let (classifier, images) = tokio::try_join!(self.classifier(chosen), images)?;
             let (slots, embeddings, timing) = images;
             let labels = classifier.labels().clone();
@@ -88,10 +90,12 @@ impl Pipeline {
         image: ImageSource,
         deadline: Deadline,
     ) -> Result<(Vec<Prediction>, Timing), Error> {
-        self.until(deadline, async {
+        let progress = Progress::default();
+        self.until_answered(Some(Modality::Image), deadline, &progress, async {
             let start = self.clock.now();
             let row = self.preprocessor.image("image.image".to_owned(), image).await;
             let row = Row::Image(row.map_err(Error::Invalid)?);
+            progress.prepared();
             let preprocess = self.clock.now().since(start);
             let mut row = self.run_when_there_is_room(row, deadline).await?;
             let timing = timing(preprocess, std::slice::from_ref(&row));
@@ -118,9 +122,11 @@ impl Pipeline {
         &self,
         images: Vec<ImageSource>,
         deadline: Deadline,
+        progress: &Progress,
     ) -> Result<(Vec<Result<(), InputError>>, Vec<Vec<f32>>, Timing), Error> {
         let start = self.clock.now();
         let prepared = self.preprocessor.images(images, |index| format!("images[{index}]")).await;
+        progress.prepared();
         let preprocess = self.clock.now().since(start);
         let mut rows = Vec::with_capacity(prepared.len());
         let slots = prepared.into_iter().map(|image| image.map(|row| rows.push(Row::Image(row)))).collect();

@@ -1,6 +1,7 @@
 //! Embed: images and texts to vectors.
 
 use super::error::{Error, InputError};
+use super::progress::Progress;
 use super::{Deadline, ImageSource, Pipeline, Timing, timing, unit};
 use crate::batcher::{Embedded, Row};
 use crate::clip::text::{TextError, Tokens};
@@ -19,6 +20,16 @@ pub enum Input {
     Text(String),
     /// The client set neither.
     Missing,
+}
+
+impl Input {
+    fn modality(&self) -> Option<Modality> {
+        match self {
+            Input::Image(_) => Some(Modality::Image),
+            Input::Text(_) => Some(Modality::Text),
+            Input::Missing => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +78,15 @@ struct Prepared {
 impl Pipeline {
     pub async fn embed(&self, request: EmbedRequest, deadline: Deadline) -> Result<EmbedResponse, Error> {
         self.check_inputs("inputs", request.inputs.len())?;
-        self.until(deadline, async {
+        let progress = Progress::default();
+        self.until(deadline, &progress, async {
             for modality in Modality::ALL {
                 self.admissible(modality, count(&request.inputs, modality), deadline)?;
             }
             let start = self.clock.now();
             let path = |index| format!("inputs[{index}]");
             let prepared = self.prepare(request.inputs, path, request.truncate).await?;
+            progress.prepared();
             let preprocess = self.clock.now().since(start);
 
             let mut rows = Vec::with_capacity(prepared.len());
@@ -101,13 +114,15 @@ impl Pipeline {
         truncate: Truncate,
         deadline: Deadline,
     ) -> Result<(Embedding, Timing), Error> {
-        self.until(deadline, async {
+        let progress = Progress::default();
+        self.until_answered(input.modality(), deadline, &progress, async {
             let start = self.clock.now();
             let path = |_| "input".to_owned();
             let prepared = self.prepare(vec![input], path, truncate).await?.pop();
             let Prepared { row, text } = prepared
                 .unwrap_or_else(|| unreachable!("one input has one result"))
                 .map_err(Error::Invalid)?;
+            progress.prepared();
             let preprocess = self.clock.now().since(start);
             let mut row = self.run_when_there_is_room(row, deadline).await?;
             if normalization == Normalization::L2 {
@@ -153,6 +168,7 @@ impl Pipeline {
                     text_slots.push(index);
                 }
                 Input::Missing => {
+                    self.metrics.input_errors(None).increment(1);
                     let error = InputError::new(path(index), "one of image and text must be set");
                     slots[index] = Some(Err(error));
                 }
@@ -165,21 +181,18 @@ impl Pipeline {
             slots[index] = Some(image.map(|row| Prepared { row: Row::Image(row), text: None }));
         }
         for (index, tokens) in text_slots.into_iter().zip(texts?) {
-            slots[index] = Some(prepared_text(&path(index), tokens, truncate));
+            let prepared = prepared_text(&path(index), tokens, truncate);
+            if prepared.is_err() {
+                self.metrics.input_errors(Some(Modality::Text)).increment(1);
+            }
+            slots[index] = Some(prepared);
         }
         Ok(slots.into_iter().flatten().collect())
     }
 }
 
 fn count(inputs: &[Input], modality: Modality) -> usize {
-    inputs
-        .iter()
-        .filter(|input| match input {
-            Input::Image(_) => modality == Modality::Image,
-            Input::Text(_) => modality == Modality::Text,
-            Input::Missing => false,
-        })
-        .count()
+    inputs.iter().filter(|input| input.modality() == Some(modality)).count()
 }
 
 fn prepared_text(

@@ -13,6 +13,7 @@ pub mod error;
 mod label_set;
 mod labels;
 mod preprocess;
+mod progress;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -28,12 +29,13 @@ use crate::clock::{Clock, Timestamp};
 use crate::modality::Modality;
 use crate::scheduler::cost::CostModel;
 use crate::scheduler::outlook::Arrival;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, RecordDuration};
 use bytes::Bytes;
 use classifiers::Named;
-use error::{Error, InputError};
+use error::{Error, InputError, RefusalReason};
 use labels::LabelCache;
 use preprocess::Preprocessor;
+use progress::{Expirations, Progress};
 
 /// What one request may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +129,7 @@ pub struct Pipeline {
     labels: LabelCache,
     named: Named,
     embed_dim: NonZeroUsize,
+    expirations: Expirations,
     clock: Clock,
     metrics: Metrics,
 }
@@ -141,6 +144,10 @@ impl Pipeline {
         let preprocessor =
             Preprocessor::new(images, texts, options.preprocess_threads, options.clock, &options.metrics);
         let preprocessor = Arc::new(preprocessor);
+        for reason in RefusalReason::ALL {
+            options.metrics.rejections(reason.as_str()).increment(0);
+        }
+        [None, Some(Modality::Text)].iter().for_each(|each| options.metrics.input_errors(*each).increment(0));
         let labels = LabelCache::new(&options, preprocessor.clone(), batcher.clone());
         Pipeline {
             limits: options.limits,
@@ -149,6 +156,7 @@ impl Pipeline {
             labels,
             named: Named::new(),
             embed_dim: options.embed_dim,
+            expirations: Expirations::new(&options.metrics),
             clock: options.clock,
             metrics: options.metrics,
         }
@@ -168,17 +176,37 @@ impl Pipeline {
     async fn until<T>(
         &self,
         deadline: Deadline,
+        progress: &Progress,
         operation: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let result = match self.clock.instant(deadline.reply_by) {
-            Some(instant) => tokio::time::timeout_at(instant.into(), operation)
-                .await
-                .unwrap_or(Err(Error::DeadlineExceeded)),
-            None => operation.await,
+        let in_time = match self.clock.instant(deadline.reply_by) {
+            Some(instant) => tokio::time::timeout_at(instant.into(), operation).await.ok(),
+            None => Some(operation.await),
         };
+        match &in_time {
+            None => self.expirations.timed_out(progress),
+            Some(Err(Error::DeadlineExceeded)) => self.expirations.dropped(),
+            Some(_) => {}
+        }
+        let result = in_time.unwrap_or(Err(Error::DeadlineExceeded));
         if let Err(Error::Refused { reason, .. }) = &result {
             self.metrics.rejections(reason.as_str()).increment(1);
         }
+        result
+    }
+
+    /// As `until`, for an input of a stream, which it times.
+    async fn until_answered<T>(
+        &self,
+        modality: Option<Modality>,
+        deadline: Deadline,
+        progress: &Progress,
+        operation: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let start = self.clock.now();
+        let result = self.until(deadline, progress, operation).await;
+        let outcome = result.as_ref().err().map_or("answered", Error::outcome);
+        self.metrics.stream_input_duration(modality, outcome).record_duration(self.clock.now().since(start));
         result
     }
 

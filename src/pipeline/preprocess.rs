@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use metrics::{Gauge, Histogram};
+use metrics::{Counter, Gauge, Histogram};
 use tokio::sync::Semaphore;
 
 use super::ImageSource;
@@ -27,8 +27,10 @@ pub(super) struct Preprocessor {
     clock: Clock,
     queue: Gauge,
     line: Arc<Line>,
-    /// Indexed by `Modality::index`.
+    /// Waiting for a thread. Indexed by `Modality::index`, as the next.
+    wait: [Histogram; 2],
     duration: [Histogram; 2],
+    image_errors: Counter,
 }
 
 impl Preprocessor {
@@ -47,6 +49,8 @@ impl Preprocessor {
             clock,
             queue: metrics.preprocess_queue(),
             line: Arc::default(),
+            wait: Modality::ALL.map(|modality| metrics.preprocess_queue_duration(modality)),
+            image_errors: metrics.input_errors(Some(Modality::Image)),
             duration: Modality::ALL.map(|modality| metrics.preprocess_duration(modality)),
         }
     }
@@ -73,6 +77,14 @@ impl Preprocessor {
 
     /// `path` names the image in the request.
     pub(super) async fn image(&self, path: String, source: ImageSource) -> Result<ImageRow, InputError> {
+        let row = self.image_row(path, source).await;
+        if row.is_err() {
+            self.image_errors.increment(1);
+        }
+        row
+    }
+
+    async fn image_row(&self, path: String, source: ImageSource) -> Result<ImageRow, InputError> {
         let leaf = match &source {
             ImageSource::Encoded(_) => "encoded",
             ImageSource::Rgb { .. } => "rgb.pixels",
@@ -106,16 +118,18 @@ impl Preprocessor {
         self.timed(Modality::Text, move || texts.iter().map(|text| tokenizer.encode(text)).collect()).await
     }
 
-    /// As `blocking`, and records how long `work` took.
+    /// As `blocking`, and records how long `work` waited, and how long it took.
     async fn timed<T: Send + 'static>(
         &self,
         modality: Modality,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let (clock, duration) = (self.clock, self.duration[modality.index()].clone());
-        let line = self.line.clone();
+        let place = modality.index();
+        let (clock, wait, duration) = (self.clock, self.wait[place].clone(), self.duration[place].clone());
+        let (line, queued) = (self.line.clone(), clock.now());
         self.blocking(move || {
             let start = clock.now();
+            wait.record_duration(start.since(queued));
             let done = work();
             let elapsed = clock.now().since(start);
             duration.record_duration(elapsed);
