@@ -98,6 +98,7 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
     let Ports { grpc, metrics_server, metrics, phase, workers } = ports;
     let grpc_address = grpc.address;
     let clock = Clock::start();
+    show_limits(config, &metrics);
     let memory = MemoryLimits::new(config, &served.spec);
     tracing::info!("most memory that the limits allow beside the model: {memory}");
     let images = ImagePreprocessor::new(served.spec.image.clone(), config.image_limits);
@@ -167,11 +168,32 @@ async fn serve(
     }
     let address = port.address;
     let listener = port.listen()?;
+    if let Some(Description { device, precision, .. }) = &services.workers.borrow().description {
+        let ModelCard { name, fingerprint, .. } = &services.model;
+        services.metrics.model_info(name, fingerprint, device, precision).set(1.0);
+    }
     tracing::info!(grpc = %address, "listening");
     shutdown::advance(&phase, Phase::Serving);
     // Should the others be gone, the server is to end.
     drop(phase);
     grpc::serve(listener, options, services).await
+}
+
+/// What the gauges of the same things are at most.
+fn show_limits(config: &Config, metrics: &Metrics) {
+    let limits = [
+        ("connections", config.grpc.max_connections),
+        ("concurrent_requests", config.grpc.max_concurrent_requests),
+        ("streams", config.grpc.max_streams),
+        ("request_bytes_in_flight", config.grpc.max_request_bytes_in_flight),
+        ("queue_rows", config.scheduling.max_queue_size),
+        ("batch_images", config.scheduling.max_batch_size.image.get()),
+        ("batch_texts", config.scheduling.max_batch_size.text.get()),
+        ("preprocess_threads", config.preprocess_threads.get()),
+    ];
+    for (name, limit) in limits {
+        metrics.limit(name).set(limit as f64);
+    }
 }
 
 fn add_classifiers(pipeline: &mut Pipeline, directory: &Path) -> Result<(), StartError> {

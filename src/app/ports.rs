@@ -13,7 +13,7 @@ use super::StartError;
 use crate::batcher::Workers;
 use crate::config::Config;
 use crate::http::metrics::MetricsServer;
-use crate::readiness::Readiness;
+use crate::readiness::{Readiness, State};
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
 
@@ -37,6 +37,9 @@ impl Ports {
         let (metrics, phase) = (Metrics::new(), watch::Sender::new(Phase::Starting));
         let workers = watch::Sender::default();
         let readiness = Readiness::new(phase.subscribe(), workers.subscribe());
+        let (ready, draining) = (readiness.clone(), readiness.clone());
+        metrics.sample_ready(move || ready.now() == State::Ready);
+        metrics.sample_draining(move || draining.now() == State::Draining);
         let metrics_server = MetricsServer::start(config.metrics_listen, metrics.clone(), readiness)
             .map_err(failed("--metrics-listen", config.metrics_listen))?;
         tracing::info!(grpc = %grpc.address, metrics = %metrics_server.address, "starting");

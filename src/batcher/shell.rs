@@ -13,7 +13,7 @@ use super::{Command, JobError, Payload, Shared, Submission, Workers};
 use crate::modality::Modality;
 use crate::scheduler::cost::{CostModel, Measurement};
 use crate::scheduler::workers::{DeviceId, WorkerCounts};
-use crate::scheduler::{Action, Batch, DropReason, Job, JobId, Scheduler};
+use crate::scheduler::{Action, Batch, CloseReason, DropReason, Job, JobId, Scheduler};
 use crate::telemetry::metrics::Metrics;
 
 pub(super) struct Shell {
@@ -51,6 +51,11 @@ impl Shell {
         workers: watch::Sender<Workers>,
     ) -> Shell {
         let metrics = shared.metrics.clone();
+        for modality in Modality::ALL {
+            CloseReason::ALL
+                .iter()
+                .for_each(|reason| metrics.batches(modality, reason.as_str()).increment(0));
+        }
         let shell = Shell {
             scheduler,
             pending: HashMap::new(),

@@ -12,10 +12,7 @@ use serde::Serialize;
 
 use super::Error;
 use crate::modality::Modality;
-use crate::telemetry::metrics::{BATCH_ROWS, REJECTIONS};
-
-/// Named by the library that counts it.
-const CPU_SECONDS: &str = "process_cpu_seconds_total";
+use crate::telemetry::metrics::{BATCH_ROWS, PROCESS_CPU_SECONDS, REJECTIONS};
 
 /// clipd's page has some 20,000.
 const MAX_PAGE_BYTES: usize = 4 << 20;
@@ -78,7 +75,7 @@ impl Scrape {
             Some((reason.to_owned(), count(self.grown(earlier, sample))))
         });
         Work {
-            cpu_seconds: self.grown(earlier, CPU_SECONDS),
+            cpu_seconds: self.grown(earlier, PROCESS_CPU_SECONDS),
             batches: batch("count"),
             rows: batch("sum"),
             batch_rows: self.buckets(earlier, modality),
@@ -137,6 +134,6 @@ mod tests {
         assert_eq!((of(Some(1)), of(Some(2)), of(Some(4)), of(Some(8)), of(None)), (0, 1, 0, 2, 1));
         assert_eq!(work.rejections, BTreeMap::from([("queue_full".to_owned(), 3)]));
         assert!(work.cpu_seconds >= 0.0);
-        assert!(after.0.contains_key(CPU_SECONDS), "metrics-process names it so");
+        assert!(after.0.contains_key(PROCESS_CPU_SECONDS), "metrics-process names it so");
     }
 }

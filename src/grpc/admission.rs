@@ -38,6 +38,19 @@ const METHODS: [(&str, Kind); 5] = [
     ("StreamClassify", Kind::Stream),
 ];
 
+/// Codes that calls of every method may end with: counted from the first moment, so that the first of a kind shows as
+/// an increase.
+const CODES: [Code; 8] = [
+    Code::Ok,
+    Code::Cancelled,
+    Code::InvalidArgument,
+    Code::DeadlineExceeded,
+    Code::ResourceExhausted,
+    Code::OutOfRange,
+    Code::Internal,
+    Code::Unavailable,
+];
+
 /// How a call is bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -64,6 +77,7 @@ struct Door {
     refused_calls: Counter,
     refused_streams: Counter,
     refused_bytes: Counter,
+    expired: Counter,
 }
 
 impl<S> Admission<S> {
@@ -75,9 +89,16 @@ impl<S> Admission<S> {
         clock: Clock,
         metrics: &Metrics,
     ) -> Admission<S> {
+        for (method, _) in METHODS {
+            let _ = metrics.request_duration(method, status::code_name(Code::Ok));
+            CODES.iter().for_each(|code| metrics.requests(method, status::code_name(*code)).increment(0));
+        }
+        let streams = Arc::new(Semaphore::new(options.max_streams));
+        metrics.sample_streams(held(&streams, options.max_streams));
+        metrics.sample_request_bytes(held(&bytes, options.max_request_bytes_in_flight));
         let door = Door {
             calls: Arc::new(Semaphore::new(options.max_concurrent_requests)),
-            streams: Arc::new(Semaphore::new(options.max_streams)),
+            streams,
             bytes,
             timeout: options.timeout,
             clock,
@@ -86,9 +107,16 @@ impl<S> Admission<S> {
             refused_calls: metrics.rejections("concurrent_requests"),
             refused_streams: metrics.rejections("streams"),
             refused_bytes: metrics.rejections("bytes_in_flight"),
+            expired: metrics.expirations("receive"),
         };
         Admission { inner, door: Arc::new(door) }
     }
+}
+
+/// How many permits are taken of `limit`.
+fn held(permits: &Arc<Semaphore>, limit: usize) -> impl Fn() -> usize + Send + 'static {
+    let permits = permits.clone();
+    move || limit.saturating_sub(permits.available_permits())
 }
 
 impl<S: NamedService> NamedService for Admission<S> {
@@ -196,9 +224,10 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let metrics = &self.door.metrics;
-        metrics.requests(self.method, status::code_name(self.code)).increment(1);
-        metrics.request_duration(self.method).record_duration(self.door.clock.now().since(self.arrival));
+        let (metrics, code) = (&self.door.metrics, status::code_name(self.code));
+        metrics.requests(self.method, code).increment(1);
+        let duration = self.door.clock.now().since(self.arrival);
+        metrics.request_duration(self.method, code).record_duration(duration);
         self.door.in_flight.decrement(1.0);
     }
 }
@@ -246,6 +275,7 @@ impl HttpBody for MeteredBody {
         if let Some(too_late) = &mut self.too_late
             && too_late.as_mut().poll(context).is_ready()
         {
+            self.door.expired.increment(1);
             let late = Status::deadline_exceeded("the request did not arrive before the deadline");
             return Poll::Ready(Some(Err(late)));
         }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
+use metrics::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,12 +20,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) fn incoming(
     listener: TcpListener,
     max_connections: usize,
+    open: Gauge,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let permits = Arc::new(Semaphore::new(max_connections));
-    stream::unfold((listener, permits), |(listener, permits)| async move {
+    open.set(0.0);
+    stream::unfold((listener, permits, open), |(listener, permits, open)| async move {
         let permit = permits.clone().acquire_owned().await.ok()?;
         let stream = accept(&listener).await;
-        Some((Ok(Connection { stream, _permit: permit }), (listener, permits)))
+        open.increment(1.0);
+        let connection = Connection { stream, _permit: permit, open: open.clone() };
+        Some((Ok(connection), (listener, permits, open)))
     })
 }
 
@@ -44,6 +49,13 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 pub(super) struct Connection {
     stream: TcpStream,
     _permit: OwnedSemaphorePermit,
+    open: Gauge,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.open.decrement(1.0);
+    }
 }
 
 impl Connected for Connection {

@@ -88,7 +88,7 @@ pub async fn serve(
     services: Services,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Services { pipeline, model, workers, phase, clock, metrics } = services;
-    let incoming = listener::incoming(listener, options.max_connections);
+    let incoming = listener::incoming(listener, options.max_connections, metrics.connections());
     let readiness = Readiness::new(phase.clone(), workers.clone());
     let state = readiness.now();
     let (health_reporter, health_service) = health::reporter(state).await;

@@ -12,7 +12,7 @@ use axum::{Router, extract};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::readiness::{Readiness, State};
+use crate::readiness::Readiness;
 use crate::telemetry::metrics::Metrics;
 
 /// Content type of the Prometheus text format.
@@ -70,15 +70,7 @@ struct Pages {
 }
 
 async fn exposition(extract::State(pages): extract::State<Pages>) -> impl IntoResponse {
-    let Pages { metrics, readiness, .. } = pages;
-    let state = readiness.now();
-    metrics.ready().set(number(state == State::Ready));
-    metrics.draining().set(number(state == State::Draining));
-    ([(header::CONTENT_TYPE, TEXT_FORMAT)], metrics.render())
-}
-
-fn number(condition: bool) -> f64 {
-    f64::from(u8::from(condition))
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], pages.metrics.render())
 }
 
 /// Whether a restart would not help: a worker is left or on its way, and the runtime that serves calls runs tasks.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use super::classifiers::Labels;
 use super::error::{Error, InputError};
 use super::images::Patience;
+use super::progress::Progress;
 use super::{Deadline, ImageSource, Pipeline, Timing, check_limit, timing, unit};
 use crate::batcher::{Embedded, Row};
 use crate::clip::classifier::{Classifier, Prediction};
+use crate::modality::Modality;
 
 #[derive(Clone, Debug)]
 pub struct ClassifyRequest {
@@ -54,11 +56,12 @@ impl Pipeline {
         deadline: Deadline,
     ) -> Result<ClassifyResponse, Error> {
         self.check_inputs("images", request.images.len())?;
-        self.until(deadline, async {
+        let progress = Progress::default();
+        self.until(deadline, &progress, async {
             let chosen = self.choose(request.labels).await?;
             let top_k = chosen.top_k(request.top_k);
             self.check_predictions(request.images.len(), chosen.label_count(), top_k)?;
-            let images = self.embed_images(request.images, deadline)?;
+            let images = self.embed_images(request.images, deadline, &progress)?;
             let (classifier, images) = tokio::try_join!(self.classifier(chosen), images)?;
             let (slots, embeddings, timing) = images;
             let labels = classifier.labels().clone();
@@ -89,9 +92,11 @@ impl Pipeline {
         image: ImageSource,
         deadline: Deadline,
     ) -> Result<(Vec<Prediction>, Timing), Error> {
-        self.until(deadline, async {
+        let progress = Progress::default();
+        self.until_answered(Some(Modality::Image), deadline, &progress, async {
             let start = self.clock.now();
             let row = Row::Image(self.image(image, "image.image", deadline).await?);
+            progress.prepared();
             let preprocess = self.clock.now().since(start);
             let mut row = self.run_when_there_is_room(row, deadline).await?;
             let timing = timing(preprocess, std::slice::from_ref(&row));
@@ -119,12 +124,14 @@ impl Pipeline {
         &self,
         images: Vec<ImageSource>,
         deadline: Deadline,
+        progress: &Progress,
     ) -> Result<impl Future<Output = Result<EmbeddedImages, Error>>, Error> {
         let start = self.clock.now();
         let path = |index| format!("images[{index}]");
         let images = self.images(images, path, deadline, Patience::None)?;
         Ok(async move {
             let prepared = images.await?;
+            progress.prepared();
             let preprocess = self.clock.now().since(start);
             let mut rows = Vec::with_capacity(prepared.len());
             let slots =

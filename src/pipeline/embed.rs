@@ -2,6 +2,7 @@
 
 use super::error::{Error, InputError};
 use super::images::Patience;
+use super::progress::Progress;
 use super::{Deadline, ImageSource, Pipeline, Timing, timing, unit};
 use crate::batcher::{Embedded, Row};
 use crate::clip::text::{TextError, Tokens};
@@ -20,6 +21,16 @@ pub enum Input {
     Text(String),
     /// The client set neither.
     Missing,
+}
+
+impl Input {
+    fn modality(&self) -> Option<Modality> {
+        match self {
+            Input::Image(_) => Some(Modality::Image),
+            Input::Text(_) => Some(Modality::Text),
+            Input::Missing => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +87,14 @@ struct Prepared {
 impl Pipeline {
     pub async fn embed(&self, request: EmbedRequest, deadline: Deadline) -> Result<EmbedResponse, Error> {
         self.check_inputs("inputs", request.inputs.len())?;
-        self.until(deadline, async {
+        let progress = Progress::default();
+        self.until(deadline, &progress, async {
             self.admissible(Modality::Text, texts(&request.inputs), deadline)?;
             let start = self.clock.now();
             let path = |index| format!("inputs[{index}]");
             let terms = Terms { deadline, patience: Patience::None, truncate: request.truncate };
             let prepared = self.prepare(request.inputs, path, terms).await?;
+            progress.prepared();
             let preprocess = self.clock.now().since(start);
 
             let mut rows = Vec::with_capacity(prepared.len());
@@ -109,7 +122,8 @@ impl Pipeline {
         truncate: Truncate,
         deadline: Deadline,
     ) -> Result<(Embedding, Timing), Error> {
-        self.until(deadline, async {
+        let progress = Progress::default();
+        self.until_answered(input.modality(), deadline, &progress, async {
             let start = self.clock.now();
             let path = |_| "input".to_owned();
             let terms = Terms { deadline, patience: Patience::UntilDeadline, truncate };
@@ -117,6 +131,7 @@ impl Pipeline {
             let Prepared { row, text } = prepared
                 .unwrap_or_else(|| unreachable!("one input has one result"))
                 .map_err(Error::Invalid)?;
+            progress.prepared();
             let preprocess = self.clock.now().since(start);
             let mut row = self.run_when_there_is_room(row, deadline).await?;
             if normalization == Normalization::L2 {
@@ -163,6 +178,7 @@ impl Pipeline {
                     text_slots.push(index);
                 }
                 Input::Missing => {
+                    self.metrics.input_errors(None).increment(1);
                     let error = InputError::new(path(index), "one of image and text must be set");
                     slots[index] = Some(Err(error));
                 }
@@ -175,14 +191,18 @@ impl Pipeline {
             slots[index] = Some(image.map(|row| Prepared { row: Row::Image(row), text: None }));
         }
         for (index, tokens) in text_slots.into_iter().zip(texts) {
-            slots[index] = Some(prepared_text(&path(index), tokens, truncate));
+            let prepared = prepared_text(&path(index), tokens, truncate);
+            if prepared.is_err() {
+                self.metrics.input_errors(Some(Modality::Text)).increment(1);
+            }
+            slots[index] = Some(prepared);
         }
         Ok(slots.into_iter().flatten().collect())
     }
 }
 
 fn texts(inputs: &[Input]) -> usize {
-    inputs.iter().filter(|input| matches!(input, Input::Text(_))).count()
+    inputs.iter().filter(|input| input.modality() == Some(Modality::Text)).count()
 }
 
 fn prepared_text(

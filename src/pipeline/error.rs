@@ -58,11 +58,28 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
+    pub const ALL: [RefusalReason; 3] =
+        [RefusalReason::QueueFull, RefusalReason::Deadline, RefusalReason::LabelFills];
+
     pub fn as_str(self) -> &'static str {
         match self {
             RefusalReason::QueueFull => "queue_full",
             RefusalReason::Deadline => "deadline",
             RefusalReason::LabelFills => "label_fills",
+        }
+    }
+}
+
+impl Error {
+    /// A metric label.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Error::Invalid(_) => "invalid",
+            Error::NotFound { .. } => "not_found",
+            Error::Refused { .. } => "refused",
+            Error::Unavailable(_) => "unavailable",
+            Error::DeadlineExceeded => "expired",
+            Error::Internal(_) => "failed",
         }
     }
 }

@@ -50,7 +50,10 @@ impl Pipeline {
             });
             let mut rows = try_join_all(pending).await?.into_iter();
             let mut row = || rows.next().unwrap_or_else(|| unreachable!("one result for each image in line"));
-            Ok(slots.into_iter().map(|slot| slot.and_then(|()| row())).collect())
+            let images: Vec<_> = slots.into_iter().map(|slot| slot.and_then(|()| row())).collect();
+            let errors = images.iter().filter(|image| image.is_err()).count();
+            self.metrics.input_errors(Some(Modality::Image)).increment(errors as u64);
+            Ok(images)
         })
     }
 

@@ -104,7 +104,7 @@ impl Line {
             state: Mutex::new(State { preparation, waiting: HashMap::new() }),
             clock,
             queue: metrics.preprocess_queue(),
-            wait: metrics.preprocess_wait(),
+            wait: metrics.preprocess_queue_duration(Modality::Image),
             duration: metrics.preprocess_duration(Modality::Image),
         }
     }

@@ -15,6 +15,7 @@ mod label_set;
 mod labels;
 mod line;
 mod preprocess;
+mod progress;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -31,13 +32,14 @@ use crate::modality::Modality;
 use crate::scheduler::cost::CostModel;
 use crate::scheduler::outlook::Arrival;
 use crate::scheduler::preparation::Preparation;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, RecordDuration};
 use bytes::Bytes;
 use classifiers::Named;
-use error::{Error, InputError};
+use error::{Error, InputError, RefusalReason};
 use labels::LabelCache;
 use line::Line;
 use preprocess::Preprocessor;
+use progress::{Expirations, Progress};
 
 /// What one request may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,6 +137,7 @@ pub struct Pipeline {
     labels: LabelCache,
     named: Named,
     embed_dim: NonZeroUsize,
+    expirations: Expirations,
     clock: Clock,
     metrics: Metrics,
 }
@@ -150,6 +153,12 @@ impl Pipeline {
         let (interactive, bulk) = (options.interactive_target, options.bulk_target);
         let preparation = Preparation::new(threads, interactive, bulk);
         let preprocessor = Arc::new(Preprocessor::new(texts, threads, clock, metrics));
+        for reason in RefusalReason::ALL {
+            metrics.rejections(reason.as_str()).increment(0);
+        }
+        [None, Some(Modality::Image), Some(Modality::Text)]
+            .iter()
+            .for_each(|each| metrics.input_errors(*each).increment(0));
         let labels = LabelCache::new(&options, preprocessor.clone(), batcher.clone());
         Pipeline {
             limits: options.limits,
@@ -159,6 +168,7 @@ impl Pipeline {
             labels,
             named: Named::new(),
             embed_dim: options.embed_dim,
+            expirations: Expirations::new(&options.metrics),
             clock: options.clock,
             metrics: options.metrics,
         }
@@ -178,17 +188,37 @@ impl Pipeline {
     async fn until<T>(
         &self,
         deadline: Deadline,
+        progress: &Progress,
         operation: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let result = match self.clock.instant(deadline.reply_by) {
-            Some(instant) => tokio::time::timeout_at(instant.into(), operation)
-                .await
-                .unwrap_or(Err(Error::DeadlineExceeded)),
-            None => operation.await,
+        let in_time = match self.clock.instant(deadline.reply_by) {
+            Some(instant) => tokio::time::timeout_at(instant.into(), operation).await.ok(),
+            None => Some(operation.await),
         };
+        match &in_time {
+            None => self.expirations.timed_out(progress),
+            Some(Err(Error::DeadlineExceeded)) => self.expirations.dropped(progress),
+            Some(_) => {}
+        }
+        let result = in_time.unwrap_or(Err(Error::DeadlineExceeded));
         if let Err(Error::Refused { reason, .. }) = &result {
             self.metrics.rejections(reason.as_str()).increment(1);
         }
+        result
+    }
+
+    /// As `until`, for an input of a stream, which it times.
+    async fn until_answered<T>(
+        &self,
+        modality: Option<Modality>,
+        deadline: Deadline,
+        progress: &Progress,
+        operation: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let start = self.clock.now();
+        let result = self.until(deadline, progress, operation).await;
+        let outcome = result.as_ref().err().map_or("answered", Error::outcome);
+        self.metrics.stream_input_duration(modality, outcome).record_duration(self.clock.now().since(start));
         result
     }
 

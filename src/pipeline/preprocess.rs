@@ -21,6 +21,8 @@ pub(super) struct Preprocessor {
     permits: Arc<Semaphore>,
     clock: Clock,
     queue: Gauge,
+    /// Waiting for a thread.
+    wait: Histogram,
     duration: Histogram,
 }
 
@@ -36,6 +38,7 @@ impl Preprocessor {
             permits: Arc::new(Semaphore::new(threads.get())),
             clock,
             queue: metrics.preprocess_queue(),
+            wait: metrics.preprocess_queue_duration(Modality::Text),
             duration: metrics.preprocess_duration(Modality::Text),
         }
     }
@@ -45,9 +48,12 @@ impl Preprocessor {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        let (tokenizer, clock, duration) = (self.texts.clone(), self.clock, self.duration.clone());
+        let (tokenizer, clock) = (self.texts.clone(), self.clock);
+        let (wait, duration) = (self.wait.clone(), self.duration.clone());
+        let queued = clock.now();
         self.blocking(move || {
             let start = clock.now();
+            wait.record_duration(start.since(queued));
             let tokens = texts.iter().map(|text| tokenizer.encode(text)).collect();
             duration.record_duration(clock.now().since(start));
             tokens

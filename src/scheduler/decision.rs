@@ -36,8 +36,8 @@ pub enum DropReason {
 /// Why a batch stopped waiting for more jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// As many rows wait as run best together, or `max_batch_size`.
-    Full,
+    /// As many rows wait as run best together, which may be far fewer than `max_batch_size`.
+    BestSize,
     /// A worker was idle, or about to be, and no delay is configured.
     Idle,
     /// A job would miss its deadline if it waited longer.
@@ -49,10 +49,18 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    pub const ALL: [CloseReason; 5] = [
+        CloseReason::BestSize,
+        CloseReason::Idle,
+        CloseReason::Deadline,
+        CloseReason::Delay,
+        CloseReason::Drain,
+    ];
+
     /// The word used as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {
-            CloseReason::Full => "full",
+            CloseReason::BestSize => "best_size",
             CloseReason::Idle => "idle",
             CloseReason::Deadline => "deadline",
             CloseReason::Delay => "delay",

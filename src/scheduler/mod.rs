@@ -274,7 +274,7 @@ impl Scheduler {
         if live == 0 {
             None
         } else if live >= self.full_batch(opening.device, modality) {
-            Some(CloseReason::Full)
+            Some(CloseReason::BestSize)
         } else if self.draining {
             Some(CloseReason::Drain)
         } else if self.settings.max_queue_delay.is_zero() {

@@ -70,7 +70,7 @@ fn scheduler(settings: Settings, workers: usize) -> Scheduler {
     scheduler
 }
 
-/// Everything the scheduler wants at `now`, in short: `0:image[1,2]full`, `expired 3`, `no worker 4`.
+/// Everything the scheduler wants at `now`, in short: `0:image[1,2]best_size`, `expired 3`, `no worker 4`.
 fn actions(scheduler: &mut Scheduler, now: Timestamp) -> Vec<String> {
     std::iter::from_fn(|| scheduler.poll(now))
         .map(|action| match action {
@@ -114,7 +114,7 @@ fn batches_grow_while_the_worker_is_busy() {
         check(&mut scheduler, at(id), &[]);
     }
     scheduler.worker_idle(WorkerId(0));
-    check(&mut scheduler, at(10), &["0:image[2,3,4,5]full"]);
+    check(&mut scheduler, at(10), &["0:image[2,3,4,5]best_size"]);
     scheduler.worker_idle(WorkerId(0));
     check(&mut scheduler, at(50), &["0:image[6,7]idle"]);
 }
@@ -124,7 +124,11 @@ fn a_large_request_spreads_over_the_idle_workers() {
     let mut scheduler = scheduler(settings(), 3);
     let jobs: Vec<Job> = (1..=9).map(image).collect();
     scheduler.submit(at(0), &jobs).unwrap();
-    check(&mut scheduler, at(0), &["0:image[1,2,3,4]full", "1:image[5,6,7,8]full", "2:image[9]idle"]);
+    check(
+        &mut scheduler,
+        at(0),
+        &["0:image[1,2,3,4]best_size", "1:image[5,6,7,8]best_size", "2:image[9]idle"],
+    );
 }
 
 #[test]
@@ -145,7 +149,7 @@ fn a_full_batch_does_not_wait_for_the_delay() {
     let delay = Settings { max_queue_delay: Duration::from_millis(5), ..settings() };
     let mut scheduler = scheduler(delay, 1);
     scheduler.submit(at(0), &(1..=4).map(image).collect::<Vec<_>>()).unwrap();
-    check(&mut scheduler, at(0), &["0:image[1,2,3,4]full"]);
+    check(&mut scheduler, at(0), &["0:image[1,2,3,4]best_size"]);
 }
 
 #[test]
@@ -175,7 +179,7 @@ fn earlier_deadlines_go_first_within_a_modality() {
         image(5),
     ];
     scheduler.submit(at(0), &jobs).unwrap();
-    check(&mut scheduler, at(0), &["0:image[2,3,1,4]full"]);
+    check(&mut scheduler, at(0), &["0:image[2,3,1,4]best_size"]);
 }
 
 #[test]
@@ -189,7 +193,7 @@ fn bulk_gives_way_until_its_target() {
     scheduler.submit(at(502), &[text(7, 10)]).unwrap();
     scheduler.worker_idle(WorkerId(0));
     // Bulk is due at 1001: after the texts of 400, due at 900, and before that of 502, due at 1002.
-    check(&mut scheduler, at(503), &["0:text[5,6,1,2]full"]);
+    check(&mut scheduler, at(503), &["0:text[5,6,1,2]best_size"]);
     scheduler.worker_idle(WorkerId(0));
     check(&mut scheduler, at(504), &["0:text[3,4,7]idle"]);
 }
@@ -255,7 +259,7 @@ fn drain_runs_what_is_queued_without_waiting() {
     let delay = Settings { max_queue_delay: Duration::from_secs(1), ..settings() };
     let mut scheduler = scheduler(delay, 1);
     scheduler.submit(at(0), &(1..=5).map(image).collect::<Vec<_>>()).unwrap();
-    check(&mut scheduler, at(0), &["0:image[1,2,3,4]full"]);
+    check(&mut scheduler, at(0), &["0:image[1,2,3,4]best_size"]);
     scheduler.begin_drain();
     assert_eq!(scheduler.submit(at(1), &[image(6)]), Err(Rejection::Draining));
     assert!(!scheduler.is_quiet());

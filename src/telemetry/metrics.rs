@@ -3,7 +3,7 @@
 //! Each server has a recorder of its own rather than a global one, so that several live in one test
 //! process. Handles are cheap to clone; ask for them once and keep them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
@@ -13,10 +13,18 @@ use crate::modality::Modality;
 
 const REQUESTS: &str = "clip_requests_total";
 const REQUEST_DURATION: &str = "clip_request_duration_seconds";
+const STREAM_INPUT_DURATION: &str = "clip_stream_input_duration_seconds";
+const INPUT_ERRORS: &str = "clip_input_errors_total";
+const EXPIRATIONS: &str = "clip_expirations_total";
+const CONNECTIONS: &str = "clip_connections";
+const STREAMS: &str = "clip_streams";
+const REQUEST_BYTES: &str = "clip_request_bytes_in_flight";
+const LIMIT: &str = "clip_limit";
+const MODEL_INFO: &str = "clip_model_info";
 const REQUESTS_IN_FLIGHT: &str = "clip_requests_in_flight";
 pub(crate) const REJECTIONS: &str = "clip_rejections_total";
 const PREPROCESS_QUEUE: &str = "clip_preprocess_queue_rows";
-const PREPROCESS_WAIT: &str = "clip_preprocess_wait_seconds";
+const PREPROCESS_QUEUE_DURATION: &str = "clip_preprocess_queue_duration_seconds";
 const PREPROCESS_DURATION: &str = "clip_preprocess_duration_seconds";
 const QUEUE_ROWS: &str = "clip_queue_rows";
 const QUEUE_DURATION: &str = "clip_queue_duration_seconds";
@@ -34,10 +42,18 @@ const READY: &str = "clip_ready";
 const DRAINING: &str = "clip_draining";
 const BUILD_INFO: &str = "clip_build_info";
 
+/// Named by the library that counts it.
+pub(crate) const PROCESS_CPU_SECONDS: &str = "process_cpu_seconds_total";
+
 /// From 100 us (a cached classification) to a minute (a saturated CPU), a factor of 2 to 2.5 apart.
 const SECONDS: [f64; 18] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
     30.0, 60.0,
+];
+/// What clients wait for, closer together where service levels are set.
+const RESPONSE_SECONDS: [f64; 24] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25,
+    0.3, 0.4, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
 const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 const RATIO: [f64; 8] = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9];
@@ -50,6 +66,13 @@ pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
     process: metrics_process::Collector,
+    sampled: Arc<Mutex<Vec<Sampled>>>,
+}
+
+/// A gauge whose value is asked for when it is shown.
+struct Sampled {
+    gauge: Gauge,
+    value: Box<dyn Fn() -> f64 + Send>,
 }
 
 impl Metrics {
@@ -57,6 +80,8 @@ impl Metrics {
     pub fn new() -> Metrics {
         let buckets = [
             (Matcher::Suffix("_seconds".into()), &SECONDS[..]),
+            (Matcher::Full(REQUEST_DURATION.into()), &RESPONSE_SECONDS[..]),
+            (Matcher::Full(STREAM_INPUT_DURATION.into()), &RESPONSE_SECONDS[..]),
             (Matcher::Full(BATCH_ROWS.into()), &ROWS[..]),
             (Matcher::Full(BATCH_PADDING.into()), &RATIO[..]),
         ];
@@ -68,9 +93,10 @@ impl Metrics {
             .expect("bucket lists are not empty")
             .build_recorder();
         describe(&recorder);
+        let process = metrics_process::Collector::default();
+        metrics::with_local_recorder(&recorder, || process.describe());
         let handle = recorder.handle();
-        let metrics =
-            Metrics { recorder: Arc::new(recorder), handle, process: metrics_process::Collector::default() };
+        let metrics = Metrics { recorder: Arc::new(recorder), handle, process, sampled: Arc::default() };
         metrics.gauge(BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         metrics
     }
@@ -78,8 +104,20 @@ impl Metrics {
     /// The Prometheus text of this moment.
     pub fn render(&self) -> String {
         metrics::with_local_recorder(&*self.recorder, || self.process.collect());
+        for Sampled { gauge, value } in &*self.sampled.lock().unwrap_or_else(PoisonError::into_inner) {
+            gauge.set(value());
+        }
         self.handle.run_upkeep();
-        self.handle.render()
+        // The library's counters are whole numbers, so it counts seconds in a gauge.
+        let [gauge, counter] =
+            ["gauge", "counter"].map(|kind| format!("# TYPE {PROCESS_CPU_SECONDS} {kind}\n"));
+        self.handle.render().replace(&gauge, &counter)
+    }
+
+    /// From now on `gauge` shows what `value` says at each rendering.
+    fn sample(&self, gauge: Gauge, value: impl Fn() -> f64 + Send + 'static) {
+        let sampled = Sampled { gauge, value: Box::new(value) };
+        self.sampled.lock().unwrap_or_else(PoisonError::into_inner).push(sampled);
     }
 
     /// Calls by method and canonical gRPC status code name.
@@ -87,8 +125,46 @@ impl Metrics {
         self.counter(REQUESTS, &[("method", method), ("code", code)])
     }
 
-    pub fn request_duration(&self, method: &'static str) -> Histogram {
-        self.histogram(REQUEST_DURATION, &[("method", method)])
+    pub fn request_duration(&self, method: &'static str, code: &'static str) -> Histogram {
+        self.histogram(REQUEST_DURATION, &[("method", method), ("code", code)])
+    }
+
+    /// `modality` is `None` for an input that is neither.
+    pub fn stream_input_duration(&self, modality: Option<Modality>, outcome: &'static str) -> Histogram {
+        self.histogram(STREAM_INPUT_DURATION, &[("modality", word(modality)), ("outcome", outcome)])
+    }
+
+    /// Inputs that are answered with what is wrong with them.
+    pub fn input_errors(&self, modality: Option<Modality>) -> Counter {
+        self.counter(INPUT_ERRORS, &[("modality", word(modality))])
+    }
+
+    /// Calls and inputs of streams whose deadline passed, by where it did.
+    pub fn expirations(&self, stage: &'static str) -> Counter {
+        self.counter(EXPIRATIONS, &[("stage", stage)])
+    }
+
+    pub fn connections(&self) -> Gauge {
+        self.gauge(CONNECTIONS, &[])
+    }
+
+    pub fn sample_streams(&self, value: impl Fn() -> usize + Send + 'static) {
+        self.sample(self.gauge(STREAMS, &[]), move || value() as f64);
+    }
+
+    pub fn sample_request_bytes(&self, value: impl Fn() -> usize + Send + 'static) {
+        self.sample(self.gauge(REQUEST_BYTES, &[]), move || value() as f64);
+    }
+
+    /// What the gauge or queue of that name is at most.
+    pub fn limit(&self, name: &'static str) -> Gauge {
+        self.gauge(LIMIT, &[("name", name)])
+    }
+
+    pub fn model_info(&self, name: &str, fingerprint: &str, device: &str, precision: &str) -> Gauge {
+        let labels =
+            [("name", name), ("fingerprint", fingerprint), ("device", device), ("precision", precision)];
+        self.gauge(MODEL_INFO, &labels)
     }
 
     pub fn requests_in_flight(&self) -> Gauge {
@@ -104,8 +180,8 @@ impl Metrics {
         self.gauge(PREPROCESS_QUEUE, &[])
     }
 
-    pub fn preprocess_wait(&self) -> Histogram {
-        self.histogram(PREPROCESS_WAIT, &[])
+    pub fn preprocess_queue_duration(&self, modality: Modality) -> Histogram {
+        self.histogram(PREPROCESS_QUEUE_DURATION, &[("modality", modality.as_str())])
     }
 
     pub fn preprocess_duration(&self, modality: Modality) -> Histogram {
@@ -173,12 +249,12 @@ impl Metrics {
         self.gauge(WORKERS, &[("device", device), ("state", state)])
     }
 
-    pub fn ready(&self) -> Gauge {
-        self.gauge(READY, &[])
+    pub fn sample_ready(&self, value: impl Fn() -> bool + Send + 'static) {
+        self.sample(self.gauge(READY, &[]), move || f64::from(u8::from(value())));
     }
 
-    pub fn draining(&self) -> Gauge {
-        self.gauge(DRAINING, &[])
+    pub fn sample_draining(&self, value: impl Fn() -> bool + Send + 'static) {
+        self.sample(self.gauge(DRAINING, &[]), move || f64::from(u8::from(value())));
     }
 
     fn counter(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
@@ -198,6 +274,10 @@ impl Default for Metrics {
     fn default() -> Metrics {
         Metrics::new()
     }
+}
+
+fn word(modality: Option<Modality>) -> &'static str {
+    modality.map_or("none", Modality::as_str)
 }
 
 fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
@@ -220,6 +300,11 @@ impl RecordDuration for Histogram {
 fn describe(recorder: &PrometheusRecorder) {
     let counters = [
         (REQUESTS, "Calls by method and gRPC status code."),
+        (INPUT_ERRORS, "Inputs answered with what is wrong with them, in calls and streams."),
+        (
+            EXPIRATIONS,
+            "Calls and inputs of streams whose deadline passed, by stage: receive, preprocess, queue, engine.",
+        ),
         (REJECTIONS, "Calls refused for lack of room, by reason."),
         (BATCHES, "Batches by modality and the reason they closed."),
         (JOBS, "Rows submitted, by outcome: completed, expired, cancelled, rejected, failed."),
@@ -228,6 +313,11 @@ fn describe(recorder: &PrometheusRecorder) {
     ];
     let gauges = [
         (REQUESTS_IN_FLIGHT, "Calls being served."),
+        (CONNECTIONS, "Open connections."),
+        (STREAMS, "Streams being served."),
+        (REQUEST_BYTES, "Bytes of request messages being held."),
+        (LIMIT, "What the server holds at most, by name."),
+        (MODEL_INFO, "Always 1; what is served, and what runs it, are labels."),
         (PREPROCESS_QUEUE, "Inputs that wait for or are in preprocessing."),
         (QUEUE_ROWS, "Rows that wait for a worker."),
         (PREDICTED_DURATION, "What a batch of that size is expected to take."),
@@ -238,10 +328,8 @@ fn describe(recorder: &PrometheusRecorder) {
     ];
     let histograms = [
         (REQUEST_DURATION, "From the arrival of a call to its last byte."),
-        (
-            PREPROCESS_WAIT,
-            "An image's wait for a preprocessing thread, also of one that was dropped as too late.",
-        ),
+        (STREAM_INPUT_DURATION, "From the reading of a stream's input to its answer, by outcome."),
+        (PREPROCESS_QUEUE_DURATION, "Wait for a thread that decodes, resizes or tokenizes."),
         (PREPROCESS_DURATION, "Decoding and resizing an image, or tokenizing texts, without waiting."),
         (QUEUE_DURATION, "From submission to the start of the batch."),
         (BATCH_ROWS, "Rows of a batch."),

@@ -67,7 +67,10 @@ async fn what_would_be_decoded_too_late_is_refused_and_the_rest_is_not_decoded_i
     assert_eq!(scrape.value("clip_rejections_total{reason=\"deadline\"}"), f64::from(refused));
     let decoded = scrape.value("clip_preprocess_duration_seconds_count{modality=\"image\"}");
     assert!(decoded <= answered + 20.0, "{decoded} decoded, {answered} answered");
-    assert!(scrape.value("clip_preprocess_wait_seconds_sum") > 0.0, "the metric tells of it");
+    assert!(
+        scrape.value("clip_preprocess_queue_duration_seconds_sum{modality=\"image\"}") > 0.0,
+        "the metric tells of it"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

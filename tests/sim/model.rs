@@ -304,7 +304,7 @@ impl Model {
         let live = self.live(modality, opening).len();
         let Some(company) = self.company_until(modality).filter(|_| live > 0) else { return Vec::new() };
         [
-            (CloseReason::Full, live >= self.full_batch(opening.device, modality)),
+            (CloseReason::BestSize, live >= self.full_batch(opening.device, modality)),
             (CloseReason::Drain, self.draining),
             (CloseReason::Idle, self.settings.max_queue_delay.is_zero()),
             (CloseReason::Delay, company <= opening.start),

@@ -18,7 +18,7 @@ const REACHED: [&str; 27] = [
     "dropped: expired",
     "dropped: no worker",
     "batches",
-    "closed: full",
+    "closed: best size",
     "closed: idle",
     "closed: deadline",
     "closed: delay",

@@ -333,7 +333,7 @@ impl World {
     fn tally_batch(&mut self, batch: &Batch, contest: Contest) {
         self.tally.count("batches");
         self.tally.count(match batch.close_reason {
-            CloseReason::Full => "closed: full",
+            CloseReason::BestSize => "closed: best size",
             CloseReason::Idle => "closed: idle",
             CloseReason::Deadline => "closed: deadline",
             CloseReason::Delay => "closed: delay",

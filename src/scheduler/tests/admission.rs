@@ -36,7 +36,7 @@ fn admission_is_all_or_none_and_per_modality() {
 fn check_admission(modality: Modality, class: Class, timeout: u64, refused_by: Option<u64>) {
     let mut scheduler = scheduler(settings(), 1);
     scheduler.submit(at(0), &[image(0), image(1), image(2), image(3)]).unwrap();
-    check(&mut scheduler, at(0), &["0:image[0,1,2,3]full"]);
+    check(&mut scheduler, at(0), &["0:image[0,1,2,3]best_size"]);
     let bulk = |id| Job { class: Class::Bulk, ..text(id, 10) };
     scheduler.submit(at(0), &[bulk(4), bulk(5), bulk(6), bulk(7)]).unwrap();
     let job = Job { class, deadline: at(timeout), ..text(9, 10) };

@@ -75,9 +75,9 @@ fn a_large_request_does_not_hold_up_a_small_one() {
     let mut scheduler = scheduler(settings(), 1);
     let request: Vec<Job> = (0..80).map(|id| Job { deadline: at(60_000), ..image(id) }).collect();
     scheduler.submit(at(0), &request).unwrap();
-    check(&mut scheduler, at(0), &["0:image[0,1,2,3]full"]);
+    check(&mut scheduler, at(0), &["0:image[0,1,2,3]best_size"]);
     scheduler.submit(at(1), &[image(100)]).unwrap();
     // The rows of the large request are due every 40 ms from 500 on, the small one's at 501.
     scheduler.worker_idle(WorkerId(0));
-    check(&mut scheduler, at(40), &["0:image[100,4,5,6]full"]);
+    check(&mut scheduler, at(40), &["0:image[100,4,5,6]best_size"]);
 }

@@ -42,7 +42,7 @@ fn a_batch_is_as_large_as_is_good_on_its_device() {
         ),
     );
     scheduler.submit(at(0), &(1..=7).map(image).collect::<Vec<_>>()).unwrap();
-    check(&mut scheduler, at(0), &["0:image[1,2,3,4]full", "1:image[5,6,7]full"]);
+    check(&mut scheduler, at(0), &["0:image[1,2,3,4]best_size", "1:image[5,6,7]best_size"]);
 }
 
 #[test]

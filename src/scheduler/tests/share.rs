@@ -21,9 +21,9 @@ fn modalities_share_device_time_not_batches() {
 fn a_text_does_not_wait_behind_the_backlog_of_images() {
     let mut scheduler = scheduler(settings(), 1);
     scheduler.submit(at(0), &(0..40).map(image).collect::<Vec<_>>()).unwrap();
-    check(&mut scheduler, at(0), &["0:image[0,1,2,3]full"]);
+    check(&mut scheduler, at(0), &["0:image[0,1,2,3]best_size"]);
     scheduler.worker_idle(WorkerId(0));
-    check(&mut scheduler, at(40), &["0:image[4,5,6,7]full"]);
+    check(&mut scheduler, at(40), &["0:image[4,5,6,7]best_size"]);
     scheduler.submit(at(50), &[text(100, 10)]).unwrap();
     scheduler.worker_idle(WorkerId(0));
     check(&mut scheduler, at(80), &["0:text[100]idle"]);
@@ -54,11 +54,11 @@ fn a_modality_that_was_idle_has_earned_no_credit() {
 fn a_deadline_without_slack_overrides_the_share() {
     let mut scheduler = scheduler(settings(), 1);
     scheduler.submit(at(0), &(1..=8).map(|id| text(id, 10)).collect::<Vec<_>>()).unwrap();
-    check(&mut scheduler, at(0), &["0:text[1,2,3,4]full"]);
+    check(&mut scheduler, at(0), &["0:text[1,2,3,4]best_size"]);
     scheduler.worker_idle(WorkerId(0));
     // Then images spend 40 ms, so it is the turn of the other four texts.
     scheduler.submit(at(4), &(10..14).map(image).collect::<Vec<_>>()).unwrap();
-    check(&mut scheduler, at(4), &["0:image[10,11,12,13]full"]);
+    check(&mut scheduler, at(4), &["0:image[10,11,12,13]best_size"]);
     scheduler.worker_idle(WorkerId(0));
     scheduler.submit(at(5), &[Job { deadline: at(30), ..image(30) }]).unwrap();
     let next = actions(&mut scheduler, at(16));

@@ -69,7 +69,7 @@ fn an_idle_worker_goes_before_one_that_will_be() {
 fn what_a_staged_batch_could_not_do_in_time_is_not_in_it() {
     let mut scheduler = staging();
     scheduler.submit(at(0), &(1..=4).map(image).collect::<Vec<_>>()).unwrap();
-    check(&mut scheduler, at(0), &["0:image[1,2,3,4]full"]);
+    check(&mut scheduler, at(0), &["0:image[1,2,3,4]best_size"]);
     // The run ends at 40, and nothing is done in less than 11.7 ms.
     let hopeless = Job { deadline: at(51), ..image(5) };
     scheduler.queues[Modality::Image.index()].push(at(1), at(501), hopeless);
@@ -100,7 +100,7 @@ fn admission_counts_what_is_staged() {
     scheduler.submit(at(0), &[image(1)]).unwrap();
     check(&mut scheduler, at(0), &["0:image[1]idle"]);
     scheduler.submit(at(12), &(2..=5).map(image).collect::<Vec<_>>()).unwrap();
-    check(&mut scheduler, at(12), &["0:image[2,3,4,5]full staged"]);
+    check(&mut scheduler, at(12), &["0:image[2,3,4,5]best_size staged"]);
     // 1 ms and 40 ms are left to run, then 13 ms: 54 ms, of 0.8 x the time.
     let mut by =
         |millis: u64| scheduler.submit(at(12), &[Job { deadline: at(12 + millis), ..image(9) }]).is_ok();
