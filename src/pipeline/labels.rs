@@ -107,15 +107,18 @@ impl LabelCache {
             return Ok(classifier);
         }
         let permits = u32::try_from(set.prompts()).unwrap_or(u32::MAX);
-        let permit = self
-            .filling
-            .clone()
-            .try_acquire_many_owned(permits)
-            .map_err(|_| Error::refused(RefusalReason::LabelFills, Duration::from_secs(1)))?;
         let this = self.clone();
         let fill = tokio::spawn(async move {
-            let _permit = permit;
-            this.classifiers.try_get_with(set.clone(), this.filler.fill(&this.prompts, set)).await
+            // Inside, so that it is asked for once and not by each who waits for this fill.
+            let make = async {
+                let _permit = this
+                    .filling
+                    .clone()
+                    .try_acquire_many_owned(permits)
+                    .map_err(|_| Error::refused(RefusalReason::LabelFills, Duration::from_secs(1)))?;
+                this.filler.fill(&this.prompts, set.clone()).await
+            };
+            this.classifiers.try_get_with(set.clone(), make).await
         });
         match fill.await {
             Ok(result) => result.map_err(|error| (*error).clone()),

@@ -158,6 +158,31 @@ async fn the_largest_label_set_is_embedded_once_though_its_first_client_gives_up
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cold_label_set_counts_once_for_all_who_wait_for_it() {
+    let (server, gate) = Server::gated(&["--max-prompts=50", "--max-templates=1"]).await;
+    let labels: Vec<_> = (0..40).map(|label| format!("label {label}").into()).collect();
+    let request = ClassifyRequest { images: vec![picture(0)], labels, ..ClassifyRequest::default() };
+    gate.close();
+    let calls: Vec<_> = (0..4)
+        .map(|_| {
+            let (mut client, request) = (server.client.clone(), request.clone());
+            tokio::spawn(async move { client.classify(request).await })
+        })
+        .collect();
+    gate.wait_started(1);
+    // Or until one is refused.
+    let in_flight =
+        async || Scrape::of(server.running.metrics_address).await.value("clip_requests_in_flight");
+    while in_flight().await != 4.0 && !calls.iter().any(tokio::task::JoinHandle::is_finished) {
+        tokio::task::yield_now().await;
+    }
+    gate.open_again();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn label_sets_are_embedded_in_full_batches() {
     let config = config(&["--max-text-batch-size=8"]);
     let pace = Pace { per_batch: Duration::from_millis(5), per_row: Duration::from_micros(10) };
