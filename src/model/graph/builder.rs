@@ -10,10 +10,10 @@ use prost::Message;
 
 use super::int8::quantised;
 use super::onnx::{
-    AttributeProto, AttributeType, CONTRIB_DOMAIN, CONTRIB_VERSION, DataLocation, DimensionProto,
-    ElementType, GraphProto, IR_VERSION, ModelProto, NodeProto, OPSET_VERSION, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    AttributeProto, CONTRIB_DOMAIN, CONTRIB_VERSION, ElementType, GraphProto, IR_VERSION, ModelProto,
+    NodeProto, OPSET_VERSION, OperatorSetIdProto, TensorProto,
 };
+use super::parts::{Dim, dims, external, float, int, ints, value_info};
 use super::{Form, Graph, OUTPUT, Operators, Values, Weight, WeightType};
 
 /// The result of a node, a constant or an input, by its name in the graph.
@@ -25,13 +25,6 @@ impl Value {
     pub(super) fn named(name: &str) -> Value {
         Value(name.to_owned())
     }
-}
-
-/// A size in the shape of an input or output.
-pub(super) enum Dim {
-    Fixed(usize),
-    /// Known when a batch runs; the name is for people.
-    Dynamic(&'static str),
 }
 
 /// Whether a token sees those after it.
@@ -357,52 +350,4 @@ impl Builder {
         });
         Value(name)
     }
-}
-
-/// The initializer of a [`Weight`].
-fn external(name: &str, shape: &[usize], element: ElementType) -> TensorProto {
-    TensorProto {
-        name: name.to_owned(),
-        dims: dims(shape),
-        data_type: element.into(),
-        data_location: DataLocation::External.into(),
-        // onnx.proto requires a location; the values are looked up by the tensor's name.
-        external_data: vec![StringStringEntryProto {
-            key: "location".to_owned(),
-            value: "weights".to_owned(),
-        }],
-        ..TensorProto::default()
-    }
-}
-
-fn value_info(name: &str, element: ElementType, shape: &[Dim]) -> ValueInfoProto {
-    let dim = shape
-        .iter()
-        .map(|dim| match dim {
-            Dim::Fixed(size) => DimensionProto { dim_value: Some(*size as i64), dim_param: None },
-            Dim::Dynamic(name) => DimensionProto { dim_value: None, dim_param: Some((*name).to_owned()) },
-        })
-        .collect();
-    let tensor = TensorTypeProto { elem_type: element.into(), shape: Some(TensorShapeProto { dim }) };
-    ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
-}
-
-fn dims(shape: &[usize]) -> Vec<i64> {
-    shape.iter().map(|&size| size as i64).collect()
-}
-
-fn int(name: &str, value: i64) -> AttributeProto {
-    AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
-}
-
-fn ints(name: &str, values: &[i64]) -> AttributeProto {
-    AttributeProto { ints: values.to_vec(), ..attribute(name, AttributeType::Ints) }
-}
-
-fn float(name: &str, value: f32) -> AttributeProto {
-    AttributeProto { f: Some(value), ..attribute(name, AttributeType::Float) }
-}
-
-fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), r#type: kind.into(), ..AttributeProto::default() }
 }

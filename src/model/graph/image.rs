@@ -8,8 +8,9 @@
 //! Bytes are centred before that product. Weights that are rounded to 16 or 8 bits are a little off, and what that
 //! makes of a picture grows with its mean; 128 less is exact in all of these types, and the bias makes up for it.
 
-use super::builder::{Builder, Dim, Value};
+use super::builder::{Builder, Value};
 use super::onnx::ElementType;
+use super::parts::Dim;
 use super::transformer::{Mask, Pool, Writer};
 use super::{Form, Graph, IMAGE_INPUT, WeightType};
 use crate::model::ModelError;

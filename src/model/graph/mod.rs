@@ -15,6 +15,7 @@ mod file;
 pub(super) mod image;
 pub mod int8;
 pub(super) mod onnx;
+mod parts;
 pub mod probe;
 pub(super) mod ready_made;
 #[cfg(test)]

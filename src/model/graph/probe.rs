@@ -3,8 +3,9 @@
 //! It computes nothing of use. An engine's speed on it tells how fast the engine is on this CPU, without loading a
 //! model.
 
-use super::builder::{Builder, Dim};
+use super::builder::Builder;
 use super::onnx::ElementType;
+use super::parts::Dim;
 use super::{Form, Graph};
 
 /// Rows of the input: a picture of 224 x 224 in patches of 16, and the class token.

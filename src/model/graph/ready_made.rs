@@ -6,8 +6,9 @@
 
 use prost::{Message, decode_length_delimiter, encode_length_delimiter};
 
-use super::builder::{Builder, Dim, Value};
+use super::builder::{Builder, Value};
 use super::onnx::{DimensionProto, ElementType, GraphProto, ModelProto, TensorTypeProto, ValueInfoProto};
+use super::parts::Dim;
 use super::{Form, Graph};
 use crate::model::config::ready_made::ReadyMadeConfig;
 

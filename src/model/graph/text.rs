@@ -3,8 +3,9 @@
 //! Its work is proportional to the longest row of the batch, not to the context length. Padding after a
 //! row's end token changes nothing: earlier tokens never look at it.
 
-use super::builder::{Builder, Dim, Value};
+use super::builder::{Builder, Value};
 use super::onnx::ElementType;
+use super::parts::Dim;
 use super::transformer::{Mask, Pool, Writer};
 use super::{Form, Graph, TEXT_INPUT};
 use crate::model::ModelError;
