@@ -12,7 +12,7 @@ pub(super) enum Dim {
     Dynamic(&'static str),
 }
 
-/// The initializer of a [`Weight`].
+/// The initializer of a [`super::Weight`].
 pub(super) fn external(name: &str, shape: &[usize], element: ElementType) -> TensorProto {
     TensorProto {
         name: name.to_owned(),
