@@ -53,7 +53,8 @@ impl WarmUp {
         let mut measurements = Vec::new();
         let every = engine.buckets().is_some();
         for batch in self.batches(&self.buckets(engine)) {
-            let (modality, rows, tokens) = (batch.modality(), batch.rows(), batch.longest());
+            let (modality, rows) = (batch.modality(), batch.rows());
+            let tokens = u32::try_from(batch.longest()).unwrap_or(u32::MAX);
             let at_least = at_least(&measurements, modality, rows, tokens);
             if !every && rows > 1 && at_least > self.longest_run {
                 continue;

@@ -95,8 +95,7 @@ impl BoundInput {
                 *id
             }
             Batch::Texts(rows) => {
-                let longest = rows.iter().map(|TokenRow(tokens)| tokens.len()).max().unwrap_or(0);
-                let (row, column) = self.buckets.place_of_texts(rows.len(), longest);
+                let (row, column) = self.buckets.place_of_texts(rows.len(), batch.longest());
                 let length = self.buckets.lengths[column];
                 let (id, staged) = &mut self.texts[row * self.buckets.lengths.len() + column];
                 for (place, TokenRow(tokens)) in staged.values().chunks_exact_mut(length).zip(rows) {

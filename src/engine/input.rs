@@ -51,13 +51,11 @@ impl Input {
     pub fn fill(&mut self, batch: &Batch) -> Result<(), EngineError> {
         self.modality = batch.modality();
         self.rows = batch.rows();
-        let lengths = match batch {
-            Batch::Images(_) => &[],
-            Batch::Texts(rows) => rows.as_slice(),
+        self.longest = batch.longest();
+        self.tokens = match batch {
+            Batch::Images(_) => 0,
+            Batch::Texts(rows) => rows.iter().map(|TokenRow(tokens)| tokens.len()).sum(),
         };
-        let lengths = lengths.iter().map(|TokenRow(tokens)| tokens.len());
-        self.longest = lengths.clone().max().unwrap_or(0);
-        self.tokens = lengths.sum();
         match &mut self.memory {
             Memory::Bound(bound) => bound.fill(batch)?,
             Memory::Free(free) => free.fill(batch, self.longest),

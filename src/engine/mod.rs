@@ -79,13 +79,10 @@ impl Batch {
     }
 
     /// Tokens of the longest text; 0 for images.
-    pub fn longest(&self) -> u32 {
+    pub fn longest(&self) -> usize {
         match self {
             Batch::Images(_) => 0,
-            Batch::Texts(rows) => {
-                let longest = rows.iter().map(|TokenRow(tokens)| tokens.len()).max().unwrap_or(0);
-                u32::try_from(longest).unwrap_or(u32::MAX)
-            }
+            Batch::Texts(rows) => rows.iter().map(|TokenRow(tokens)| tokens.len()).max().unwrap_or(0),
         }
     }
 }
@@ -97,7 +94,7 @@ pub struct Description {
     pub device: String,
     /// Library and version, such as `onnxruntime 1.24.1 (OpenVINO)`.
     pub engine: String,
-    /// `fp32`, `bf16` or `int8`.
+    /// `fp32`, `fp16`, `bf16` or `int8`.
     pub precision: String,
 }
 

@@ -76,10 +76,10 @@ enum Reply {
 /// An image on its way to its row.
 pub(super) struct Pending {
     field: String,
-    progress: Progress,
+    standing: Standing,
 }
 
-enum Progress {
+enum Standing {
     Prepared(Prepared),
     InLine { spot: Spot, reply: oneshot::Receiver<Reply>, _queued: Queued },
 }
@@ -167,16 +167,16 @@ impl Line {
         let mut pending = Vec::with_capacity(images.len());
         for Image { field, pixels, effort } in images {
             let place = if effort.is_zero() { None } else { places.next() };
-            let progress = match place {
-                None => Progress::Prepared(self.row(&pixels)),
+            let standing = match place {
+                None => Standing::Prepared(self.row(&pixels)),
                 Some(place) => {
                     let (sender, reply) = oneshot::channel();
                     state.waiting.insert(place, Waiting { pixels, since: now, reply: sender });
                     let spot = Spot { line: self.clone(), place };
-                    Progress::InLine { spot, reply, _queued: Queued::new(&self.queue) }
+                    Standing::InLine { spot, reply, _queued: Queued::new(&self.queue) }
                 }
             };
-            pending.push(Pending { field, progress });
+            pending.push(Pending { field, standing });
         }
         drop(state);
         self.advance();
@@ -251,10 +251,10 @@ impl Line {
 impl Pending {
     /// Of what is wrong with the image, the error is [`Error::Invalid`].
     pub(super) async fn row(self) -> Result<ImageRow, Error> {
-        let Pending { field, progress } = self;
-        let prepared = match progress {
-            Progress::Prepared(prepared) => prepared,
-            Progress::InLine { spot, reply, _queued } => {
+        let Pending { field, standing } = self;
+        let prepared = match standing {
+            Standing::Prepared(prepared) => prepared,
+            Standing::InLine { spot, reply, _queued } => {
                 let reply = reply.await;
                 drop(spot);
                 match reply {
