@@ -15,6 +15,8 @@ pub enum Phase {
     Leaving,
     /// No new connections or calls; calls in flight are answered.
     Stopping,
+    /// The grace period is over: calls in flight are cut off.
+    Over,
 }
 
 /// Goes on to `phase`, unless the server is further already.
