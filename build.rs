@@ -41,7 +41,7 @@ fn run() -> Result<(), Box<dyn Error>> {
 
 /// proto -> message types, service, and the descriptor set that reflection serves.
 fn compile_protocol() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=proto/clip");
     let mut descriptors = protox::compile([PROTO], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
