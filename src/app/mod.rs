@@ -262,6 +262,7 @@ fn wire_limits(config: &Config) -> grpc::proto::Limits {
         image_bytes: config.image_limits.max_bytes as u64,
         image_pixels: config.image_limits.max_pixels,
         message_bytes: config.grpc.max_message_bytes as u64,
+        response_bytes: config.limits.response_bytes as u64,
         queue_rows: wire(config.scheduling.max_queue_size),
         batch_rows: wire(config.scheduling.max_batch_size.image.get()),
         stream_inputs: wire(config.grpc.max_stream_inputs),

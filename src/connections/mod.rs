@@ -137,12 +137,15 @@ where
     let mut connections = JoinSet::new();
     {
         let mut stopping = pin!(shutdown::reached(phase.clone(), Phase::Stopping));
+        // Kept from turn to turn: it may have accepted a connection that waits for a place.
+        let mut next = pin!(port.next(&listener));
         loop {
             tokio::select! {
                 () = &mut stopping => break,
-                (stream, place) = port.next(&listener) => {
+                (stream, place) = &mut next => {
                     let (service, phase) = (service.clone(), phase.clone());
                     connections.spawn(place.live(stream, service, phase));
+                    next.set(port.next(&listener));
                 }
                 Some(_) = connections.join_next() => {}
             }
