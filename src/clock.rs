@@ -2,7 +2,7 @@
 //!
 //! Everything else passes [`Timestamp`]s around, so the scheduler and its tests need no clock at all.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Nanoseconds since the [`Clock`] was made. Monotonic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +49,11 @@ impl Clock {
 
     pub fn now(&self) -> Timestamp {
         Timestamp(nanos(self.origin.elapsed()))
+    }
+
+    /// Seconds since 1970, for those who read calendars; it may jump.
+    pub fn unix_seconds(&self) -> u64 {
+        SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs())
     }
 
     /// The instant to hand to a timer; `None` when it lies beyond what the platform can represent.

@@ -47,6 +47,7 @@ pub mod shutdown;
 
 pub mod grpc;
 pub mod http;
+pub mod metrics_port;
 
 pub mod admission;
 pub mod connections;
@@ -65,6 +66,7 @@ pub mod class;
 pub mod clock;
 pub mod code;
 pub mod cpu_time;
+pub mod long_work;
 pub mod modality;
 pub mod readiness;
 pub mod telemetry;

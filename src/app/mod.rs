@@ -31,7 +31,8 @@ use crate::config::Config;
 use crate::config::report::MemoryLimits;
 use crate::engine::{Description, EngineError};
 use crate::grpc::{self, ModelCard};
-use crate::http::metrics::MetricsServer;
+use crate::http;
+use crate::metrics_port::MetricsServer;
 use crate::model::ModelError;
 use crate::model::classifiers::{ClassifierFileError, Head, read_classifiers};
 use crate::model::hub::HubError;
@@ -39,7 +40,7 @@ use crate::pipeline::classifiers::{self, Source};
 use crate::pipeline::{self, Pipeline};
 use crate::shutdown::{self, Phase};
 use crate::telemetry::metrics::Metrics;
-use ports::{GrpcPort, Ports};
+use ports::{Port, Ports};
 
 /// What a server serves, and what runs it.
 pub struct Served {
@@ -78,7 +79,7 @@ pub enum StopError {
     CutOff { grace: Duration, calls: usize },
     #[error("after {grace:?} a batch was still running")]
     BatchRunning { grace: Duration },
-    #[error("the gRPC server failed: {0}")]
+    #[error("a server failed: {0}")]
     Serve(String),
 }
 
@@ -86,11 +87,13 @@ pub enum StopError {
 pub struct Running {
     /// Where the gRPC server listens, or will.
     pub grpc_address: SocketAddr,
+    /// The same of the HTTP API; `None`: it is switched off.
+    pub http_address: Option<SocketAddr>,
     /// Where `/metrics`, `/livez` and `/readyz` are.
     pub metrics_address: SocketAddr,
     phase: watch::Sender<Phase>,
     workers: watch::Receiver<Workers>,
-    /// How the gRPC server ended, with how many calls that were cut off; `None` until it has.
+    /// How the servers of calls ended, with how many calls that were cut off; `None` until they have.
     served: watch::Receiver<Option<Result<usize, String>>>,
     batcher: Batcher,
     metrics_server: MetricsServer,
@@ -100,8 +103,8 @@ pub struct Running {
 
 /// Starts to warm up in the background, and then listens.
 pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, StartError> {
-    let Ports { grpc, metrics_server, metrics, clock, phase, workers } = ports;
-    let grpc_address = grpc.address;
+    let Ports { grpc, http, metrics_server, metrics, clock, phase, workers } = ports;
+    let (grpc_address, http_address) = (grpc.address, http.as_ref().map(|port| port.address));
     show_limits(config, &metrics);
     let memory = MemoryLimits::new(config, &served.spec);
     tracing::info!("most memory that the limits allow beside the model: {memory}");
@@ -127,6 +130,15 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
     embed_when_ready(pipeline.clone(), workers.clone());
 
     let door = Door::new(config.admission.clone(), phase.subscribe(), clock, &metrics);
+    let http_services = http::Services {
+        pipeline: pipeline.clone(),
+        name: served.name.clone(),
+        fingerprint: served.fingerprint.clone(),
+        spec: served.spec.clone(),
+        door: door.clone(),
+        workers: workers.clone(),
+        metrics: metrics.clone(),
+    };
     let services = grpc::Services {
         pipeline,
         door,
@@ -140,14 +152,19 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
         metrics,
     };
     let (ended, served) = watch::channel(None);
-    let mut options = config.grpc.clone();
-    options.connections.connections = descriptors::allow(options.connections.connections);
-    let serving = serve(grpc, options, services, phase.clone());
+    let (mut grpc_options, mut http_options) = (config.grpc.clone(), config.http.clone());
+    let ports = 1 + usize::from(http.is_some());
+    let allowed = descriptors::allow(ports * grpc_options.connections.connections) / ports;
+    grpc_options.connections.connections = allowed;
+    http_options.connections.connections = allowed;
+    let edges = Edges { grpc, grpc_options, services, http, http_options, http_services };
+    let serving = serve(edges, phase.clone());
     tokio::spawn(async move {
         ended.send_replace(Some(serving.await.map_err(|error| error.to_string())));
     });
     Ok(Running {
         grpc_address,
+        http_address,
         metrics_address: metrics_server.address,
         phase,
         workers,
@@ -159,30 +176,45 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
     })
 }
 
-/// Listens once every worker is warm or lost, and serves until the phase says stop.
-async fn serve(
-    port: GrpcPort,
-    options: grpc::Options,
-    mut services: grpc::Services,
-    phase: watch::Sender<Phase>,
-) -> Result<usize, Box<dyn Error + Send + Sync>> {
+/// The doors of a server, and what is behind them.
+struct Edges {
+    grpc: Port,
+    grpc_options: grpc::Options,
+    services: grpc::Services,
+    http: Option<Port>,
+    http_options: http::Options,
+    http_services: http::Services,
+}
+
+/// Listens once every worker is warm or lost, and serves until the phase says stop. Returns how many calls were cut off.
+async fn serve(edges: Edges, phase: watch::Sender<Phase>) -> Result<usize, Box<dyn Error + Send + Sync>> {
+    let Edges { grpc, grpc_options, mut services, http, http_options, http_services } = edges;
     let warm = |workers: &Workers| workers.counts.starting == 0 && workers.counts.ready > 0;
     tokio::select! {
         // An error means that the batcher has ended, and the server with it.
         warm = services.workers.wait_for(warm) => if warm.is_err() { return Ok(0) },
         () = shutdown::reached(phase.subscribe(), Phase::Leaving) => return Ok(0),
     }
-    let address = port.address;
-    let listener = port.listen()?;
+    let (address, http_address) =
+        (grpc.address, http.as_ref().map(|port| tracing::field::display(port.address)));
+    let listener = grpc.listen()?;
+    let http = http.map(Port::listen).transpose()?;
     if let Some(Description { device, precision, .. }) = &services.workers.borrow().description {
         let ModelCard { name, fingerprint, .. } = &services.model;
         services.metrics.model_info(name, fingerprint, device, precision).set(1.0);
     }
-    tracing::info!(grpc = %address, "listening");
+    tracing::info!(grpc = %address, http = http_address, "listening");
     shutdown::advance(&phase, Phase::Serving);
     // Should the others be gone, the server is to end.
     drop(phase);
-    grpc::serve(listener, options, services).await
+    let http = async {
+        match http {
+            Some(listener) => http::serve(listener, http_options, http_services).await,
+            None => Ok(0),
+        }
+    };
+    let (cut, more) = tokio::try_join!(grpc::serve(listener, grpc_options, services), http)?;
+    Ok(cut + more)
 }
 
 /// What the gauges of the same things are at most.
@@ -281,7 +313,7 @@ impl Running {
         description.ok_or_else(|| "it stopped before a worker was warm".to_owned())
     }
 
-    /// Waits until the server can serve no more, since the last worker is lost or the gRPC server has failed; says why.
+    /// Waits until the server can serve no more, since the last worker is lost or a server of calls has failed; says why.
     pub async fn failure(&self) -> String {
         let (mut workers, mut served) = (self.workers.clone(), self.served.clone());
         tokio::select! {
@@ -291,7 +323,7 @@ impl Running {
             ),
             failed = served.wait_for(|served| matches!(served, Some(Err(_)))) => match failed.as_deref() {
                 Ok(Some(Err(error))) => error.clone(),
-                _ => "the gRPC server panicked".to_owned(),
+                _ => "a server panicked".to_owned(),
             },
         }
     }

@@ -97,15 +97,22 @@ pub struct ServeFlags {
     #[arg(long)]
     pub check_config: bool,
 
-    /// Address of the gRPC server
+    /// Address of the gRPC API
     #[arg(long, env = "CLIPD_LISTEN", default_value = "0.0.0.0:50051", help_heading = "Addresses")]
     pub listen: String,
+    /// Address of the HTTP API, or off
+    #[arg(long, env = "CLIPD_HTTP_LISTEN", default_value = "0.0.0.0:8080", help_heading = "Addresses")]
+    pub http_listen: String,
     /// Address of the Prometheus endpoint, /metrics
     #[arg(long, env = "CLIPD_METRICS_LISTEN", default_value = "0.0.0.0:9090", help_heading = "Addresses")]
     pub metrics_listen: String,
 
     #[command(flatten)]
     pub model: ModelFlags,
+    /// Names by which clients of the HTTP API may ask for the model besides its own, such as text-embedding-3-small
+    /// [default: none]
+    #[arg(long, env = "CLIPD_MODEL_NAMES", value_delimiter = ',', help_heading = "Model and device")]
+    pub model_names: Vec<String>,
     /// Directory with named classifiers: label sets and linear heads, as TOML or JSON
     /// [default: none]
     #[arg(long, env = "CLIPD_CLASSIFIERS", help_heading = "Model and device")]

@@ -22,7 +22,7 @@ use crate::engine::session::{CudaGraphs, GpuOptions};
 use crate::modality::ByModality;
 use crate::model::hub::{Access, Repository};
 use crate::scheduler::Settings;
-use crate::{admission, connections, grpc, pipeline};
+use crate::{admission, connections, grpc, http, pipeline};
 use flags::{HubFlags, ModelFlags, ServeFlags};
 use problems::Problems;
 
@@ -30,6 +30,8 @@ use problems::Problems;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: SocketAddr,
+    /// `None`: no HTTP API.
+    pub http_listen: Option<SocketAddr>,
     pub metrics_listen: SocketAddr,
     pub model: ModelSource,
     /// Where named classifiers are.
@@ -48,6 +50,7 @@ pub struct Config {
     pub label_cache_bytes: u64,
     pub admission: admission::Limits,
     pub grpc: grpc::Options,
+    pub http: http::Options,
     /// Time between "not ready" and "no new calls" at shutdown.
     pub drain_delay: Duration,
     /// Longest time from the signal to the end of the process.
@@ -141,9 +144,14 @@ impl Config {
         );
         let timeout = problems.duration("--timeout", &flags.timeout);
         let answer_timeout = problems.duration("--answer-timeout", &flags.answer_timeout);
+        let connections = connection_limits(flags, timeout + answer_timeout, &mut problems);
         let max_message_bytes = problems.bytes("--max-message-bytes", &flags.max_message_bytes);
         let config = Config {
             listen: problems.address("--listen", &flags.listen),
+            http_listen: match flags.http_listen.as_str() {
+                "off" => None,
+                address => Some(problems.address("--http-listen", address)),
+            },
             metrics_listen: problems.address("--metrics-listen", &flags.metrics_listen),
             model: ModelSource::from_flags(&flags.model).unwrap_or_else(|problem| {
                 problems.add(problem);
@@ -216,7 +224,12 @@ impl Config {
                 max_message_bytes,
                 max_stream_inputs: problems.count("--max-stream-inputs", &flags.max_stream_inputs).get(),
                 max_stream_age: problems.lifetime("--max-stream-age", &flags.max_stream_age),
-                connections: connection_limits(flags, timeout + answer_timeout, &mut problems),
+                connections: connections.clone(),
+            },
+            http: http::Options {
+                max_request_bytes: max_message_bytes,
+                model_names: flags.model_names.clone(),
+                connections: connections::Limits { protocol: Protocol::Both, ..connections },
             },
             drain_delay: problems.duration("--drain-delay", &flags.drain_delay),
             shutdown_grace: problems.duration("--shutdown-grace", &flags.shutdown_grace),

@@ -9,20 +9,17 @@ use std::marker::PhantomData;
 use bytes::Buf;
 use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use super::proto;
+use crate::long_work;
 
 /// So many elements may be of any size.
 const FEW: usize = 1 << 14;
 
 /// What each element has on the wire on average, where there are more: key and length included.
 const ELEMENT_BYTES: usize = 8;
-
-/// An answer that is larger is written while other calls of the thread run elsewhere.
-const LONG: usize = 256 << 10;
 
 /// Messages that a peer sends.
 pub(crate) trait Received: Message + Default {
@@ -82,14 +79,7 @@ impl<E: Message> Encoder for Codec<E, ()> {
         let bytes = message.encoded_len();
         buffer.reserve(bytes);
         // It can only fail for lack of room.
-        let mut write = || message.encode_raw(buffer);
-        let movable =
-            || Handle::try_current().is_ok_and(|on| on.runtime_flavor() == RuntimeFlavor::MultiThread);
-        if bytes > LONG && movable() {
-            tokio::task::block_in_place(write)
-        } else {
-            write()
-        }
+        long_work::over(bytes, || message.encode_raw(buffer));
         Ok(())
     }
 }
@@ -100,7 +90,8 @@ impl<D: Received> Decoder for Codec<(), D> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
         check(buffer.chunk(), D::NESTED)?;
-        D::decode(buffer).map(Some).map_err(|error| Status::internal(error.to_string()))
+        let decoded = long_work::over(buffer.remaining(), || D::decode(buffer));
+        decoded.map(Some).map_err(|error| Status::internal(error.to_string()))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::clip::classifier::Prediction;
 use crate::pipeline::classifiers::Labels;
 use crate::pipeline::classify::{ClassifyRequest, ClassifyResponse};
 use crate::pipeline::embed::{EmbedRequest, EmbedResponse, Embedding, Input, Normalization, Truncate};
-use crate::pipeline::error::{Error, InputError, Place};
+use crate::pipeline::error::{Error, InputError, Part, Place};
 use crate::pipeline::rank::{Item, RankRequest, RankResponse};
 use crate::pipeline::{ImageSource, Timing};
 use crate::scheduler::cost::CostModel;
@@ -115,8 +115,12 @@ fn input(input: proto::Input) -> Input {
     match input.content {
         Some(proto::input::Content::Image(image)) => Input::Image(image_source(image)),
         Some(proto::input::Content::Text(text)) => Input::Text(text),
-        None => Input::Missing,
+        None => missing(),
     }
+}
+
+fn missing() -> Input {
+    Input::Wrong(Part::Whole, "one of image and text must be set".to_owned())
 }
 
 fn image_source(image: proto::Image) -> ImageSource {
@@ -125,8 +129,12 @@ fn image_source(image: proto::Image) -> ImageSource {
         Some(proto::image::Source::Rgb(proto::RgbImage { width, height, pixels })) => {
             ImageSource::Rgb { width, height, pixels }
         }
-        None => ImageSource::Missing,
+        None => no_image(),
     }
+}
+
+fn no_image() -> ImageSource {
+    ImageSource::Wrong(Part::Image, "one of encoded and rgb must be set".to_owned())
 }
 
 pub(super) fn embed_response(response: EmbedResponse, format: EmbeddingFormat) -> proto::EmbedResponse {
@@ -210,7 +218,7 @@ fn prediction(prediction: &Prediction, labels: &[String]) -> proto::Prediction {
 
 pub(super) fn rank_request(request: proto::RankRequest) -> Result<RankRequest, Error> {
     Ok(RankRequest {
-        query: request.query.map_or(Item::Input(Input::Missing), item),
+        query: request.query.map_or_else(|| Item::Input(missing()), item),
         documents: request.documents.into_iter().map(item).collect(),
         top_k: NonZeroUsize::new(request.top_k as usize),
         truncate: truncate(request.truncate)?,
@@ -223,7 +231,7 @@ fn item(item: proto::RankItem) -> Item {
         Some(Content::Image(image)) => Item::Input(Input::Image(image_source(image))),
         Some(Content::Text(text)) => Item::Input(Input::Text(text)),
         Some(Content::Embedding(vector)) => Item::Embedding(vector.values),
-        None => Item::Input(Input::Missing),
+        None => Item::Input(missing()),
     }
 }
 
@@ -247,7 +255,7 @@ pub(super) fn rank_response(response: RankResponse) -> proto::RankResponse {
 
 pub(super) fn stream_input(message: proto::StreamEmbedRequest) -> Result<StreamInput, Error> {
     Ok(StreamInput {
-        input: message.input.map_or(Input::Missing, input),
+        input: message.input.map_or_else(missing, input),
         normalization: normalization(message.normalization)?,
         truncate: truncate(message.truncate)?,
         format: embedding_format(message.embedding_format)?,
@@ -288,7 +296,7 @@ pub(super) fn tagged_image(
         );
     };
     let proto::TaggedImage { tag, image, timeout: wire } = image;
-    Ok((tag, image.map_or(ImageSource::Missing, image_source), timeout(wire)))
+    Ok((tag, image.map_or_else(no_image, image_source), timeout(wire)))
 }
 
 pub(super) fn stream_classify_response(

@@ -21,8 +21,8 @@ pub struct EmbedRequest {
 pub enum Input {
     Image(ImageSource),
     Text(String),
-    /// The client set neither.
-    Missing,
+    /// The edge could not make either of what the client sent, and says why.
+    Wrong(Part, String),
 }
 
 impl Input {
@@ -30,7 +30,7 @@ impl Input {
         match self {
             Input::Image(_) => Some(Modality::Image),
             Input::Text(_) => Some(Modality::Text),
-            Input::Missing => None,
+            Input::Wrong(..) => None,
         }
     }
 }
@@ -180,10 +180,9 @@ impl Pipeline {
                     texts.push(text);
                     text_slots.push(index);
                 }
-                Input::Missing => {
+                Input::Wrong(part, message) => {
                     self.metrics.input_errors(None).increment(1);
-                    let place = Place::Input(index, Part::Whole);
-                    slots[index] = Some(Err(InputError::new(place, "one of image and text must be set")));
+                    slots[index] = Some(Err(InputError { place: Place::Input(index, part), message }));
                 }
             }
         }

@@ -123,9 +123,8 @@ impl Line {
                 effort: self.images.rgb_effort(width, height),
                 pixels: Pixels::Rgb { width, height, pixels },
             },
-            ImageSource::Missing => {
-                let field = Field::Input(input, Part::Image);
-                return Err(InputError::new(field, "one of encoded and rgb must be set"));
+            ImageSource::Wrong(part, message) => {
+                return Err(InputError { place: Field::Input(input, part), message });
             }
         })
     }

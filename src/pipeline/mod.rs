@@ -38,7 +38,7 @@ use crate::scheduler::preparation::Preparation;
 use crate::telemetry::metrics::{Metrics, RecordDuration};
 use bytes::Bytes;
 use classifiers::Named;
-use error::{Error, InputError, Place};
+use error::{Error, InputError, Part, Place};
 use labels::LabelCache;
 use line::Line;
 use preprocess::Preprocessor;
@@ -92,8 +92,8 @@ pub enum ImageSource {
     Encoded(Bytes),
     /// `width * height * 3` bytes.
     Rgb { width: u32, height: u32, pixels: Bytes },
-    /// The client set neither.
-    Missing,
+    /// The edge could not make either of what the client sent, and says why.
+    Wrong(Part, String),
 }
 
 /// Where the time of a request went; for several inputs, the slowest one.

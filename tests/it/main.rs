@@ -15,6 +15,7 @@ mod devices;
 mod embed;
 mod golden;
 mod health;
+mod http;
 mod hub;
 mod metrics;
 mod overload;

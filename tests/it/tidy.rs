@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of the others. Anything not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 22] = [
+const MAY_USE: [(&str, &[&str]); 24] = [
     (
         "app",
         &[
@@ -18,6 +18,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "engine",
             "grpc",
             "http",
+            "metrics_port",
             "model",
             "pipeline",
             "readiness",
@@ -54,6 +55,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "connections",
             "engine",
             "grpc",
+            "http",
             "modality",
             "model",
             "pipeline",
@@ -73,6 +75,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "clock",
             "code",
             "connections",
+            "long_work",
             "pipeline",
             "readiness",
             "scheduler",
@@ -80,7 +83,23 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "telemetry",
         ],
     ),
-    ("http", &["clock", "connections", "readiness", "shutdown", "telemetry"]),
+    ("metrics_port", &["clock", "connections", "readiness", "shutdown", "telemetry"]),
+    (
+        "http",
+        &[
+            "admission",
+            "batcher",
+            "class",
+            "clip",
+            "code",
+            "connections",
+            "long_work",
+            "pipeline",
+            "readiness",
+            "telemetry",
+        ],
+    ),
+    ("long_work", &[]),
     (
         "pipeline",
         &["admission", "batcher", "class", "clip", "clock", "code", "modality", "scheduler", "telemetry"],
@@ -110,7 +129,7 @@ const HOMES: [(&str, &[&str]); 14] = [
     ("tonic_health", &["grpc"]),
     ("hyper", &["connections"]),
     ("tonic_reflection", &["grpc"]),
-    ("axum", &["http"]),
+    ("axum", &["http", "metrics_port"]),
     ("ort", &["engine"]),
     ("safetensors", &["model"]),
     ("prost", &["grpc", "model"]),

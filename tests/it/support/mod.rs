@@ -1,5 +1,6 @@
 //! Starts servers and speaks to them.
 
+pub(crate) mod http;
 pub(crate) mod scrape;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +28,8 @@ pub(crate) fn config(flags: &[&str]) -> Config {
         let name = default.split_inclusive('=').next().unwrap();
         !flags.iter().any(|flag| flag.starts_with(name))
     };
-    let defaults = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--device=cpu"];
+    let defaults =
+        ["--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--device=cpu"];
     let arguments = ["clipd", "serve"].iter().chain(defaults.iter().filter(otherwise)).chain(flags);
     let Command::Serve(flags) = Cli::try_parse_from(arguments).unwrap().command else {
         panic!("the subcommand is serve");
@@ -64,6 +66,12 @@ impl Server {
         let config = config(flags);
         let engines = (0..config.workers_per_device.get()).map(|_| gated_engine(gate.clone())).collect();
         Server::listen(&config, synthetic(engines)).await
+    }
+
+    /// What the model calls itself.
+    pub(crate) async fn running_name(&self) -> String {
+        let model = self.client.clone().get_model(proto::GetModelRequest {}).await;
+        model.unwrap().into_inner().name
     }
 
     pub(crate) async fn listen(config: &Config, served: Served) -> Server {

@@ -1,0 +1,87 @@
+//! `GET /v1/models`: the one model, under each of its names. And what balancers ask.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Edge;
+use super::problem::Problem;
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Models {
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Model {
+    id: String,
+    object: &'static str,
+    /// When it was loaded, in seconds since 1970.
+    created: u64,
+    owned_by: &'static str,
+    /// Of all that an embedding depends on: vectors of different fingerprints do not mix.
+    fingerprint: String,
+    /// Numbers of an embedding.
+    embedding_size: usize,
+    /// Tokens of a text, start and end included; longer ones are cut.
+    context_length: usize,
+    /// Names for `classifier_id`.
+    classifiers: Vec<String>,
+    /// Such as `cpu`; absent until a worker has opened the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    precision: Option<String>,
+}
+
+impl Edge {
+    fn described(&self, name: &str) -> Model {
+        let description = self.workers.borrow().description.clone();
+        Model {
+            id: name.to_owned(),
+            object: "model",
+            created: self.created,
+            owned_by: "clipd",
+            fingerprint: self.fingerprint.to_str().unwrap_or_default().to_owned(),
+            embedding_size: self.spec.embed_dim,
+            context_length: self.spec.text.context_length,
+            classifiers: self.pipeline.classifier_names().map(str::to_owned).collect(),
+            device: description.as_ref().map(|of| of.device.clone()),
+            precision: description.map(|of| of.precision),
+        }
+    }
+}
+
+pub(super) async fn list(State(edge): State<Arc<Edge>>) -> Json<Models> {
+    Json(Models { object: "list", data: edge.names.iter().map(|name| edge.described(name)).collect() })
+}
+
+pub(super) async fn one(State(edge): State<Arc<Edge>>, Path(name): Path<String>) -> Response {
+    match edge.names.contains(&name) {
+        true => Json(edge.described(&name)).into_response(),
+        false => Problem::no_such_model(&name, &edge.names[0]).into_response(),
+    }
+}
+
+/// As on the metrics port.
+pub(super) async fn livez(State(edge): State<Arc<Edge>>) -> (StatusCode, &'static str) {
+    let state = edge.readiness.now();
+    if state.is_alive() {
+        (StatusCode::OK, "alive")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, state.as_str())
+    }
+}
+
+/// As on the metrics port.
+pub(super) async fn readyz(State(edge): State<Arc<Edge>>) -> (StatusCode, &'static str) {
+    let state = edge.readiness.now();
+    let code = if state.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, state.as_str())
+}
