@@ -27,7 +27,9 @@ pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem>
         let mut json = serde_json::Deserializer::from_slice(body);
         let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = error.path().to_string();
-            let place = if path == "." { Place::None } else { Place::Named(&path) };
+            // What ends early or is no field has no path.
+            let path = path.trim_end_matches(['.', '?']);
+            let place = if path.is_empty() { Place::None } else { Place::Named(path) };
             Problem::invalid(place, error.inner())
         })?;
         json.end().map_err(|error| Problem::invalid(Place::None, error))?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::http::{address, get, post, post_with};
+use crate::support::post::{address, get, post, post_with};
 use crate::support::scrape::Scrape;
 use crate::support::*;
 
@@ -126,11 +126,12 @@ async fn documents_are_ranked_alike_over_both_edges() {
     };
     let grpc = server.client.clone().rank(request).await.unwrap().into_inner();
     assert_eq!(grpc.results[0].index, 2);
-    assert_eq!(f64::from(grpc.results[0].similarity), results[1]["relevance_score"].as_f64().unwrap());
+    assert_eq!(grpc.results[0].similarity, results[1]["relevance_score"].as_f64().unwrap() as f32);
     assert_eq!((grpc.results.len(), grpc.errors.len()), (4, 1));
     assert_eq!(grpc.errors[0].error.as_ref().unwrap().field, "documents[4]");
 
-    let bad = json!({"query": "a", "documents": ["b", {"image": "AAAA"}, {"embedding": [1.0]}, {"embedding": []}]});
+    let bad =
+        json!({"query": "a", "documents": ["b", {"image": "AAAA"}, {"embedding": [1.0]}, {"embedding": []}]});
     let (message, param) = post(&server, "/v1/rerank", &bad).await.error(400);
     assert_eq!(param, "documents[1]", "{message}");
     let partial = post_with(&server, "/v1/rerank", &[("clip-partial", "true")], bad.to_string()).await.ok();
@@ -202,9 +203,9 @@ async fn what_is_wrong_is_said_in_words_and_with_its_status() {
         ("{".into(), 400, "", "EOF"),
         ("{} {}".into(), 400, "", "trailing"),
         ("{\"input\": NaN}".into(), 400, "input", "expected value"),
-        ("{\"input\": \"a\", \"input\": \"b\"}".into(), 400, "input", "duplicate field"),
+        ("{\"input\": \"a\", \"input\": \"b\"}".into(), 400, "", "duplicate field"),
         ("{\"input\": \"\\ud800\"}".into(), 400, "input", ""),
-        (deep, 400, "input", "recursion limit"),
+        (deep, 400, "input[0]", "token numbers"),
         (many, 400, "input", "more than 65536"),
         (json!({}).to_string(), 400, "input", "must be set"),
         (json!({"input": null}).to_string(), 400, "input", "must be set"),
@@ -218,7 +219,7 @@ async fn what_is_wrong_is_said_in_words_and_with_its_status() {
         (json!({"input": [{}]}).to_string(), 400, "input[0]", "one of text and image"),
         (json!({"input": [{"text": "a", "image": "b"}]}).to_string(), 400, "input[0]", "together"),
         (json!({"input": [{"text": 1}]}).to_string(), 400, "input[0].text", "invalid type"),
-        (json!({"input": [{"image": "a cat"}]}).to_string(), 400, "input[0]", "not base64"),
+        (json!({"input": [{"image": "a cat!"}]}).to_string(), 400, "input[0]", "not base64"),
         (
             json!({"input": [{"image": "https://example.org/a.png"}]}).to_string(),
             400,
@@ -245,13 +246,16 @@ async fn what_is_wrong_is_said_in_words_and_with_its_status() {
         (json!({"input": vec!["a"; 257]}).to_string(), 400, "input", "257 are more than the limit of 256"),
         (json!({"input": "x".repeat(9000)}).to_string(), 400, "input[0]", "limit"),
     ];
+    let mut wrong = Vec::new();
     for (body, status, param, says) in cases {
         let head = body.chars().take(60).collect::<String>();
         let answer = post_with(&server, "/v1/embeddings", &[], body).await;
         let (message, at) = answer.error(status);
-        assert_eq!(at, param, "{head}: {message}");
-        assert!(message.contains(says), "{head}: {message}");
+        if at != param || !message.contains(says) {
+            wrong.push(format!("{head}: {at:?} {message}"));
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
     let check = async |headers: &[(&str, &str)], status: u16| {
         post_with(&server, "/v1/embeddings", headers, json!({"input": "a"}).to_string()).await.error(status);
     };
@@ -367,7 +371,7 @@ async fn a_drain_answers_the_calls_of_both_edges() {
     let body = json!({"input": [{"image": base64("cat")}]}).to_string();
     let request =
         http::Request::post("/v1/embeddings").header("host", "x").body(http_body_util::Full::from(body));
-    let http = tokio::spawn(crate::support::http::send(http_address, request.unwrap()));
+    let http = tokio::spawn(crate::support::post::send(http_address, request.unwrap()));
     while Scrape::of(metrics).await.value("clip_queue_rows{modality=\"image\"}") < 1.0 {
         tokio::task::yield_now().await;
     }

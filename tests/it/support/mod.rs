@@ -1,6 +1,6 @@
 //! Starts servers and speaks to them.
 
-pub(crate) mod http;
+pub(crate) mod post;
 pub(crate) mod scrape;
 
 use std::path::{Path, PathBuf};
