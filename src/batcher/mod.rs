@@ -11,6 +11,7 @@
 //! batch beside the one that runs, and so at most two unread reports.
 
 mod answers;
+mod lost;
 mod outcome;
 mod shell;
 mod staging;
