@@ -12,6 +12,7 @@ use clipd::app::ports::Ports;
 use clipd::cli::download::Download;
 use clipd::cli::{classify, embed};
 use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags, PullFlags};
+use clipd::config::own_server::OwnServer;
 use clipd::config::report::{self, MemoryLimits};
 use clipd::config::{Config, ModelSource, hub_access};
 use clipd::model::graph::Form;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
         Command::Pull(flags) if problems.is_empty() => return exit(pull(&flags)),
         Command::Export(flags) if problems.is_empty() => return exit(export(&flags)),
         Command::Bench(flags) if problems.is_empty() => {
-            return match flags.own_server() {
+            return match OwnServer::of(&flags) {
                 Ok(own) => exit(bench::run(&flags, own)),
                 Err(problems) => usage(&problems),
             };

@@ -22,6 +22,7 @@ mod scenario;
 mod scrape;
 mod server;
 mod tally;
+mod text;
 mod words;
 mod workload;
 
@@ -33,7 +34,8 @@ use serde::Serialize;
 use crate::cli;
 use crate::cli::client::Server;
 use crate::clock::Clock;
-use crate::config::bench::{BenchFlags, OwnServer};
+use crate::config::bench::BenchFlags;
+use crate::config::own_server::OwnServer;
 use crate::shutdown::Signals;
 use crate::{app, grpc::proto::GetModelResponse};
 use ceiling::Ceiling;

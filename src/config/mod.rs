@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod flags;
+pub mod own_server;
 mod problems;
 pub mod report;
 #[cfg(test)]

@@ -3,11 +3,10 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::chart::{self, Mark, Series};
-use super::table::number;
 use super::{Arrivals, LoadReport, Report, Service, table};
 use crate::bench::ceiling::Ceiling;
-use crate::bench::plan::name;
 use crate::bench::recommend::Recommendation;
+use crate::bench::text::number;
 
 pub(in crate::bench) fn page(report: &Report) -> String {
     let [model, machine] = report.environment.lines();
@@ -39,7 +38,7 @@ pub(in crate::bench) fn page(report: &Report) -> String {
 fn workload(service: &Service, report: &Report) -> Markup {
     let ceiling = report.ceiling.as_ref().and_then(|ceiling| ceiling.of(service.workload));
     html! {
-        h2 { (name(service.workload)) }
+        h2 { (service.workload.name()) }
         @if let (Some(share), Some(ceiling)) = (service.of_ceiling, ceiling) {
             p {
                 "The server's best, " strong { (number(service.best_per_second)) "/s" } ", is "

@@ -1,7 +1,8 @@
 //! What was measured, in the shape of the JSON file; [`table`] and [`html`] show the same.
 //!
-//! The JSON file is one [`Report`]. Names say their unit: `_seconds`, `_per_second`, `_ms`. A number that is not known is null: a percentile of too few requests, the server's part when
-//! its metrics cannot be read. `schema` is raised when a name changes its meaning or goes.
+//! The JSON file is one [`Report`]. Names say their unit: `_seconds`, `_per_second`, `_ms`. A number that is not known
+//! is null: a percentile of too few requests, the server's part when its metrics cannot be read. `schema` is raised
+//! when a name changes its meaning or goes.
 
 mod chart;
 pub(super) mod comparison;
