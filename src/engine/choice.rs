@@ -102,8 +102,8 @@ pub struct Choice {
 const WORTH_MEMORY: f64 = 1.4;
 const WORTH_ACCURACY: f64 = 1.1;
 
-/// Runs of every candidate in turn, of which the one with the least CPU time counts: other work on the machine only adds
-/// to it.
+/// Runs of every candidate in turn, of which the one with the least CPU time counts: other work on the machine only
+/// adds to it.
 const ROUNDS: usize = 6;
 
 /// # Errors

@@ -5,11 +5,10 @@
 
 use ndarray::Array2;
 
-use super::bound::{BoundEncoder, RunId, Staged};
+use super::binding::BoundEncoder;
 use super::buckets::Buckets;
-use super::input::Input;
-use super::{Batch, Description, Engine, EngineError};
-use crate::clip::row::{ImageRow, TokenRow};
+use super::input::{BoundInput, Input};
+use super::{Description, Engine, EngineError};
 use crate::modality::Modality;
 
 pub struct GpuEngine {
@@ -19,16 +18,6 @@ pub struct GpuEngine {
     image_shape: [usize; 3],
     buckets: Buckets,
     description: Description,
-}
-
-/// The memory of one input: the tensors of every bucket, and which of them was filled last.
-pub(super) struct BoundInput {
-    buckets: Buckets,
-    /// By rows.
-    images: Vec<(RunId, Staged<u8>)>,
-    /// By rows, and then by length.
-    texts: Vec<(RunId, Staged<i64>)>,
-    filled: Option<RunId>,
 }
 
 impl GpuEngine {
@@ -46,17 +35,18 @@ impl GpuEngine {
 impl Engine for GpuEngine {
     fn input(&mut self) -> Result<Input, EngineError> {
         let [height, width, channels] = self.image_shape;
-        let mut input =
-            BoundInput { buckets: self.buckets.clone(), images: vec![], texts: vec![], filled: None };
-        for rows in &self.buckets.rows.image {
-            input.images.push(self.image.bind(&[*rows, height, width, channels])?);
+        let Buckets { rows, lengths } = &self.buckets;
+        let mut images = Vec::new();
+        for rows in &rows.image {
+            images.push(self.image.bind(&[*rows, height, width, channels])?);
         }
-        for rows in &self.buckets.rows.text {
-            for length in &self.buckets.lengths {
-                input.texts.push(self.text.bind(&[*rows, *length])?);
+        let mut texts = Vec::new();
+        for rows in &rows.text {
+            for length in lengths {
+                texts.push(self.text.bind(&[*rows, *length])?);
             }
         }
-        Ok(Input::bound(input))
+        Ok(Input::bound(BoundInput::new(self.buckets.clone(), images, texts)))
     }
 
     fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
@@ -80,46 +70,13 @@ impl Engine for GpuEngine {
     }
 }
 
-impl BoundInput {
-    /// Rows that only pad keep what was there: it is a valid input, and its result is not looked at.
-    pub(super) fn fill(&mut self, batch: &Batch) -> Result<(), EngineError> {
-        let filled = match batch {
-            Batch::Images(rows) => {
-                let place = self.buckets.place_of_images(rows.len());
-                let (id, staged) = &mut self.images[place];
-                let length = staged.values().len() / self.buckets.rows.image[place];
-                for (place, ImageRow(pixels)) in staged.values().chunks_exact_mut(length).zip(rows) {
-                    place.copy_from_slice(pixels);
-                }
-                staged.copy()?;
-                *id
-            }
-            Batch::Texts(rows) => {
-                let (row, column) = self.buckets.place_of_texts(rows.len(), batch.longest());
-                let length = self.buckets.lengths[column];
-                let (id, staged) = &mut self.texts[row * self.buckets.lengths.len() + column];
-                for (place, TokenRow(tokens)) in staged.values().chunks_exact_mut(length).zip(rows) {
-                    place.fill(0);
-                    place.iter_mut().zip(tokens.iter()).for_each(|(id, token)| *id = i64::from(*token));
-                }
-                staged.copy()?;
-                *id
-            }
-        };
-        self.filled = Some(filled);
-        Ok(())
-    }
-
-    pub(super) fn filled(&self) -> Option<RunId> {
-        self.filled
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
+    use crate::clip::row::{ImageRow, TokenRow};
+    use crate::engine::Batch;
     use crate::engine::device::{Device, Precision};
     use crate::engine::onnx::OnnxModel;
     use crate::modality::ByModality;

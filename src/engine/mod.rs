@@ -3,7 +3,7 @@
 //! It knows nothing of requests, queues or time: rows are put together as an [`Input`], embeddings come out.
 //! [`onnx`] is the engine that serves, on GPUs as [`gpu`]; [`synthetic`] stands in for it in tests and load models.
 
-mod bound;
+mod binding;
 pub mod buckets;
 pub mod choice;
 pub mod device;

@@ -11,7 +11,7 @@ use ort::session::builder::PrepackedWeights;
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
 
-use super::bound::{BoundEncoder, Memory};
+use super::binding::{BoundEncoder, Memory};
 use super::buckets::Buckets;
 use super::device::{Device, Precision, check_available};
 use super::gpu::GpuEngine;
