@@ -35,7 +35,10 @@
 //!   downloads of [`model::hub`];
 //! - [`pipeline`] knows no transport; [`clip`] and [`scheduler`] know no threads, files, clocks or logs;
 //! - ONNX Runtime is known to [`engine`] alone, checkpoints and ONNX graphs to [`model`] alone;
-//! - the operating system's time is read in [`clock`] alone, CPU time in [`cpu_time`]; metric names are in [`telemetry`] alone.
+//! - the operating system's time is read in [`clock`] alone, CPU time in [`cpu_time`]; metric names are in
+//!   [`telemetry`] alone.
+//!
+//! So it is inside each of them: files beside each other form no circle either.
 //!
 //! Every queue, cache and loop has a limit. Bad input is an error that names its field and costs no other input.
 
