@@ -29,7 +29,8 @@
 //! Who may use whom is a directed acyclic graph, enforced by a test:
 //!
 //! - [`app`] puts everything together, and only `main` and `bench` use it;
-//! - [`mod@bench`] is a client too, and opens the engines of `app` by itself to measure what they can do;
+//! - `bench` is a client too, and opens the engines of `app` by itself to measure what they can do; it is a feature of
+//!   the build;
 //! - [`grpc`] and [`http`] are edges: wire types and their libraries stop there;
 //! - [`cli`] is a client of a running server, and uses nothing but the generated client of [`grpc`]; it also shows
 //!   downloads of [`model::hub`];
@@ -43,6 +44,7 @@
 //! Every queue, cache and loop has a limit. Bad input is an error that names its field and costs no other input.
 
 pub mod app;
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod cli;
 pub mod config;

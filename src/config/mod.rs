@@ -3,8 +3,10 @@
 //! All problems are found before anything starts, and are reported together. No other module reads
 //! the environment for configuration.
 
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod flags;
+#[cfg(feature = "bench")]
 pub mod own_server;
 mod problems;
 pub mod report;
