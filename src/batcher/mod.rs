@@ -59,7 +59,13 @@ impl OpenEngine {
         device: impl Into<String>,
         open: impl FnOnce() -> Result<E, EngineError> + Send + 'static,
     ) -> OpenEngine {
-        let open = || open().map(|engine| Box::new(engine) as Box<dyn Engine>);
+        OpenEngine::boxed(device, || open().map(|engine| Box::new(engine) as Box<dyn Engine>))
+    }
+
+    pub fn boxed(
+        device: impl Into<String>,
+        open: impl FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send + 'static,
+    ) -> OpenEngine {
         OpenEngine { device: device.into(), open: Box::new(open) }
     }
 

@@ -20,17 +20,17 @@ use super::EngineError;
 const GRAPH_ID: &str = "gpu_graph_id";
 
 /// Where inputs and outputs are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(super) enum Memory {
     /// All in host memory.
     #[cfg(test)]
     Host,
-    /// Device memory of the GPU with this number, and pinned host memory.
-    Cuda(i32),
+    /// Memory of the device with this number, and host memory that it copies from without a detour.
+    Device { device: AllocationDevice<'static>, pinned: AllocationDevice<'static>, id: i32 },
 }
 
 /// Both tensors of a bucket: rows are put together in the first, and the second is what the session reads.
-pub(super) struct Staged<T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static> {
+pub(super) struct HostCopy<T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static> {
     host: Tensor<T>,
     device: Tensor<T>,
 }
@@ -64,11 +64,11 @@ impl BoundEncoder {
     }
 
     /// Allocates the tensors of a bucket, zeroed, and binds them.
-    pub(super) fn bind<T>(&mut self, shape: &[usize]) -> Result<(RunId, Staged<T>), EngineError>
+    pub(super) fn bind<T>(&mut self, shape: &[usize]) -> Result<(RunId, HostCopy<T>), EngineError>
     where
         T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static,
     {
-        let mut staged = Staged {
+        let mut staged = HostCopy {
             host: Tensor::new(&self.memory.pinned(&self.session)?, shape.to_vec())?,
             device: Tensor::new(&self.memory.device(&self.session)?, shape.to_vec())?,
         };
@@ -100,7 +100,7 @@ impl BoundEncoder {
     }
 }
 
-impl<T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static> Staged<T> {
+impl<T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static> HostCopy<T> {
     /// All rows, one after another. What is not written keeps what was there.
     pub(super) fn values(&mut self) -> &mut [T] {
         self.host.extract_tensor_mut().1
@@ -113,20 +113,21 @@ impl<T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static>
 }
 
 impl Memory {
-    fn device(self, session: &Session) -> Result<Allocator, EngineError> {
+    fn device(&self, session: &Session) -> Result<Allocator, EngineError> {
         match self {
             #[cfg(test)]
             Memory::Host => Ok(Allocator::default()),
-            Memory::Cuda(id) => allocator(session, AllocationDevice::CUDA, id, MemoryType::Default),
+            Memory::Device { device, id, .. } => allocator(session, device.clone(), *id, MemoryType::Default),
         }
     }
 
-    /// Host memory that the device copies from without a detour.
-    fn pinned(self, session: &Session) -> Result<Allocator, EngineError> {
+    fn pinned(&self, session: &Session) -> Result<Allocator, EngineError> {
         match self {
             #[cfg(test)]
             Memory::Host => Ok(Allocator::default()),
-            Memory::Cuda(id) => allocator(session, AllocationDevice::CUDA_PINNED, id, MemoryType::CPUInput),
+            Memory::Device { pinned, id, .. } => {
+                allocator(session, pinned.clone(), *id, MemoryType::CPUInput)
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use clap::CommandFactory;
 use clipd::clip::image::ImageFormat;
 use clipd::config::flags::Cli;
+use clipd::engine::kinds;
 use clipd::telemetry::metrics::Metrics;
 
 fn readme() -> String {
@@ -25,6 +26,14 @@ fn every_flag_is_listed_with_its_default() {
             let default = format!("`{}` |", default.to_str().unwrap());
             assert!(rest.starts_with(&default), "--{name}: the default is {default}");
         }
+    }
+}
+
+#[test]
+fn every_kind_of_device_is_named() {
+    let help = Cli::command().find_subcommand_mut("serve").unwrap().render_long_help().to_string();
+    for kind in kinds::names() {
+        assert!(help.contains(kind) && readme().contains(&format!("`{kind}")), "{kind}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! The engine of a GPU: both encoders in buckets, with bound memory, and a CUDA graph for each bucket of each input.
+//! The engine of a device with memory of its own, such as a GPU: both encoders in buckets, with bound memory, and on
+//! CUDA a graph for each bucket of each input.
 //!
 //! All buckets are bound when an input is made, and recorded when they run for the first time, in the warm-up. The
 //! engine is run by the thread that opened it: CUDA graphs ask for that.
@@ -11,7 +12,7 @@ use super::input::{BoundInput, Input};
 use super::{Description, Engine, EngineError};
 use crate::modality::Modality;
 
-pub struct GpuEngine {
+pub struct BoundEngine {
     image: BoundEncoder,
     text: BoundEncoder,
     /// Height, width, channels.
@@ -20,19 +21,19 @@ pub struct GpuEngine {
     description: Description,
 }
 
-impl GpuEngine {
+impl BoundEngine {
     pub(super) fn new(
         image: BoundEncoder,
         text: BoundEncoder,
         image_shape: [usize; 3],
         buckets: Buckets,
         description: Description,
-    ) -> GpuEngine {
-        GpuEngine { image, text, image_shape, buckets, description }
+    ) -> BoundEngine {
+        BoundEngine { image, text, image_shape, buckets, description }
     }
 }
 
-impl Engine for GpuEngine {
+impl Engine for BoundEngine {
     fn input(&mut self) -> Result<Input, EngineError> {
         let [height, width, channels] = self.image_shape;
         let Buckets { rows, lengths } = &self.buckets;
@@ -74,10 +75,9 @@ impl Engine for GpuEngine {
 mod tests {
     use std::num::NonZeroUsize;
 
-    use super::*;
     use crate::clip::row::{ImageRow, TokenRow};
     use crate::engine::Batch;
-    use crate::engine::device::{Device, Precision};
+    use crate::engine::device::{Device, Precision, Seat};
     use crate::engine::onnx::OnnxModel;
     use crate::modality::ByModality;
     use crate::model::Model;
@@ -90,10 +90,9 @@ mod tests {
         let bytes = spec.image.row_bytes();
         let onnx = OnnxModel::new(&spec, image, text).unwrap();
         let six = NonZeroUsize::new(6).unwrap();
-        let mut free = onnx.open(Device::Cpu, Precision::Fp32, NonZeroUsize::MIN).unwrap();
-        let mut bound = onnx
-            .open_bound_on_the_cpu(Buckets::up_to(ByModality::both(six), spec.text.context_length))
-            .unwrap();
+        let mut free = onnx.open(&Seat::new(Device::CPU, Precision::Fp32)).unwrap();
+        let seat = Seat::new("stand-in:0".parse().unwrap(), Precision::Fp32);
+        let mut bound = onnx.open(&Seat { max_batch_size: ByModality::both(six), ..seat }).unwrap();
         let mut inputs = [bound.input().unwrap(), bound.input().unwrap()];
         let end = spec.text.vocab_size as u32 - 1;
         let mut seed = 0_usize;
