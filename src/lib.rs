@@ -53,6 +53,9 @@ pub mod shutdown;
 pub mod grpc;
 pub mod http;
 
+pub mod admission;
+pub mod connections;
+
 pub mod pipeline;
 
 pub mod batcher;
@@ -65,6 +68,7 @@ pub mod clip;
 
 pub mod class;
 pub mod clock;
+pub mod code;
 pub mod cpu_time;
 pub mod modality;
 pub mod readiness;

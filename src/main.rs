@@ -157,7 +157,10 @@ async fn serve_until_signalled(config: &Config) -> Result<(), Box<dyn Error>> {
         }
         error = announce(&running) => Some(error),
     };
-    running.shutdown().await?;
+    tokio::select! {
+        stopped = running.shutdown() => stopped?,
+        signal = signals.next() => return Err(format!("ended at once by a second signal, {signal}").into()),
+    }
     lost.map_or(Ok(()), |error| Err(error.into()))
 }
 

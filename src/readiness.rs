@@ -57,14 +57,14 @@ impl Readiness {
         match *self.phase.borrow() {
             Phase::Starting => State::Starting,
             Phase::Serving => State::Ready,
-            Phase::Leaving | Phase::Stopping => State::Draining,
+            Phase::Leaving | Phase::Stopping | Phase::Over => State::Draining,
         }
     }
 
     /// Waits until the state is another than `last`. `None`: the server stops.
     pub async fn after(&mut self, last: State) -> Option<State> {
         loop {
-            if *self.phase.borrow_and_update() == Phase::Stopping {
+            if *self.phase.borrow_and_update() >= Phase::Stopping {
                 return None;
             }
             self.workers.mark_unchanged();

@@ -15,6 +15,8 @@ pub enum Phase {
     Leaving,
     /// No new connections or calls; calls in flight are answered.
     Stopping,
+    /// The grace period is over: calls in flight are cut off.
+    Over,
 }
 
 /// Goes on to `phase`, unless the server is further already.
@@ -34,10 +36,12 @@ pub async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
     let _ = phases.wait_for(|now| *now >= phase).await;
 }
 
-/// SIGTERM and SIGINT. From its making on they no longer end the process by themselves, and none is missed.
+/// SIGTERM and SIGINT, which ask for the end, and SIGHUP. From its making on they no longer end the process by
+/// themselves, and none is missed.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -46,14 +50,18 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    /// The name of the next signal.
+    /// The name of the next signal that asks for the end.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => tracing::info!("SIGHUP: there is nothing to read again"),
+            }
         }
     }
 }

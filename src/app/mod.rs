@@ -6,6 +6,7 @@
 //! A server has its [`ports`] before it has a model, and the gRPC port listens once every worker is warm or lost: until
 //! then a connection is refused, which sends clients and balancers elsewhere, as an error inside a call would not.
 
+mod descriptors;
 pub mod load;
 pub mod ports;
 
@@ -13,11 +14,13 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::admission::Door;
 use crate::batcher::{self, Batcher, OpenEngine, Workers};
 use crate::clip::classifier::{Coefficient, Logits};
 use crate::clip::image::ImagePreprocessor;
@@ -71,8 +74,10 @@ pub enum StartError {
 /// Why a server did not end as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
-    #[error("after {grace:?} there were still {left}")]
-    GraceExceeded { grace: Duration, left: &'static str },
+    #[error("after {grace:?} {calls} calls were cut off")]
+    CutOff { grace: Duration, calls: usize },
+    #[error("after {grace:?} a batch was still running")]
+    BatchRunning { grace: Duration },
     #[error("the gRPC server failed: {0}")]
     Serve(String),
 }
@@ -85,8 +90,8 @@ pub struct Running {
     pub metrics_address: SocketAddr,
     phase: watch::Sender<Phase>,
     workers: watch::Receiver<Workers>,
-    /// How the gRPC server ended; `None` until it has.
-    served: watch::Receiver<Option<Result<(), String>>>,
+    /// How the gRPC server ended, with how many calls that were cut off; `None` until it has.
+    served: watch::Receiver<Option<Result<usize, String>>>,
     batcher: Batcher,
     metrics_server: MetricsServer,
     drain_delay: Duration,
@@ -95,9 +100,8 @@ pub struct Running {
 
 /// Starts to warm up in the background, and then listens.
 pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, StartError> {
-    let Ports { grpc, metrics_server, metrics, phase, workers } = ports;
+    let Ports { grpc, metrics_server, metrics, clock, phase, workers } = ports;
     let grpc_address = grpc.address;
-    let clock = Clock::start();
     show_limits(config, &metrics);
     let memory = MemoryLimits::new(config, &served.spec);
     tracing::info!("most memory that the limits allow beside the model: {memory}");
@@ -122,8 +126,10 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
     let pipeline = Arc::new(pipeline);
     embed_when_ready(pipeline.clone(), workers.clone());
 
+    let door = Door::new(config.admission.clone(), phase.subscribe(), clock, &metrics);
     let services = grpc::Services {
         pipeline,
+        door,
         model: ModelCard {
             name: served.name,
             fingerprint: served.fingerprint,
@@ -131,12 +137,12 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
             limits: wire_limits(config),
         },
         workers: workers.clone(),
-        phase: phase.subscribe(),
-        clock,
         metrics,
     };
     let (ended, served) = watch::channel(None);
-    let serving = serve(grpc, config.grpc.clone(), services, phase.clone());
+    let mut options = config.grpc.clone();
+    options.connections.connections = descriptors::allow(options.connections.connections);
+    let serving = serve(grpc, options, services, phase.clone());
     tokio::spawn(async move {
         ended.send_replace(Some(serving.await.map_err(|error| error.to_string())));
     });
@@ -159,12 +165,12 @@ async fn serve(
     options: grpc::Options,
     mut services: grpc::Services,
     phase: watch::Sender<Phase>,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
+) -> Result<usize, Box<dyn Error + Send + Sync>> {
     let warm = |workers: &Workers| workers.counts.starting == 0 && workers.counts.ready > 0;
     tokio::select! {
         // An error means that the batcher has ended, and the server with it.
-        warm = services.workers.wait_for(warm) => if warm.is_err() { return Ok(()) },
-        () = shutdown::reached(phase.subscribe(), Phase::Leaving) => return Ok(()),
+        warm = services.workers.wait_for(warm) => if warm.is_err() { return Ok(0) },
+        () = shutdown::reached(phase.subscribe(), Phase::Leaving) => return Ok(0),
     }
     let address = port.address;
     let listener = port.listen()?;
@@ -182,10 +188,11 @@ async fn serve(
 /// What the gauges of the same things are at most.
 fn show_limits(config: &Config, metrics: &Metrics) {
     let limits = [
-        ("connections", config.grpc.max_connections),
-        ("concurrent_requests", config.grpc.max_concurrent_requests),
-        ("streams", config.grpc.max_streams),
-        ("request_bytes_in_flight", config.grpc.max_request_bytes_in_flight),
+        ("connections", config.grpc.connections.connections),
+        ("concurrent_requests", config.admission.concurrent_requests),
+        ("streams", config.admission.streams),
+        ("request_bytes_in_flight", config.admission.request_bytes),
+        ("response_bytes_in_flight", config.admission.response_bytes),
         ("queue_rows", config.scheduling.max_queue_size),
         ("batch_images", config.scheduling.max_batch_size.image.get()),
         ("batch_texts", config.scheduling.max_batch_size.text.get()),
@@ -231,7 +238,7 @@ fn pipeline_options(config: &Config, spec: &ClipSpec, clock: Clock, metrics: &Me
         // Two parts are in flight, and together they must fit the queue beside everything else.
         fill_rows: NonZeroUsize::new(config.scheduling.max_queue_size / 4)
             .map_or(NonZeroUsize::MIN, |quarter| quarter.min(config.scheduling.max_batch_size.text)),
-        fill_timeout: config.grpc.timeout,
+        fill_timeout: config.admission.timeout,
         embed_dim: NonZeroUsize::new(spec.embed_dim).unwrap_or(NonZeroUsize::MIN),
         logits: Logits {
             scale: Coefficient::Shared(spec.logit_scale),
@@ -255,10 +262,11 @@ fn wire_limits(config: &Config) -> grpc::proto::Limits {
         image_bytes: config.image_limits.max_bytes as u64,
         image_pixels: config.image_limits.max_pixels,
         message_bytes: config.grpc.max_message_bytes as u64,
+        response_bytes: config.limits.response_bytes as u64,
         queue_rows: wire(config.scheduling.max_queue_size),
         batch_rows: wire(config.scheduling.max_batch_size.image.get()),
         stream_inputs: wire(config.grpc.max_stream_inputs),
-        timeout: prost_types::Duration::try_from(config.grpc.timeout).ok(),
+        timeout: prost_types::Duration::try_from(config.admission.timeout).ok(),
     }
 }
 
@@ -292,9 +300,7 @@ impl Running {
     /// the threads end.
     pub async fn shutdown(self) -> Result<(), StopError> {
         let grace = self.shutdown_grace;
-        let exceeded = |left| StopError::GraceExceeded { grace, left };
-        let deadline = tokio::time::sleep(grace);
-        tokio::pin!(deadline);
+        let mut deadline = pin!(tokio::time::sleep(grace));
 
         shutdown::advance(&self.phase, Phase::Leaving);
         tracing::info!(delay = ?self.drain_delay, "leaving: not ready any more");
@@ -303,13 +309,21 @@ impl Running {
         shutdown::advance(&self.phase, Phase::Stopping);
         tracing::info!("stopping: answering the calls in flight");
         let mut served = self.served;
-        tokio::select! {
+        let over = async {
+            deadline.as_mut().await;
+            shutdown::advance(&self.phase, Phase::Over);
+            std::future::pending().await
+        };
+        let cut = tokio::select! {
             served = served.wait_for(Option::is_some) => match served.as_deref() {
+                Ok(Some(Ok(cut))) => *cut,
                 Ok(Some(Err(error))) => return Err(StopError::Serve(error.clone())),
-                Ok(_) => {}
-                Err(_) => return Err(StopError::Serve("it panicked".to_owned())),
+                Ok(None) | Err(_) => return Err(StopError::Serve("it panicked".to_owned())),
             },
-            () = &mut deadline => return Err(exceeded("calls in flight")),
+            () = over => 0,
+        };
+        if cut > 0 {
+            return Err(StopError::CutOff { grace, calls: cut });
         }
         let (batcher, metrics_server) = (self.batcher, self.metrics_server);
         let threads = tokio::task::spawn_blocking(move || {
@@ -318,7 +332,7 @@ impl Running {
         });
         tokio::select! {
             _ = threads => {}
-            () = &mut deadline => return Err(exceeded("batches running")),
+            () = deadline => return Err(StopError::BatchRunning { grace }),
         }
         tracing::info!("stopped");
         Ok(())

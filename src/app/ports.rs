@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::StartError;
 use crate::batcher::Workers;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::metrics::MetricsServer;
 use crate::readiness::{Readiness, State};
@@ -24,6 +25,7 @@ pub struct Ports {
     pub(super) grpc: GrpcPort,
     pub(super) metrics_server: MetricsServer,
     pub(super) metrics: Metrics,
+    pub(super) clock: Clock,
     /// What the metrics port tells the state of the server by.
     pub(super) phase: watch::Sender<Phase>,
     pub(super) workers: watch::Sender<Workers>,
@@ -34,16 +36,17 @@ impl Ports {
     pub fn open(config: &Config) -> Result<Ports, StartError> {
         let failed = |flag, address| move |error| StartError::Listen { flag, address, error };
         let grpc = GrpcPort::bind(config.listen).map_err(failed("--listen", config.listen))?;
+        let clock = Clock::start();
         let (metrics, phase) = (Metrics::new(), watch::Sender::new(Phase::Starting));
         let workers = watch::Sender::default();
         let readiness = Readiness::new(phase.subscribe(), workers.subscribe());
         let (ready, draining) = (readiness.clone(), readiness.clone());
         metrics.sample_ready(move || ready.now() == State::Ready);
         metrics.sample_draining(move || draining.now() == State::Draining);
-        let metrics_server = MetricsServer::start(config.metrics_listen, metrics.clone(), readiness)
+        let metrics_server = MetricsServer::start(config.metrics_listen, metrics.clone(), readiness, clock)
             .map_err(failed("--metrics-listen", config.metrics_listen))?;
         tracing::info!(grpc = %grpc.address, metrics = %metrics_server.address, "starting");
-        Ok(Ports { grpc, metrics_server, metrics, phase, workers })
+        Ok(Ports { grpc, metrics_server, metrics, clock, phase, workers })
     }
 
     /// Where `/metrics`, `/livez` and `/readyz` are.

@@ -321,6 +321,17 @@ impl Handle {
         self.shared.devices.iter().cloned().zip(self.shared.costs.borrow().iter().cloned()).collect()
     }
 
+    /// Waits until `arrival` would not be refused for lack of time, or for good; again a hint.
+    pub async fn time(&self, arrival: &Arrival) {
+        let mut outlook = self.shared.outlook.subscribe();
+        let too_late = |outlook: &Outlook| {
+            let refusal = outlook.refusal(self.shared.clock.now(), arrival);
+            matches!(refusal, Some(Rejection::TooLate { .. }))
+        };
+        // It cannot fail: the sender is ours.
+        let _ = outlook.wait_for(|outlook| !too_late(outlook)).await;
+    }
+
     /// Waits until one row more would fit the queue of `modality`; again a hint.
     pub async fn room(&self, modality: Modality) {
         let mut outlook = self.shared.outlook.subscribe();

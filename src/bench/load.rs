@@ -20,8 +20,8 @@ use super::tally::{Counts, Outcome, Tally};
 use super::workload::Call;
 use crate::cli::client::Client;
 use crate::clock::{Clock, Timestamp};
+use crate::code::Code as Ending;
 use crate::grpc::proto::{self, classify_result, embed_result};
-use crate::grpc::status::code_name;
 
 /// Requests in flight on one connection of an open loop. clipd takes 256 by default (`--max-concurrent-streams`),
 /// and what is more would wait in the client. The default connections can so ask for more than a server serves
@@ -208,7 +208,7 @@ async fn send(mut client: Client, call: Call, timeout: Duration) -> Outcome {
     };
     match answer {
         Ok(None) => Outcome::Answered,
-        Ok(Some(code)) => Outcome::Failed(code_name(code)),
+        Ok(Some(code)) => Outcome::Failed(Ending::from_number(code as i32).as_str()),
         Err(status) => of_status(&status),
     }
 }
@@ -234,6 +234,6 @@ fn of_status(status: &Status) -> Outcome {
         Code::ResourceExhausted => Outcome::Shed,
         // Nobody cancels a call here but the client's own timer.
         Code::DeadlineExceeded | Code::Cancelled => Outcome::Expired,
-        code => Outcome::Failed(code_name(code)),
+        code => Outcome::Failed(Ending::from_number(code as i32).as_str()),
     }
 }

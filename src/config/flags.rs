@@ -197,6 +197,14 @@ pub struct ServeFlags {
         help_heading = "Limits of a request"
     )]
     pub max_message_bytes: String,
+    /// Most bytes of one answer, as far as they are known before; most clients take 4 MB unless told otherwise
+    #[arg(
+        long,
+        env = "CLIPD_MAX_RESPONSE_BYTES",
+        default_value = "16777216",
+        help_heading = "Limits of a request"
+    )]
+    pub max_response_bytes: String,
     /// Longest time a call, or an input of a stream, may take; the default for those without a timeout
     #[arg(long, env = "CLIPD_TIMEOUT", default_value = "30s", help_heading = "Limits of a request")]
     pub timeout: String,
@@ -217,6 +225,14 @@ pub struct ServeFlags {
         help_heading = "Limits of the server"
     )]
     pub max_request_bytes_in_flight: String,
+    /// Bytes of answers that are not taken yet, at a time; further answers wait, then are RESOURCE_EXHAUSTED
+    #[arg(
+        long,
+        env = "CLIPD_MAX_RESPONSE_BYTES_IN_FLIGHT",
+        default_value = "268435456",
+        help_heading = "Limits of the server"
+    )]
+    pub max_response_bytes_in_flight: String,
     /// Streams served at a time; more is RESOURCE_EXHAUSTED
     #[arg(long, env = "CLIPD_MAX_STREAMS", default_value = "64", help_heading = "Limits of the server")]
     pub max_streams: String,
@@ -237,7 +253,7 @@ pub struct ServeFlags {
     )]
     pub label_cache_bytes: String,
 
-    /// Connections at a time; the next ones wait
+    /// Connections at a time; where there are more, those go that have been without a call for longest
     #[arg(long, env = "CLIPD_MAX_CONNECTIONS", default_value = "1024", help_heading = "Connections")]
     pub max_connections: String,
     /// Calls at a time per connection; the next ones wait in the client
@@ -254,6 +270,15 @@ pub struct ServeFlags {
         help_heading = "Connections"
     )]
     pub connection_window_bytes: String,
+    /// Time from a connection to its first request
+    #[arg(long, env = "CLIPD_FIRST_REQUEST_TIMEOUT", default_value = "30s", help_heading = "Connections")]
+    pub first_request_timeout: String,
+    /// Time a connection may be without a call
+    #[arg(long, env = "CLIPD_MAX_CONNECTION_IDLE", default_value = "5m", help_heading = "Connections")]
+    pub max_connection_idle: String,
+    /// Time to take an answer, beyond the deadline of its call
+    #[arg(long, env = "CLIPD_ANSWER_TIMEOUT", default_value = "10s", help_heading = "Connections")]
+    pub answer_timeout: String,
     /// Silence after which a connection is pinged
     #[arg(long, env = "CLIPD_KEEPALIVE_INTERVAL", default_value = "60s", help_heading = "Connections")]
     pub keepalive_interval: String,

@@ -19,12 +19,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clip::image::ImageLimits;
+use crate::connections::{Clocks, Http2, Protocol};
 use crate::engine::choice::DeviceChoice;
 use crate::engine::device::{CudaGraphs, GpuOptions, Precision};
 use crate::modality::ByModality;
 use crate::model::hub::{Access, Repository};
 use crate::scheduler::Settings;
-use crate::{grpc, pipeline};
+use crate::{admission, connections, grpc, pipeline};
 use flags::{HubFlags, ModelFlags, ServeFlags};
 use problems::Problems;
 
@@ -49,6 +50,7 @@ pub struct Config {
     pub image_limits: ImageLimits,
     pub preprocess_threads: NonZeroUsize,
     pub label_cache_bytes: u64,
+    pub admission: admission::Limits,
     pub grpc: grpc::Options,
     /// Time between "not ready" and "no new calls" at shutdown.
     pub drain_delay: Duration,
@@ -102,6 +104,29 @@ const TEXTS_PER_IMAGE: NonZeroUsize = NonZeroUsize::new(2).expect("it is not zer
 /// Bulk work gives way to interactive work that arrives up to this long, less the above, after it.
 const BULK_TARGET: Duration = Duration::from_secs(3);
 
+/// `answer` is how long a client may leave a piece of an answer lying.
+fn connection_limits(flags: &ServeFlags, answer: Duration, problems: &mut Problems) -> connections::Limits {
+    connections::Limits {
+        connections: problems.count("--max-connections", &flags.max_connections).get(),
+        protocol: Protocol::Http2,
+        clocks: Clocks {
+            first_request: problems.duration("--first-request-timeout", &flags.first_request_timeout),
+            idle: problems.duration("--max-connection-idle", &flags.max_connection_idle),
+            answer,
+            max_age: problems.lifetime("--max-connection-age", &flags.max_connection_age),
+        },
+        http2: Http2 {
+            max_concurrent_streams: problems
+                .bounded("--max-concurrent-streams", &flags.max_concurrent_streams),
+            stream_window_bytes: problems.bounded("--stream-window-bytes", &flags.stream_window_bytes),
+            connection_window_bytes: problems
+                .bounded("--connection-window-bytes", &flags.connection_window_bytes),
+            keepalive_interval: problems.duration("--keepalive-interval", &flags.keepalive_interval),
+            keepalive_timeout: problems.duration("--keepalive-timeout", &flags.keepalive_timeout),
+        },
+    }
+}
+
 impl Config {
     /// Every problem, one per line, or the configuration.
     pub fn from_flags(flags: &ServeFlags) -> Result<Config, Vec<String>> {
@@ -118,6 +143,8 @@ impl Config {
             flags.max_text_batch_size.as_deref(),
             images.saturating_mul(TEXTS_PER_IMAGE).min(queue),
         );
+        let timeout = problems.duration("--timeout", &flags.timeout);
+        let answer_timeout = problems.duration("--answer-timeout", &flags.answer_timeout);
         let max_message_bytes = problems.bytes("--max-message-bytes", &flags.max_message_bytes);
         let config = Config {
             listen: problems.address("--listen", &flags.listen),
@@ -165,6 +192,7 @@ impl Config {
                 prompts: problems.count("--max-prompts", &flags.max_prompts).get(),
                 predictions: problems.count("--max-predictions", &flags.max_predictions).get(),
                 text_bytes: problems.bytes("--max-text-bytes", &flags.max_text_bytes),
+                response_bytes: problems.bytes("--max-response-bytes", &flags.max_response_bytes),
             },
             image_limits: ImageLimits {
                 max_bytes: problems.bytes("--max-image-bytes", &flags.max_image_bytes),
@@ -176,26 +204,23 @@ impl Config {
                 cores,
             ),
             label_cache_bytes: problems.bytes("--label-cache-bytes", &flags.label_cache_bytes) as u64,
-            grpc: grpc::Options {
-                max_message_bytes,
-                max_concurrent_requests: problems
+            admission: admission::Limits {
+                concurrent_requests: problems
                     .count("--max-concurrent-requests", &flags.max_concurrent_requests)
                     .get(),
-                max_request_bytes_in_flight: problems
+                streams: problems.count("--max-streams", &flags.max_streams).get(),
+                request_bytes: problems
                     .bytes("--max-request-bytes-in-flight", &flags.max_request_bytes_in_flight),
-                timeout: problems.duration("--timeout", &flags.timeout),
-                max_streams: problems.count("--max-streams", &flags.max_streams).get(),
+                response_bytes: problems
+                    .bytes("--max-response-bytes-in-flight", &flags.max_response_bytes_in_flight),
+                timeout,
+                answer_timeout,
+            },
+            grpc: grpc::Options {
+                max_message_bytes,
                 max_stream_inputs: problems.count("--max-stream-inputs", &flags.max_stream_inputs).get(),
                 max_stream_age: problems.lifetime("--max-stream-age", &flags.max_stream_age),
-                max_connections: problems.count("--max-connections", &flags.max_connections).get(),
-                max_concurrent_streams: problems
-                    .bounded("--max-concurrent-streams", &flags.max_concurrent_streams),
-                stream_window_bytes: problems.bounded("--stream-window-bytes", &flags.stream_window_bytes),
-                connection_window_bytes: problems
-                    .bounded("--connection-window-bytes", &flags.connection_window_bytes),
-                keepalive_interval: problems.duration("--keepalive-interval", &flags.keepalive_interval),
-                keepalive_timeout: problems.duration("--keepalive-timeout", &flags.keepalive_timeout),
-                max_connection_age: problems.lifetime("--max-connection-age", &flags.max_connection_age),
+                connections: connection_limits(flags, timeout + answer_timeout, &mut problems),
             },
             drain_delay: problems.duration("--drain-delay", &flags.drain_delay),
             shutdown_grace: problems.duration("--shutdown-grace", &flags.shutdown_grace),
@@ -221,17 +246,28 @@ impl Config {
                 ));
             }
         }
-        if self.grpc.max_request_bytes_in_flight < self.grpc.max_message_bytes {
+        let (held, each) = (self.admission.response_bytes, self.limits.response_bytes);
+        if held < each {
+            problems.add(format!(
+                "--max-response-bytes-in-flight ({held}) is less than --max-response-bytes ({each}): \
+                 the largest answer could never be given"
+            ));
+        }
+        if self.admission.request_bytes < self.grpc.max_message_bytes {
             problems.add(format!(
                 "--max-request-bytes-in-flight ({}) is less than --max-message-bytes ({}): \
                  the largest message could never be read",
-                self.grpc.max_request_bytes_in_flight, self.grpc.max_message_bytes
+                self.admission.request_bytes, self.grpc.max_message_bytes
             ));
         }
+        let connections::Limits { clocks, http2, .. } = &self.grpc.connections;
         for (flag, duration) in [
-            ("--timeout", self.grpc.timeout),
-            ("--keepalive-interval", self.grpc.keepalive_interval),
-            ("--keepalive-timeout", self.grpc.keepalive_timeout),
+            ("--timeout", self.admission.timeout),
+            ("--answer-timeout", self.admission.answer_timeout),
+            ("--first-request-timeout", clocks.first_request),
+            ("--max-connection-idle", clocks.idle),
+            ("--keepalive-interval", http2.keepalive_interval),
+            ("--keepalive-timeout", http2.keepalive_timeout),
             ("--shutdown-grace", self.shutdown_grace),
         ] {
             if duration.is_zero() {

@@ -21,6 +21,10 @@ pub struct MemoryLimits {
     /// Messages that streams have read and not yet counted, and rows that wait for room in the queue.
     pub streams: u64,
     pub label_cache: u64,
+    /// Labels that streams keep.
+    pub stream_labels: u64,
+    /// Answers that are not taken yet, and those that streams are writing.
+    pub answers: u64,
     /// What clients may send ahead.
     pub connection_windows: u64,
 }
@@ -29,17 +33,20 @@ impl MemoryLimits {
     pub fn new(config: &Config, spec: &ClipSpec) -> MemoryLimits {
         let image_row = spec.image.row_bytes() as u64;
         let text_row = spec.text.context_length as u64 * 4;
+        let connections = &config.grpc.connections;
         let inputs = config.grpc.max_stream_inputs as u64;
         MemoryLimits {
-            requests: config.grpc.max_request_bytes_in_flight as u64,
+            requests: config.admission.request_bytes as u64,
             // A decoded picture is at most RGBA with 16 bits, and is held once more while it is converted.
             decoding: config.preprocess_threads.get() as u64 * config.image_limits.max_pixels * 16,
             queue: config.scheduling.max_queue_size as u64 * (image_row + text_row),
-            streams: config.grpc.max_streams as u64
+            streams: config.admission.streams as u64
                 * (config.grpc.max_message_bytes as u64 + inputs * image_row.max(text_row)),
             label_cache: config.label_cache_bytes,
-            connection_windows: config.grpc.max_connections as u64
-                * u64::from(config.grpc.connection_window_bytes),
+            stream_labels: config.label_cache_bytes,
+            answers: config.admission.response_bytes as u64,
+            connection_windows: connections.connections as u64
+                * u64::from(connections.http2.connection_window_bytes),
         }
     }
 }
@@ -53,6 +60,8 @@ impl fmt::Display for MemoryLimits {
             ("queue", self.queue),
             ("streams", self.streams),
             ("label cache", self.label_cache),
+            ("labels of streams", self.stream_labels),
+            ("answers", self.answers),
             ("connection windows", self.connection_windows),
         ];
         for (name, bytes) in entries {

@@ -14,7 +14,7 @@ fn the_defaults_are_valid() {
     let config = config(&[]).unwrap();
     assert_eq!(config.model, ModelSource::Builtin);
     assert_eq!(config.scheduling.max_queue_delay, Duration::ZERO);
-    assert_eq!(config.grpc.max_connection_age, Some(Duration::from_secs(1800)));
+    assert_eq!(config.grpc.connections.clocks.max_age, Some(Duration::from_secs(1800)));
 }
 
 #[test]
@@ -57,5 +57,5 @@ fn contradictions_are_reported() {
 
 #[test]
 fn zero_age_means_never() {
-    assert_eq!(config(&["--max-connection-age=0s"]).unwrap().grpc.max_connection_age, None);
+    assert_eq!(config(&["--max-connection-age=0s"]).unwrap().grpc.connections.clocks.max_age, None);
 }

@@ -8,6 +8,7 @@ use half::f16;
 use tonic::Code;
 use tonic::metadata::MetadataMap;
 
+use super::place::Rpc;
 use super::proto;
 use super::status;
 use crate::class::Class;
@@ -15,7 +16,8 @@ use crate::clip::classifier::Prediction;
 use crate::pipeline::classifiers::Labels;
 use crate::pipeline::classify::{ClassifyRequest, ClassifyResponse};
 use crate::pipeline::embed::{EmbedRequest, EmbedResponse, Embedding, Input, Normalization, Truncate};
-use crate::pipeline::error::{Error, InputError};
+use crate::pipeline::error::{Error, InputError, Place};
+use crate::pipeline::rank::{Item, RankRequest, RankResponse};
 use crate::pipeline::{ImageSource, Timing};
 use crate::scheduler::cost::CostModel;
 
@@ -72,7 +74,7 @@ pub(super) fn class(field: i32, metadata: &MetadataMap) -> Result<Class, Error> 
         Some(b"interactive") => Ok(Class::Interactive),
         Some(b"bulk") => Ok(Class::Bulk),
         Some(_) => {
-            Err(Error::Invalid(InputError::new(format!("metadata {CLASS}"), "must be interactive or bulk")))
+            Err(InputError::new(Place::Field("metadata clip-class"), "must be interactive or bulk").into())
         }
     }
 }
@@ -105,8 +107,8 @@ pub(super) fn embedding_format(value: i32) -> Result<EmbeddingFormat, Error> {
     }
 }
 
-fn unknown(field: &str, value: i32) -> Error {
-    Error::Invalid(InputError::new(field, format!("unknown value {value}")))
+fn unknown(field: &'static str, value: i32) -> Error {
+    InputError::new(Place::Field(field), format!("unknown value {value}")).into()
 }
 
 fn input(input: proto::Input) -> Input {
@@ -138,7 +140,7 @@ fn embed_result(result: Result<Embedding, InputError>, format: EmbeddingFormat) 
     use proto::embed_result::Result as Wire;
     let result = match result {
         Ok(embedding) => Wire::Embedding(wire_embedding(embedding, format)),
-        Err(error) => Wire::Error(input_error(error)),
+        Err(error) => Wire::Error(input_error(error, Rpc::Embed)),
     };
     proto::EmbedResult { result: Some(result) }
 }
@@ -174,14 +176,14 @@ fn labels(classifier: String, labels: Vec<Bytes>, templates: Vec<String>) -> Res
     if labels.is_empty() && templates.is_empty() {
         return Ok(Labels::Named(classifier));
     }
-    Err(Error::Invalid(InputError::new("classifier", "excludes labels and templates")))
+    Err(InputError::new(Place::Field("classifier"), "excludes labels and templates").into())
 }
 
 pub(super) fn classify_response(response: ClassifyResponse) -> proto::ClassifyResponse {
     use proto::classify_result::Result as Wire;
     let result = |result: Result<Vec<Prediction>, InputError>| match result {
         Ok(predictions) => Wire::Predictions(wire_predictions(&predictions, &response.labels)),
-        Err(error) => Wire::Error(input_error(error)),
+        Err(error) => Wire::Error(input_error(error, Rpc::Classify)),
     };
     proto::ClassifyResponse {
         results: response
@@ -206,6 +208,43 @@ fn prediction(prediction: &Prediction, labels: &[String]) -> proto::Prediction {
     }
 }
 
+pub(super) fn rank_request(request: proto::RankRequest) -> Result<RankRequest, Error> {
+    Ok(RankRequest {
+        query: request.query.map_or(Item::Input(Input::Missing), item),
+        documents: request.documents.into_iter().map(item).collect(),
+        top_k: NonZeroUsize::new(request.top_k as usize),
+        truncate: truncate(request.truncate)?,
+    })
+}
+
+fn item(item: proto::RankItem) -> Item {
+    use proto::rank_item::Content;
+    match item.content {
+        Some(Content::Image(image)) => Item::Input(Input::Image(image_source(image))),
+        Some(Content::Text(text)) => Item::Input(Input::Text(text)),
+        Some(Content::Embedding(vector)) => Item::Embedding(vector.values),
+        None => Item::Input(Input::Missing),
+    }
+}
+
+pub(super) fn rank_response(response: RankResponse) -> proto::RankResponse {
+    let wire = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
+    let ranked = response.results.into_iter();
+    let errors = response.errors.into_iter();
+    proto::RankResponse {
+        results: ranked
+            .map(|each| proto::RankedDocument { index: wire(each.index), similarity: each.similarity })
+            .collect(),
+        errors: errors
+            .map(|(index, error)| proto::DocumentError {
+                index: wire(index),
+                error: Some(input_error(error, Rpc::Rank)),
+            })
+            .collect(),
+        timing: Some(wire_timing(response.timing)),
+    }
+}
+
 pub(super) fn stream_input(message: proto::StreamEmbedRequest) -> Result<StreamInput, Error> {
     Ok(StreamInput {
         input: message.input.map_or(Input::Missing, input),
@@ -224,7 +263,7 @@ pub(super) fn stream_embed_response(
         Ok((embedding, format, timing)) => {
             (Wire::Embedding(wire_embedding(embedding, format)), Some(wire_timing(timing)))
         }
-        Err(error) => (Wire::Error(stream_error(error)), None),
+        Err(error) => (Wire::Error(stream_error(error, Rpc::StreamEmbed)), None),
     };
     proto::StreamEmbedResponse { tag, result: Some(result), timing }
 }
@@ -232,7 +271,7 @@ pub(super) fn stream_embed_response(
 /// The first message of a stream.
 pub(super) fn classify_options(message: proto::StreamClassifyRequest) -> Result<ClassifyOptions, Error> {
     let Some(proto::stream_classify_request::Request::Options(options)) = message.request else {
-        return Err(Error::Invalid(InputError::new("options", "must be set in the first message")));
+        return Err(InputError::new(Place::Field("options"), "must be set in the first message").into());
     };
     let proto::ClassifyOptions { labels: listed, templates, top_k, classifier } = options;
     let labels = labels(classifier, listed, templates)?;
@@ -244,7 +283,9 @@ pub(super) fn tagged_image(
     message: proto::StreamClassifyRequest,
 ) -> Result<(u64, ImageSource, Option<Duration>), Error> {
     let Some(proto::stream_classify_request::Request::Image(image)) = message.request else {
-        return Err(Error::Invalid(InputError::new("image", "must be set in every message but the first")));
+        return Err(
+            InputError::new(Place::Field("image"), "must be set in every message but the first").into()
+        );
     };
     let proto::TaggedImage { tag, image, timeout: wire } = image;
     Ok((tag, image.map_or(ImageSource::Missing, image_source), timeout(wire)))
@@ -260,7 +301,7 @@ pub(super) fn stream_classify_response(
         Ok((predictions, timing)) => {
             (Wire::Predictions(wire_predictions(&predictions, labels)), Some(wire_timing(timing)))
         }
-        Err(error) => (Wire::Error(stream_error(error)), None),
+        Err(error) => (Wire::Error(stream_error(error, Rpc::StreamClassify)), None),
     };
     proto::StreamClassifyResponse { tag, result: Some(result), timing }
 }
@@ -271,16 +312,17 @@ pub(super) fn timeout(wire: Option<prost_types::Duration>) -> Option<Duration> {
 }
 
 /// In a stream, what would be the status of a call is the error of one input.
-fn stream_error(error: Error) -> proto::Error {
+fn stream_error(error: Error, rpc: Rpc) -> proto::Error {
     if let Error::Invalid(input) = error {
-        return input_error(input);
+        return input_error(input, rpc);
     }
-    let status = status::from_error(error);
+    let status = status::from_error(&error, rpc);
     proto::Error { code: status.code() as i32, field: String::new(), message: status.message().to_owned() }
 }
 
-fn input_error(error: InputError) -> proto::Error {
-    proto::Error { code: Code::InvalidArgument as i32, field: error.field, message: error.message }
+fn input_error(error: InputError, rpc: Rpc) -> proto::Error {
+    let InputError { place, message } = error;
+    proto::Error { code: Code::InvalidArgument as i32, field: rpc.field(place), message }
 }
 
 fn wire_timing(timing: Timing) -> proto::Timing {

@@ -1,24 +1,24 @@
 //! `clip.v1.ClipService`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use prost::Message;
 use tokio::sync::watch;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::admission::StreamEnd;
 use super::convert::{self, StreamInput};
+use super::place::Rpc;
 use super::proto;
 use super::proto::clip_service_server::ClipService;
 use super::status;
-use super::streams::{self, AsyncProcess, Responses, Terms};
+use super::streams::{self, Responses, Terms};
+use crate::admission::{Admitted, Deadline};
 use crate::batcher::Workers;
 use crate::class::Class;
-use crate::clock::{Clock, Timestamp};
-use crate::pipeline::classify::StreamClassifier;
+use crate::connections::jittered;
+use crate::pipeline::Pipeline;
 use crate::pipeline::error::Error;
-use crate::pipeline::{Deadline, Pipeline};
 
 /// What `GetModel` says of the model and of the limits that are not the pipeline's.
 #[derive(Clone, Debug)]
@@ -38,8 +38,6 @@ pub(super) struct Clip {
     /// The model's, as it goes over the wire.
     pub(super) fingerprint: AsciiMetadataValue,
     pub(super) workers: watch::Receiver<Workers>,
-    /// Longest time for one input of a stream.
-    pub(super) timeout: Duration,
     /// Of streams without a deadline of their own.
     pub(super) terms: Terms,
 }
@@ -50,22 +48,52 @@ impl ClipService for Clip {
         &self,
         request: Request<proto::EmbedRequest>,
     ) -> Result<Response<proto::EmbedResponse>, Status> {
-        let deadline = deadline(&request, request.get_ref().class)?;
-        let request = request.into_inner();
-        let format = convert::embedding_format(request.embedding_format).map_err(status::from_error)?;
-        let request = convert::embed_request(request).map_err(status::from_error)?;
-        let response = self.pipeline.embed(request, deadline).await.map_err(status::from_error)?;
-        Ok(self.computed(convert::embed_response(response, format)))
+        let (admitted, deadline) = deadline(&request, request.get_ref().class, Rpc::Embed)?;
+        let answer = async {
+            let request = request.into_inner();
+            let format = convert::embedding_format(request.embedding_format)?;
+            let response = self.pipeline.embed(convert::embed_request(request)?, deadline).await?;
+            let response = convert::embed_response(response, format);
+            admitted.hold_answer(response.encoded_len()).await?;
+            Ok(response)
+        };
+        answer
+            .await
+            .map(|answer| self.computed(answer))
+            .map_err(|error| status::from_error(&error, Rpc::Embed))
     }
 
     async fn classify(
         &self,
         request: Request<proto::ClassifyRequest>,
     ) -> Result<Response<proto::ClassifyResponse>, Status> {
-        let deadline = deadline(&request, request.get_ref().class)?;
-        let request = convert::classify_request(request.into_inner()).map_err(status::from_error)?;
-        let response = self.pipeline.classify(request, deadline).await.map_err(status::from_error)?;
-        Ok(self.computed(convert::classify_response(response)))
+        let (admitted, deadline) = deadline(&request, request.get_ref().class, Rpc::Classify)?;
+        let answer = async {
+            let request = convert::classify_request(request.into_inner())?;
+            let response = self.pipeline.classify(request, deadline).await?;
+            // Before the labels are written out.
+            admitted.hold_answer(response.bytes()).await?;
+            Ok(convert::classify_response(response))
+        };
+        answer
+            .await
+            .map(|answer| self.computed(answer))
+            .map_err(|error| status::from_error(&error, Rpc::Classify))
+    }
+
+    async fn rank(
+        &self,
+        request: Request<proto::RankRequest>,
+    ) -> Result<Response<proto::RankResponse>, Status> {
+        let (_, deadline) = deadline(&request, request.get_ref().class, Rpc::Rank)?;
+        let answer = async {
+            let response = self.pipeline.rank(convert::rank_request(request.into_inner())?, deadline).await?;
+            Ok(convert::rank_response(response))
+        };
+        answer
+            .await
+            .map(|answer| self.computed(answer))
+            .map_err(|error| status::from_error(&error, Rpc::Rank))
     }
 
     type StreamEmbedStream = Responses<proto::StreamEmbedResponse>;
@@ -74,8 +102,23 @@ impl ClipService for Clip {
         &self,
         request: Request<Streaming<proto::StreamEmbedRequest>>,
     ) -> Result<Response<Self::StreamEmbedStream>, Status> {
-        let terms = self.terms(&request)?;
-        let embed = EmbedInputs { pipeline: self.pipeline.clone(), clock: self.clock(&request)? };
+        let (admitted, class) = stream(&request, Rpc::StreamEmbed)?;
+        let (terms, pipeline) = (self.terms(&admitted), self.pipeline.clone());
+        let embed = move |message: proto::StreamEmbedRequest| {
+            let tag = message.tag;
+            let deadline = admitted.input_deadline(convert::timeout(message.timeout), class);
+            let pipeline = pipeline.clone();
+            Ok(async move {
+                let result = async {
+                    let StreamInput { input, normalization, truncate, format } =
+                        convert::stream_input(message)?;
+                    let (embedding, timing) =
+                        pipeline.embed_one(input, normalization, truncate, deadline).await?;
+                    Ok((embedding, format, timing))
+                };
+                convert::stream_embed_response(tag, result.await)
+            })
+        };
         Ok(self.computed(streams::respond(request.into_inner(), terms, embed)))
     }
 
@@ -85,20 +128,24 @@ impl ClipService for Clip {
         &self,
         request: Request<Streaming<proto::StreamClassifyRequest>>,
     ) -> Result<Response<Self::StreamClassifyStream>, Status> {
-        let terms = self.terms(&request)?;
-        let clock = self.clock(&request)?;
-        let mut inbound = request.into_inner();
-        let Some(first) = inbound.message().await? else {
-            return Ok(Response::new(Box::pin(futures_util::stream::empty())));
+        let (admitted, class) = stream(&request, Rpc::StreamClassify)?;
+        let (terms, pipeline) = (self.terms(&admitted), self.pipeline.clone());
+        let said = |error: Error| status::from_error(&error, Rpc::StreamClassify);
+        let open = async move |first: proto::StreamClassifyRequest| {
+            let options = convert::classify_options(first).map_err(said)?;
+            let classifier = pipeline.stream_classifier(options.labels, options.top_k).await.map_err(said)?;
+            let classify = move |message: proto::StreamClassifyRequest| {
+                let (tag, image, timeout) = convert::tagged_image(message).map_err(said)?;
+                let deadline = admitted.input_deadline(timeout, class);
+                let (pipeline, classifier) = (pipeline.clone(), classifier.clone());
+                Ok(async move {
+                    let result = pipeline.classify_one(classifier.clone(), image, deadline).await;
+                    convert::stream_classify_response(tag, result, classifier.labels())
+                })
+            };
+            Ok(classify)
         };
-        let options = convert::classify_options(first).map_err(status::from_error)?;
-        let classifier = self
-            .pipeline
-            .stream_classifier(options.labels, options.top_k)
-            .await
-            .map_err(status::from_error)?;
-        let classify = ClassifyImages { pipeline: self.pipeline.clone(), classifier, clock };
-        Ok(self.computed(streams::respond(inbound, terms, classify)))
+        Ok(self.computed(streams::respond_opened(request.into_inner(), terms, open)))
     }
 
     async fn get_model(
@@ -107,8 +154,8 @@ impl ClipService for Clip {
     ) -> Result<Response<proto::GetModelResponse>, Status> {
         let description = self.workers.borrow().description.clone();
         // What runs the model is known once a worker has opened it.
-        let description =
-            description.ok_or_else(|| status::from_error(Error::Unavailable("the server is starting")))?;
+        let description = description
+            .ok_or_else(|| Status::unavailable(Error::Unavailable("the server is starting").told()))?;
         let ModelCard { name, fingerprint, spec, limits } = self.model.clone();
         Ok(Response::new(proto::GetModelResponse {
             name,
@@ -136,86 +183,12 @@ impl Clip {
         response
     }
 
-    fn terms<T>(&self, request: &Request<T>) -> Result<Terms, Status> {
-        let StreamEnd(ends_by) = extension(request)?;
-        Ok(Terms { ends_by, ..self.terms.clone() })
+    fn terms(&self, admitted: &Admitted) -> Terms {
+        let mut terms = self.terms.clone();
+        terms.ends_by = admitted.stream_end();
+        terms.max_age = terms.max_age.map(jittered);
+        terms
     }
-
-    fn clock<T>(&self, request: &Request<T>) -> Result<InputClock, Status> {
-        let StreamEnd(ends_by) = extension(request)?;
-        let unspecified = proto::Class::Unspecified.into();
-        let class = convert::class(unspecified, request.metadata()).map_err(status::from_error)?;
-        Ok(InputClock { clock: self.terms.clock, timeout: self.timeout, ends_by, class })
-    }
-}
-
-/// Gives each input of a stream its deadline and class.
-#[derive(Clone, Copy)]
-struct InputClock {
-    clock: Clock,
-    timeout: Duration,
-    ends_by: Option<Timestamp>,
-    class: Class,
-}
-
-impl InputClock {
-    fn deadline(&self, asked: Option<Duration>) -> Deadline {
-        let now = self.clock.now();
-        let left = self.ends_by.map_or(self.timeout, |end| end.since(now).min(self.timeout));
-        Deadline { class: self.class, ..Deadline::new(now, asked.map_or(left, |asked| asked.min(left))) }
-    }
-}
-
-struct EmbedInputs {
-    pipeline: Arc<Pipeline>,
-    clock: InputClock,
-}
-
-impl AsyncProcess<proto::StreamEmbedRequest, proto::StreamEmbedResponse> for EmbedInputs {
-    fn start(
-        &self,
-        message: proto::StreamEmbedRequest,
-    ) -> Result<impl Future<Output = proto::StreamEmbedResponse> + Send + 'static, Status> {
-        let tag = message.tag;
-        let deadline = self.clock.deadline(convert::timeout(message.timeout));
-        let pipeline = self.pipeline.clone();
-        Ok(async move {
-            let result = async {
-                let StreamInput { input, normalization, truncate, format } = convert::stream_input(message)?;
-                let (embedding, timing) =
-                    pipeline.embed_one(input, normalization, truncate, deadline).await?;
-                Ok((embedding, format, timing))
-            };
-            convert::stream_embed_response(tag, result.await)
-        })
-    }
-}
-
-struct ClassifyImages {
-    pipeline: Arc<Pipeline>,
-    classifier: StreamClassifier,
-    clock: InputClock,
-}
-
-impl AsyncProcess<proto::StreamClassifyRequest, proto::StreamClassifyResponse> for ClassifyImages {
-    fn start(
-        &self,
-        message: proto::StreamClassifyRequest,
-    ) -> Result<impl Future<Output = proto::StreamClassifyResponse> + Send + 'static, Status> {
-        let (tag, image, timeout) = convert::tagged_image(message).map_err(status::from_error)?;
-        let deadline = self.clock.deadline(timeout);
-        let (pipeline, classifier) = (self.pipeline.clone(), self.classifier.clone());
-        Ok(async move {
-            let result = pipeline.classify_one(classifier.clone(), image, deadline).await;
-            convert::stream_classify_response(tag, result, classifier.labels())
-        })
-    }
-}
-
-/// The deadline that admission attached, with the class that the request asks for.
-fn deadline<T>(request: &Request<T>, class: i32) -> Result<Deadline, Status> {
-    let class = convert::class(class, request.metadata()).map_err(status::from_error)?;
-    Ok(Deadline { class, ..extension(request)? })
 }
 
 /// Sizes and limits are far below 2^32.
@@ -223,11 +196,25 @@ fn wire(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// What admission attached to the call.
-fn extension<T, E: Copy + Send + Sync + 'static>(request: &Request<T>) -> Result<E, Status> {
-    request
-        .extensions()
-        .get::<E>()
-        .copied()
-        .ok_or_else(|| status::from_error(Error::Internal("a call passed without admission".into())))
+/// What the entrance attached to the call.
+fn admitted<T>(request: &Request<T>) -> Result<Admitted, Status> {
+    let admitted = request.extensions().get::<Admitted>().cloned();
+    let missing = || Error::Internal("a call passed without admission".into());
+    admitted.ok_or_else(|| status::from_error(&missing(), Rpc::Embed))
+}
+
+/// What bounds a stream, and the class of its inputs.
+fn stream<T>(request: &Request<T>, rpc: Rpc) -> Result<(Admitted, Class), Status> {
+    let unspecified = proto::Class::Unspecified.into();
+    let class = convert::class(unspecified, request.metadata());
+    Ok((admitted(request)?, class.map_err(|error| status::from_error(&error, rpc))?))
+}
+
+/// With the class that the request asks for.
+fn deadline<T>(request: &Request<T>, class: i32, rpc: Rpc) -> Result<(Admitted, Deadline), Status> {
+    let class = convert::class(class, request.metadata());
+    let class = class.map_err(|error| status::from_error(&error, rpc))?;
+    let admitted = admitted(request)?;
+    let deadline = admitted.call_deadline(class);
+    Ok((admitted, deadline))
 }

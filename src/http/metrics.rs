@@ -10,9 +10,12 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Router, extract};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
+use crate::clock::Clock;
+use crate::connections::{self, Clocks, Http2, Limits, Protocol};
 use crate::readiness::Readiness;
+use crate::shutdown::{self, Phase};
 use crate::telemetry::metrics::Metrics;
 
 /// Content type of the Prometheus text format.
@@ -21,10 +24,30 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The runtime that serves calls runs a task of no work in this time, or it is stuck: Kubernetes' own default.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
+/// Of Prometheus, probes, and people who look.
+const LIMITS: Limits = Limits {
+    connections: 64,
+    protocol: Protocol::Http1,
+    clocks: Clocks {
+        first_request: Duration::from_secs(10),
+        idle: Duration::from_secs(300),
+        answer: Duration::from_secs(10),
+        max_age: None,
+    },
+    // Not spoken here.
+    http2: Http2 {
+        max_concurrent_streams: 1,
+        stream_window_bytes: 65_535,
+        connection_window_bytes: 65_535,
+        keepalive_interval: Duration::from_secs(60),
+        keepalive_timeout: Duration::from_secs(20),
+    },
+};
+
 /// A running listener.
 pub struct MetricsServer {
     pub address: SocketAddr,
-    stop: oneshot::Sender<()>,
+    phase: watch::Sender<Phase>,
     thread: JoinHandle<()>,
 }
 
@@ -34,26 +57,28 @@ impl MetricsServer {
         address: SocketAddr,
         metrics: Metrics,
         readiness: Readiness,
+        clock: Clock,
     ) -> std::io::Result<MetricsServer> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, stopped) = oneshot::channel();
+        let phase = watch::Sender::new(Phase::Serving);
         let router = Router::new()
             .route("/metrics", get(exposition))
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
-            .with_state(Pages { metrics, readiness, calls: Handle::current() });
+            .with_state(Pages { metrics: metrics.clone(), readiness, calls: Handle::current() });
+        let stopped = phase.subscribe();
         let thread = std::thread::Builder::new()
             .name("metrics".into())
-            .spawn(move || runtime.block_on(serve(listener, router, stopped)))?;
-        Ok(MetricsServer { address, stop, thread })
+            .spawn(move || runtime.block_on(serve(listener, router, stopped, clock, metrics)))?;
+        Ok(MetricsServer { address, phase, thread })
     }
 
     /// Ends the thread. Blocks for a moment.
     pub fn stop(self) {
-        drop(self.stop);
+        shutdown::advance(&self.phase, Phase::Over);
         if self.thread.join().is_err() {
             tracing::error!("the metrics thread panicked");
         }
@@ -92,15 +117,17 @@ async fn readyz(extract::State(pages): extract::State<Pages>) -> (StatusCode, &'
     (code, state.as_str())
 }
 
-async fn serve(listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) {
-    let serving = async {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        axum::serve(listener, router).await
-    };
-    tokio::select! {
-        result = serving => if let Err(error) = result {
-            tracing::error!(%error, "metrics listener failed");
-        },
-        _ = stopped => {}
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    phase: watch::Receiver<Phase>,
+    clock: Clock,
+    metrics: Metrics,
+) {
+    match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => {
+            connections::serve(listener, "metrics", LIMITS, router, phase, clock, &metrics).await;
+        }
+        Err(error) => tracing::error!(%error, "metrics listener failed"),
     }
 }

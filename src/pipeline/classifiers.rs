@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::error::{Error, InputError};
+use super::error::{Error, InputError, Place};
 use super::label_set::{LabelSet, Listed, check_labels, utf8};
 use super::{Pipeline, check_limit};
 use crate::clip::classifier::Classifier;
@@ -79,7 +79,7 @@ impl Pipeline {
             Source::Head { weights, biases } => {
                 check_labels(&labels, &self.limits)?;
                 let classifier = Classifier::from_head(labels.into(), self.embed_dim, weights, biases)
-                    .map_err(|error| Error::Invalid(InputError::new("head", error)))?;
+                    .map_err(|error| Error::Invalid(InputError::new(Place::Head, error)))?;
                 NamedClassifier {
                     top_k,
                     set: None,
@@ -148,7 +148,7 @@ impl Pipeline {
     }
 
     fn templates(&self, templates: &[String]) -> Result<Vec<PromptTemplate>, Error> {
-        check_limit("templates", templates.len(), self.limits.templates)?;
+        check_limit(Place::Templates, templates.len(), self.limits.templates)?;
         if templates.is_empty() {
             return Ok(vec![PromptTemplate::default()]);
         }
@@ -156,22 +156,27 @@ impl Pipeline {
             .iter()
             .enumerate()
             .map(|(index, template)| {
-                let field = format!("templates[{index}]");
-                check_limit(&format!("{field} bytes"), template.len(), self.limits.text_bytes)?;
-                PromptTemplate::parse(template).map_err(|error| Error::Invalid(InputError::new(field, error)))
+                check_limit(Place::TemplateBytes(index), template.len(), self.limits.text_bytes)?;
+                let parsed = PromptTemplate::parse(template);
+                parsed.map_err(|error| InputError::new(Place::Template(index), error).into())
             })
             .collect()
     }
 }
 
 impl Chosen<'_> {
-    pub(super) fn label_count(&self) -> usize {
+    pub(super) fn labels(&self) -> &[String] {
         match self {
-            Chosen::Cached(classifier) => classifier.labels().len(),
-            Chosen::Listed(set) => set.labels().len(),
-            Chosen::Named(NamedClassifier { set: Some(set), .. }) => set.labels().len(),
-            Chosen::Named(named) => named.classifier.get().map_or(0, |head| head.labels().len()),
+            Chosen::Cached(classifier) => classifier.labels(),
+            Chosen::Listed(set) => set.labels(),
+            Chosen::Named(NamedClassifier { set: Some(set), .. }) => set.labels(),
+            Chosen::Named(named) => named.classifier.get().map_or(&[], |head| head.labels()),
         }
+    }
+
+    /// Whether the server keeps the labels anyway.
+    pub(super) fn is_named(&self) -> bool {
+        matches!(self, Chosen::Named(_))
     }
 
     /// What the request asks for, or else the named classifier's own.

@@ -1,9 +1,11 @@
 //! Embed: images and texts to vectors.
 
-use super::error::{Error, InputError};
+use super::error::{Error, InputError, Part, Place};
 use super::images::Patience;
 use super::progress::Progress;
-use super::{Deadline, ImageSource, Pipeline, Timing, timing, unit};
+use super::slots::Slots;
+use super::{ImageSource, Pipeline, Timing, check_limit, timing, unit};
+use crate::admission::Deadline;
 use crate::batcher::{Embedded, Row};
 use crate::clip::text::{TextError, Tokens};
 use crate::modality::Modality;
@@ -86,32 +88,42 @@ struct Prepared {
 
 impl Pipeline {
     pub async fn embed(&self, request: EmbedRequest, deadline: Deadline) -> Result<EmbedResponse, Error> {
-        self.check_inputs("inputs", request.inputs.len())?;
+        let EmbedRequest { inputs, normalization, truncate } = request;
+        self.check_inputs(inputs.len())?;
+        let bytes = inputs.len() * self.embed_dim.get() * size_of::<f32>();
+        check_limit(Place::Response, bytes, self.limits.response_bytes)?;
         let progress = Progress::default();
-        self.until(deadline, &progress, async {
-            self.admissible(Modality::Text, texts(&request.inputs), deadline)?;
-            let start = self.clock.now();
-            let path = |index| format!("inputs[{index}]");
-            let terms = Terms { deadline, patience: Patience::None, truncate: request.truncate };
-            let prepared = self.prepare(request.inputs, path, terms).await?;
-            progress.prepared();
-            let preprocess = self.clock.now().since(start);
+        let operation = self.embed_inputs(inputs, normalization, truncate, deadline, &progress);
+        let (results, timing) = self.until(deadline, &progress, operation).await?;
+        Ok(EmbedResponse { results, timing })
+    }
 
-            let mut rows = Vec::with_capacity(prepared.len());
-            let slots: Vec<Result<Option<TextUsage>, InputError>> = prepared
-                .into_iter()
-                .map(|input| {
-                    input.map(|Prepared { row, text }| {
-                        rows.push(row);
-                        text
-                    })
-                })
-                .collect();
-            let embedded = self.run(rows, deadline).await?;
-            let timing = timing(preprocess, &embedded);
-            Ok(EmbedResponse { results: place(slots, embedded, request.normalization)?, timing })
-        })
-        .await
+    /// One result per input, in order. Refuses what would be refused later.
+    pub(super) async fn embed_inputs(
+        &self,
+        inputs: Vec<Input>,
+        normalization: Normalization,
+        truncate: Truncate,
+        deadline: Deadline,
+        progress: &Progress,
+    ) -> Result<(Vec<Result<Embedding, InputError>>, Timing), Error> {
+        self.admissible(Modality::Text, texts(&inputs), deadline)?;
+        let start = self.clock.now();
+        let terms = Terms { deadline, patience: Patience::None, truncate };
+        let prepared = self.prepare(inputs, terms).await?;
+        progress.prepared();
+        let preprocess = self.clock.now().since(start);
+
+        let (slots, rows) = Slots::split(prepared, |Prepared { row, text }| (text, row));
+        let embedded = self.run(rows, deadline).await?;
+        let timing = timing(preprocess, &embedded);
+        let results = slots.join(embedded, |text, Embedded { mut values, .. }| {
+            if normalization == Normalization::L2 {
+                unit(&mut values)?;
+            }
+            Ok(Embedding { values, text })
+        });
+        Ok((results?, timing))
     }
 
     /// Embeds one input of a stream: waits for room instead of being refused, and has one error.
@@ -125,12 +137,10 @@ impl Pipeline {
         let progress = Progress::default();
         self.until_answered(input.modality(), deadline, &progress, async {
             let start = self.clock.now();
-            let path = |_| "input".to_owned();
             let terms = Terms { deadline, patience: Patience::UntilDeadline, truncate };
-            let prepared = self.prepare(vec![input], path, terms).await?.pop();
-            let Prepared { row, text } = prepared
-                .unwrap_or_else(|| unreachable!("one input has one result"))
-                .map_err(Error::Invalid)?;
+            let prepared = self.prepare(vec![input], terms).await?.pop();
+            let Prepared { row, text } =
+                prepared.unwrap_or_else(|| unreachable!("one input has one result"))?;
             progress.prepared();
             let preprocess = self.clock.now().since(start);
             let mut row = self.run_when_there_is_room(row, deadline).await?;
@@ -143,24 +153,17 @@ impl Pipeline {
         .await
     }
 
-    pub(super) fn check_inputs(&self, field: &str, count: usize) -> Result<(), Error> {
-        let limit = self.limits.inputs;
-        match count {
-            0 => Err(Error::Invalid(InputError::new(field, "must not be empty"))),
-            _ if count > limit => {
-                let message = format!("{count} are more than the limit of {limit}");
-                Err(Error::Invalid(InputError::new(field, message)))
-            }
-            _ => Ok(()),
+    pub(super) fn check_inputs(&self, count: usize) -> Result<(), Error> {
+        if count == 0 {
+            return Err(InputError::new(Place::Inputs, "must not be empty").into());
         }
+        check_limit(Place::Inputs, count, self.limits.inputs)
     }
 
-    /// Images and texts side by side; each result goes into the place of its input. `path` names an input by
-    /// its index.
+    /// Images and texts side by side; each result goes into the place of its input.
     async fn prepare(
         &self,
         inputs: Vec<Input>,
-        path: impl Fn(usize) -> String,
         terms: Terms,
     ) -> Result<Vec<Result<Prepared, InputError>>, Error> {
         let Terms { deadline, patience, truncate } = terms;
@@ -170,7 +173,7 @@ impl Pipeline {
             slots.push(None);
             match input {
                 Input::Image(source) => {
-                    images.push(source);
+                    images.push((index, source));
                     image_slots.push(index);
                 }
                 Input::Text(text) => {
@@ -179,19 +182,18 @@ impl Pipeline {
                 }
                 Input::Missing => {
                     self.metrics.input_errors(None).increment(1);
-                    let error = InputError::new(path(index), "one of image and text must be set");
-                    slots[index] = Some(Err(error));
+                    let place = Place::Input(index, Part::Whole);
+                    slots[index] = Some(Err(InputError::new(place, "one of image and text must be set")));
                 }
             }
         }
-        let image_path = |image: usize| format!("{}.image", path(image_slots[image]));
-        let images = self.images(images, image_path, deadline, patience)?;
+        let images = self.images(images, deadline, patience)?;
         let (images, texts) = tokio::try_join!(images, self.preprocessor.texts(texts))?;
         for (index, image) in image_slots.into_iter().zip(images) {
             slots[index] = Some(image.map(|row| Prepared { row: Row::Image(row), text: None }));
         }
         for (index, tokens) in text_slots.into_iter().zip(texts) {
-            let prepared = prepared_text(&path(index), tokens, truncate);
+            let prepared = prepared_text(index, tokens, truncate);
             if prepared.is_err() {
                 self.metrics.input_errors(Some(Modality::Text)).increment(1);
             }
@@ -206,40 +208,15 @@ fn texts(inputs: &[Input]) -> usize {
 }
 
 fn prepared_text(
-    path: &str,
+    index: usize,
     tokens: Result<Tokens, TextError>,
     truncate: Truncate,
 ) -> Result<Prepared, InputError> {
-    let field = || format!("{path}.text");
-    let Tokens { row, tokens, truncated } = tokens.map_err(|error| InputError::new(field(), error))?;
+    let place = Place::Input(index, Part::Text);
+    let Tokens { row, tokens, truncated } = tokens.map_err(|error| InputError::new(place, error))?;
     if truncated && truncate == Truncate::Error {
         let message = format!("{tokens} tokens are more than the context length of {}", row.0.len());
-        return Err(InputError::new(field(), message));
+        return Err(InputError::new(place, message));
     }
     Ok(Prepared { row: Row::Text(row), text: Some(TextUsage { tokens, truncated }) })
-}
-
-/// Puts the results into the places of the inputs that ran.
-fn place(
-    slots: Vec<Result<Option<TextUsage>, InputError>>,
-    embedded: Vec<Embedded>,
-    normalization: Normalization,
-) -> Result<Vec<Result<Embedding, InputError>>, Error> {
-    let mut embedded = embedded.into_iter();
-    slots
-        .into_iter()
-        .map(|slot| {
-            let text = match slot {
-                Ok(text) => text,
-                Err(error) => return Ok(Err(error)),
-            };
-            let Some(Embedded { mut values, .. }) = embedded.next() else {
-                unreachable!("every prepared input was submitted, and every ticket gave a row");
-            };
-            if normalization == Normalization::L2 {
-                unit(&mut values)?;
-            }
-            Ok(Ok(Embedding { values, text }))
-        })
-        .collect()
 }

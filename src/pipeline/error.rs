@@ -1,23 +1,112 @@
 //! Why an operation, or one of its inputs, has no answer.
 
+use std::fmt;
 use std::time::Duration;
 
+use crate::admission::{Reason, Refusal};
 use crate::batcher::JobError;
+use crate::code::Code;
 use crate::scheduler::Rejection;
 
 /// What is wrong with one part of a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
+#[error("{place}: {message}")]
 pub struct InputError {
-    /// Path in the request, such as `inputs[3].image.encoded`.
-    pub field: String,
+    pub place: Place,
     /// For a person.
     pub message: String,
 }
 
+/// The part of a request that an error is about. Edges have words of their own for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// All inputs: those of an embed, the images of a classify, the documents of a rank.
+    Inputs,
+    /// One of them, from 0.
+    Input(usize, Part),
+    /// What the inputs of a rank are compared with.
+    Query(Part),
+    Labels,
+    Label(usize),
+    Templates,
+    Template(usize),
+    /// The bytes of a template, alone and with the longest label in it.
+    TemplateBytes(usize),
+    LongestPrompt(usize),
+    /// Labels x templates.
+    Prompts,
+    /// Images x predictions of each.
+    Predictions,
+    /// Bytes of the answer.
+    Response,
+    /// The weights of a linear head.
+    Head,
+    /// Of an edge.
+    Field(&'static str),
+}
+
+/// Of one input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    Text,
+    Image,
+    /// The file.
+    Encoded,
+    /// Raw RGB.
+    Pixels,
+    /// Numbers of a vector that the client has already.
+    Embedding,
+}
+
+impl Place {
+    /// Of the input that it is about.
+    pub fn part(self) -> Part {
+        match self {
+            Place::Input(_, part) | Place::Query(part) => part,
+            _ => Part::Whole,
+        }
+    }
+}
+
 impl InputError {
-    pub fn new(field: impl Into<String>, message: impl ToString) -> InputError {
-        InputError { field: field.into(), message: message.to_string() }
+    pub fn new(place: Place, message: impl ToString) -> InputError {
+        InputError { place, message: message.to_string() }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Inputs => f.write_str("inputs"),
+            Place::Input(index, part) => write!(f, "inputs[{index}]{part}"),
+            Place::Query(part) => write!(f, "query{part}"),
+            Place::Labels => f.write_str("labels"),
+            Place::Label(index) => write!(f, "labels[{index}]"),
+            Place::Templates => f.write_str("templates"),
+            Place::Template(index) => write!(f, "templates[{index}]"),
+            Place::TemplateBytes(index) => write!(f, "templates[{index}] bytes"),
+            Place::LongestPrompt(index) => write!(f, "templates[{index}] with its longest label: bytes"),
+            Place::Prompts => f.write_str("labels x templates"),
+            Place::Predictions => f.write_str("images x top_k"),
+            Place::Response => f.write_str("bytes of the answer"),
+            Place::Head => f.write_str("head"),
+            Place::Field(name) => f.write_str(name),
+        }
+    }
+}
+
+/// As it follows the name of an input that is an image or a text.
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Part::Whole => "",
+            Part::Text => ".text",
+            Part::Image => ".image",
+            Part::Encoded => ".image.encoded",
+            Part::Pixels => ".image.rgb.pixels",
+            Part::Embedding => ".embedding",
+        })
     }
 }
 
@@ -30,12 +119,8 @@ pub enum Error {
     #[error("classifier: the server has none named {classifier:?}")]
     NotFound { classifier: String },
     /// There is no room now.
-    #[error("overloaded: {}", reason.as_str())]
-    Refused {
-        reason: RefusalReason,
-        /// When there may be room again.
-        retry_after: Duration,
-    },
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// This server cannot serve now, another one may.
     #[error("unavailable: {0}")]
     Unavailable(&'static str),
@@ -46,58 +131,58 @@ pub enum Error {
     Internal(String),
 }
 
-/// Which limit refused the work; a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefusalReason {
-    /// `max_queue_size`.
-    QueueFull,
-    /// It is predicted not to be done by its deadline.
-    Deadline,
-    /// Too many label sets are being embedded.
-    LabelFills,
-}
-
-impl RefusalReason {
-    pub const ALL: [RefusalReason; 3] =
-        [RefusalReason::QueueFull, RefusalReason::Deadline, RefusalReason::LabelFills];
-
-    pub fn as_str(self) -> &'static str {
+impl Error {
+    pub fn code(&self) -> Code {
         match self {
-            RefusalReason::QueueFull => "queue_full",
-            RefusalReason::Deadline => "deadline",
-            RefusalReason::LabelFills => "label_fills",
+            Error::Invalid(_) => Code::InvalidArgument,
+            Error::NotFound { .. } => Code::NotFound,
+            Error::Refused(_) => Code::ResourceExhausted,
+            Error::Unavailable(_) => Code::Unavailable,
+            Error::DeadlineExceeded => Code::DeadlineExceeded,
+            Error::Internal(_) => Code::Internal,
         }
     }
-}
 
-impl Error {
     /// A metric label.
     pub fn outcome(&self) -> &'static str {
         match self {
             Error::Invalid(_) => "invalid",
             Error::NotFound { .. } => "not_found",
-            Error::Refused { .. } => "refused",
+            Error::Refused(_) => "refused",
             Error::Unavailable(_) => "unavailable",
             Error::DeadlineExceeded => "expired",
             Error::Internal(_) => "failed",
         }
+    }
+
+    /// What a client is told. The cause of a fault of ours goes to the log.
+    pub fn told(&self) -> String {
+        if let Error::Internal(cause) = self {
+            tracing::error!(cause, "internal error");
+            return "internal error; the server's log has the cause".to_owned();
+        }
+        self.to_string()
+    }
+
+    pub fn refused(reason: Reason, retry_after: Duration) -> Error {
+        Error::Refused(Refusal { reason, retry_after: retry_after.max(MIN_RETRY) })
     }
 }
 
 /// Shortest retry hint: less would only repeat the overload.
 const MIN_RETRY: Duration = Duration::from_millis(50);
 
-impl Error {
-    pub fn refused(reason: RefusalReason, retry_after: Duration) -> Error {
-        Error::Refused { reason, retry_after: retry_after.max(MIN_RETRY) }
+impl From<InputError> for Error {
+    fn from(error: InputError) -> Error {
+        Error::Invalid(error)
     }
 }
 
 impl From<Rejection> for Error {
     fn from(rejection: Rejection) -> Error {
         match rejection {
-            Rejection::QueueFull { retry_after } => Error::refused(RefusalReason::QueueFull, retry_after),
-            Rejection::TooLate { retry_after } => Error::refused(RefusalReason::Deadline, retry_after),
+            Rejection::QueueFull { retry_after } => Error::refused(Reason::QueueFull, retry_after),
+            Rejection::TooLate { retry_after } => Error::refused(Reason::Deadline, retry_after),
             Rejection::Starting => Error::Unavailable("the server is starting"),
             Rejection::Draining => Error::Unavailable("the server is shutting down"),
             Rejection::NoWorker => Error::Unavailable("every worker is lost"),

@@ -3,7 +3,8 @@
 use futures_util::future::try_join_all;
 
 use super::error::{Error, InputError};
-use super::{Deadline, ImageSource, Pipeline};
+use super::{ImageSource, Pipeline};
+use crate::admission::Deadline;
 use crate::clip::row::ImageRow;
 use crate::modality::Modality;
 
@@ -17,20 +18,18 @@ pub(super) enum Patience {
 }
 
 impl Pipeline {
-    /// Puts images in line, or refuses all of them, at once. The future gives one result per image, in order; `path`
-    /// names an image in the request by its position, such as `images[2]`.
+    /// Puts images in line, or refuses all of them, at once. Each comes with its number among the inputs of the request.
+    /// The future gives one result per image, in order.
     pub(super) fn images(
         &self,
-        sources: Vec<ImageSource>,
-        path: impl Fn(usize) -> String,
+        sources: impl IntoIterator<Item = (usize, ImageSource)>,
         deadline: Deadline,
         patience: Patience,
     ) -> Result<impl Future<Output = Result<Vec<Result<ImageRow, InputError>>, Error>>, Error> {
         let line = &self.line;
-        let mut images = Vec::with_capacity(sources.len());
-        let mut slots = Vec::with_capacity(sources.len());
-        for (index, source) in sources.into_iter().enumerate() {
-            slots.push(line.image(&path(index), source).map(|image| images.push(image)));
+        let (mut images, mut slots) = (Vec::new(), Vec::new());
+        for (input, source) in sources {
+            slots.push(line.image(input, source).map(|image| images.push(image)));
         }
         let pending = match patience {
             Patience::None => {
@@ -57,15 +56,9 @@ impl Pipeline {
         })
     }
 
-    /// The image of a stream that `path` names.
-    pub(super) async fn image(
-        &self,
-        source: ImageSource,
-        path: &str,
-        deadline: Deadline,
-    ) -> Result<ImageRow, Error> {
-        let path = |_| path.to_owned();
-        let images = self.images(vec![source], path, deadline, Patience::UntilDeadline)?.await?;
+    /// The only image of a message.
+    pub(super) async fn image(&self, source: ImageSource, deadline: Deadline) -> Result<ImageRow, Error> {
+        let images = self.images([(0, source)], deadline, Patience::UntilDeadline)?.await?;
         let image = images.into_iter().next().unwrap_or_else(|| unreachable!("one image has one result"));
         image.map_err(Error::Invalid)
     }

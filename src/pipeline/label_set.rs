@@ -12,7 +12,7 @@ use bytes::Bytes;
 use equivalent::Equivalent;
 use foldhash::fast::RandomState;
 
-use super::error::{Error, InputError};
+use super::error::{Error, InputError, Place};
 use super::{Limits, check_limit};
 use crate::clip::prompt::PromptTemplate;
 
@@ -39,7 +39,7 @@ impl LabelSet {
     ) -> Result<LabelSet, Error> {
         check_labels(&labels, limits)?;
         let prompts = labels.len().saturating_mul(templates.len());
-        check_limit("labels x templates", prompts, limits.prompts)?;
+        check_limit(Place::Prompts, prompts, limits.prompts)?;
         check_prompt_bytes(&labels, &templates, limits)?;
         Ok(LabelSet { labels: labels.into(), templates })
     }
@@ -115,9 +115,9 @@ pub(super) fn utf8(labels: &[Bytes]) -> Result<Vec<String>, Error> {
 
 pub(super) fn check_labels(labels: &[String], limits: &Limits) -> Result<(), Error> {
     if labels.is_empty() {
-        return Err(Error::Invalid(InputError::new("labels", "must not be empty")));
+        return Err(Error::Invalid(InputError::new(Place::Labels, "must not be empty")));
     }
-    check_limit("labels", labels.len(), limits.labels)?;
+    check_limit(Place::Labels, labels.len(), limits.labels)?;
     let mut seen = HashSet::with_capacity_and_hasher(labels.len(), RandomState::default());
     for (index, label) in labels.iter().enumerate() {
         if label.trim().is_empty() {
@@ -136,15 +136,14 @@ pub(super) fn check_labels(labels: &[String], limits: &Limits) -> Result<(), Err
 }
 
 fn invalid(label: usize, message: String) -> Error {
-    Error::Invalid(InputError::new(format!("labels[{label}]"), message))
+    Error::Invalid(InputError::new(Place::Label(label), message))
 }
 
 /// A template of many `{}` could make prompts far larger than anything that was sent.
 fn check_prompt_bytes(labels: &[String], templates: &[PromptTemplate], limits: &Limits) -> Result<(), Error> {
     let longest = labels.iter().map(String::len).max().unwrap_or(0);
     templates.iter().enumerate().try_for_each(|(index, template)| {
-        let field = format!("templates[{index}] with its longest label: bytes");
-        check_limit(&field, template.rendered_bytes(longest), limits.text_bytes)
+        check_limit(Place::LongestPrompt(index), template.rendered_bytes(longest), limits.text_bytes)
     })
 }
 

@@ -20,12 +20,12 @@ use metrics::Counter;
 use moka::future::Cache;
 use tokio::sync::Semaphore;
 
-use super::error::{Error, InputError, RefusalReason};
+use super::error::{Error, InputError, Place};
 use super::label_set::{LabelSet, Listed};
 use super::preprocess::Preprocessor;
-use super::{Deadline, Options, run};
+use super::{Options, run};
+use crate::admission::{Deadline, Reason};
 use crate::batcher::{Handle, Row};
-use crate::class::Class;
 use crate::clip::classifier::{Classifier, Logits};
 use crate::clock::Clock;
 
@@ -115,7 +115,7 @@ impl LabelCache {
                     .filling
                     .clone()
                     .try_acquire_many_owned(permits)
-                    .map_err(|_| Error::refused(RefusalReason::LabelFills, Duration::from_secs(1)))?;
+                    .map_err(|_| Error::refused(Reason::LabelFills, Duration::from_secs(1)))?;
                 this.filler.fill(&this.prompts, set.clone()).await
             };
             this.classifiers.try_get_with(set.clone(), make).await
@@ -177,12 +177,12 @@ impl Filler {
             .into_iter()
             .zip(part)
             .map(|(tokens, number)| {
-                let field = || format!("labels[{}]", set.label(*number));
-                let tokens = tokens.map_err(|error| Error::Invalid(InputError::new(field(), error)))?;
+                let place = Place::Label(set.label(*number));
+                let tokens = tokens.map_err(|error| InputError::new(place, error))?;
                 Ok(Row::Text(tokens.row))
             })
             .collect::<Result<Vec<Row>, Error>>()?;
-        let deadline = Deadline { class: Class::Bulk, ..Deadline::new(self.clock.now(), self.timeout) };
+        let deadline = Deadline::of_own_work(self.clock.now(), self.timeout);
         let embedded = run(&self.batcher, rows, deadline).await?;
         Ok(embedded.into_iter().map(|row| Arc::from(row.values)).collect())
     }

@@ -13,9 +13,10 @@ use bytes::Bytes;
 use metrics::{Gauge, Histogram};
 use tokio::sync::oneshot;
 
-use super::error::{Error, InputError};
+use super::ImageSource;
+use super::error::{Error, InputError, Part, Place as Field};
 use super::preprocess::Queued;
-use super::{Deadline, ImageSource};
+use crate::admission::Deadline;
 use crate::batcher::Handle;
 use crate::class::Class;
 use crate::clip::image::{ImageError, ImagePreprocessor};
@@ -52,7 +53,7 @@ struct Waiting {
 /// An image that may join the line.
 pub(super) struct Image {
     /// Of the pixels in the request.
-    field: String,
+    field: Field,
     pixels: Pixels,
     /// Zero: it is only copied, at once and beside the line.
     effort: Duration,
@@ -75,7 +76,7 @@ enum Reply {
 
 /// An image on its way to its row.
 pub(super) struct Pending {
-    field: String,
+    field: Field,
     standing: Standing,
 }
 
@@ -109,21 +110,22 @@ impl Line {
         }
     }
 
-    /// `path` names the image in the request.
-    pub(super) fn image(&self, path: &str, source: ImageSource) -> Result<Image, InputError> {
+    /// `input` is its number in the request.
+    pub(super) fn image(&self, input: usize, source: ImageSource) -> Result<Image, InputError> {
         Ok(match source {
             ImageSource::Encoded(bytes) => Image {
-                field: format!("{path}.encoded"),
+                field: Field::Input(input, Part::Encoded),
                 effort: self.images.encoded_effort(&bytes),
                 pixels: Pixels::Encoded(bytes),
             },
             ImageSource::Rgb { width, height, pixels } => Image {
-                field: format!("{path}.rgb.pixels"),
+                field: Field::Input(input, Part::Pixels),
                 effort: self.images.rgb_effort(width, height),
                 pixels: Pixels::Rgb { width, height, pixels },
             },
             ImageSource::Missing => {
-                return Err(InputError::new(path, "one of encoded and rgb must be set"));
+                let field = Field::Input(input, Part::Image);
+                return Err(InputError::new(field, "one of encoded and rgb must be set"));
             }
         })
     }

@@ -1,4 +1,4 @@
-//! The operations, without a transport: embed and classify.
+//! The operations, without a transport: embed, classify and rank.
 //!
 //! Validates requests, turns inputs into rows off the async threads, submits the rows, and turns the rows
 //! that come back into answers. It knows neither tonic nor HTTP; both edges call it.
@@ -16,30 +16,34 @@ mod labels;
 mod line;
 mod preprocess;
 mod progress;
+pub mod rank;
+mod slots;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admission::Deadline;
+use crate::batcher::ticket::Ticket;
 use crate::batcher::{Embedded, Handle, JobError, Row};
-use crate::class::Class;
 use crate::clip::classifier::Logits;
 use crate::clip::embedding;
 use crate::clip::image::ImagePreprocessor;
 use crate::clip::text::TextTokenizer;
-use crate::clock::{Clock, Timestamp};
-use crate::modality::Modality;
+use crate::clock::Clock;
+use crate::modality::{ByModality, Modality};
 use crate::scheduler::cost::CostModel;
 use crate::scheduler::outlook::Arrival;
 use crate::scheduler::preparation::Preparation;
 use crate::telemetry::metrics::{Metrics, RecordDuration};
 use bytes::Bytes;
 use classifiers::Named;
-use error::{Error, InputError, RefusalReason};
+use error::{Error, InputError, Place};
 use labels::LabelCache;
 use line::Line;
 use preprocess::Preprocessor;
 use progress::{Expirations, Progress};
+use tokio::sync::Semaphore;
 
 /// What one request may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub struct Limits {
     pub predictions: usize,
     /// Bytes of one text or label.
     pub text_bytes: usize,
+    /// Bytes of one answer.
+    pub response_bytes: usize,
 }
 
 pub struct Options {
@@ -90,36 +96,6 @@ pub enum ImageSource {
     Missing,
 }
 
-/// By when the client wants to hear.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadline {
-    /// Work that has not started by then is dropped.
-    pub start_by: Timestamp,
-    /// The request is answered by then, if only with an error.
-    pub reply_by: Timestamp,
-    /// Who goes first when there is time.
-    pub class: Class,
-}
-
-/// Longest time kept back for the reply. The answer must leave before the client's own timer fires, and
-/// before tonic's, which starts at the headers and answers CANCELLED.
-const REPLY_MARGIN: Duration = Duration::from_millis(20);
-
-/// Pause before a row that found no room after all looks again.
-const ROOM_PAUSE: Duration = Duration::from_millis(1);
-
-impl Deadline {
-    /// Of a request that arrived at `arrival` and may take `timeout`.
-    pub fn new(arrival: Timestamp, timeout: Duration) -> Deadline {
-        let margin = (timeout / 4).min(REPLY_MARGIN);
-        Deadline {
-            start_by: arrival.saturating_add(timeout - margin),
-            reply_by: arrival.saturating_add(timeout - margin / 2),
-            class: Class::default(),
-        }
-    }
-}
-
 /// Where the time of a request went; for several inputs, the slowest one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
@@ -134,8 +110,13 @@ pub struct Pipeline {
     line: Arc<Line>,
     preprocessor: Arc<Preprocessor>,
     batcher: Handle,
+    /// Rows of streams wait for room one at a time, in order of arrival.
+    turnstile: ByModality<Semaphore>,
     labels: LabelCache,
     named: Named,
+    /// A permit for each byte of labels and their embeddings that streams may keep: as much as the label cache, which
+    /// may have let go of them.
+    stream_labels: Arc<Semaphore>,
     embed_dim: NonZeroUsize,
     expirations: Expirations,
     clock: Clock,
@@ -153,20 +134,21 @@ impl Pipeline {
         let (interactive, bulk) = (options.interactive_target, options.bulk_target);
         let preparation = Preparation::new(threads, interactive, bulk);
         let preprocessor = Arc::new(Preprocessor::new(texts, threads, clock, metrics));
-        for reason in RefusalReason::ALL {
-            metrics.rejections(reason.as_str()).increment(0);
-        }
         [None, Some(Modality::Image), Some(Modality::Text)]
             .iter()
             .for_each(|each| metrics.input_errors(*each).increment(0));
+        let stream_label_bytes = usize::try_from(options.label_cache_bytes).unwrap_or(usize::MAX);
+        let stream_label_bytes = stream_label_bytes.min(Semaphore::MAX_PERMITS);
         let labels = LabelCache::new(&options, preprocessor.clone(), batcher.clone());
         Pipeline {
             limits: options.limits,
             line: Arc::new(Line::new(images, preparation, batcher.clone(), clock, metrics)),
             preprocessor,
             batcher,
+            turnstile: ByModality { image: Semaphore::new(1), text: Semaphore::new(1) },
             labels,
             named: Named::new(),
+            stream_labels: Arc::new(Semaphore::new(stream_label_bytes)),
             embed_dim: options.embed_dim,
             expirations: Expirations::new(&options.metrics),
             clock: options.clock,
@@ -200,9 +182,14 @@ impl Pipeline {
             Some(Err(Error::DeadlineExceeded)) => self.expirations.dropped(progress),
             Some(_) => {}
         }
-        let result = in_time.unwrap_or(Err(Error::DeadlineExceeded));
-        if let Err(Error::Refused { reason, .. }) = &result {
-            self.metrics.rejections(reason.as_str()).increment(1);
+        self.counted(async { in_time.unwrap_or(Err(Error::DeadlineExceeded)) }).await
+    }
+
+    /// Counts `operation` if it is refused.
+    async fn counted<T>(&self, operation: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let result = operation.await;
+        if let Err(Error::Refused(refusal)) = &result {
+            self.metrics.rejections(refusal.reason.as_str()).increment(1);
         }
         result
     }
@@ -238,11 +225,20 @@ impl Pipeline {
 
     /// Submits one row, and waits for room in the queue as long as the deadline allows.
     async fn run_when_there_is_room(&self, row: Row, deadline: Deadline) -> Result<Embedded, Error> {
+        let Deadline { start_by, class, .. } = deadline;
+        let modality = row.modality();
+        let arrival = Arrival { modality, rows: 1, class, deadline: start_by };
         loop {
-            self.batcher.room(row.modality()).await;
-            match run(&self.batcher, vec![row.clone()], deadline).await {
-                // Another one was faster.
-                Err(Error::Refused { .. }) => tokio::time::sleep(ROOM_PAUSE).await,
+            // Who needs time, not room, must not hold up those behind it.
+            self.batcher.time(&arrival).await;
+            let tickets = {
+                let _turn = self.turnstile[modality].acquire().await;
+                self.batcher.room(modality).await;
+                self.batcher.submit(vec![row.clone()], class, start_by)
+            };
+            match tickets_in_order(tickets).await {
+                // Another one was faster, or time has become short.
+                Err(Error::Refused(_)) => {}
                 Ok(mut rows) => return rows.pop().ok_or_else(|| Error::Internal("a row was lost".into())),
                 Err(error) => return Err(error),
             }
@@ -255,8 +251,11 @@ async fn run(batcher: &Handle, rows: Vec<Row>, deadline: Deadline) -> Result<Vec
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let tickets = batcher.submit(rows, deadline.class, deadline.start_by)?;
-    futures_util::future::try_join_all(tickets).await.map_err(|error: JobError| error.into())
+    tickets_in_order(batcher.submit(rows, deadline.class, deadline.start_by)).await
+}
+
+async fn tickets_in_order(tickets: Result<Vec<Ticket>, JobError>) -> Result<Vec<Embedded>, Error> {
+    Ok(futures_util::future::try_join_all(tickets?).await?)
 }
 
 /// The slowest of each step.
@@ -274,10 +273,10 @@ fn unit(values: &mut [f32]) -> Result<(), Error> {
         .map_err(|error| Error::Internal(format!("the model gave an embedding: {error}")))
 }
 
-fn check_limit(field: &str, count: usize, limit: usize) -> Result<(), Error> {
+fn check_limit(place: Place, count: usize, limit: usize) -> Result<(), Error> {
     if count > limit {
         let message = format!("{count} are more than the limit of {limit}");
-        return Err(Error::Invalid(InputError::new(field, message)));
+        return Err(Error::Invalid(InputError::new(place, message)));
     }
     Ok(())
 }

@@ -17,8 +17,10 @@ const STREAM_INPUT_DURATION: &str = "clip_stream_input_duration_seconds";
 const INPUT_ERRORS: &str = "clip_input_errors_total";
 const EXPIRATIONS: &str = "clip_expirations_total";
 const CONNECTIONS: &str = "clip_connections";
+const CONNECTIONS_ENDED: &str = "clip_connections_ended_total";
 const STREAMS: &str = "clip_streams";
 const REQUEST_BYTES: &str = "clip_request_bytes_in_flight";
+const RESPONSE_BYTES: &str = "clip_response_bytes_in_flight";
 const LIMIT: &str = "clip_limit";
 const MODEL_INFO: &str = "clip_model_info";
 const REQUESTS_IN_FLIGHT: &str = "clip_requests_in_flight";
@@ -144,8 +146,13 @@ impl Metrics {
         self.counter(EXPIRATIONS, &[("stage", stage)])
     }
 
-    pub fn connections(&self) -> Gauge {
-        self.gauge(CONNECTIONS, &[])
+    pub fn sample_connections(&self, port: &'static str, value: impl Fn() -> usize + Send + 'static) {
+        self.sample(self.gauge(CONNECTIONS, &[("port", port)]), move || value() as f64);
+    }
+
+    /// Connections that the server ended, by the reason.
+    pub fn connections_ended(&self, port: &'static str, reason: &'static str) -> Counter {
+        self.counter(CONNECTIONS_ENDED, &[("port", port), ("reason", reason)])
     }
 
     pub fn sample_streams(&self, value: impl Fn() -> usize + Send + 'static) {
@@ -154,6 +161,10 @@ impl Metrics {
 
     pub fn sample_request_bytes(&self, value: impl Fn() -> usize + Send + 'static) {
         self.sample(self.gauge(REQUEST_BYTES, &[]), move || value() as f64);
+    }
+
+    pub fn sample_response_bytes(&self, value: impl Fn() -> usize + Send + 'static) {
+        self.sample(self.gauge(RESPONSE_BYTES, &[]), move || value() as f64);
     }
 
     /// What the gauge or queue of that name is at most.
@@ -303,9 +314,10 @@ fn describe(recorder: &PrometheusRecorder) {
         (INPUT_ERRORS, "Inputs answered with what is wrong with them, in calls and streams."),
         (
             EXPIRATIONS,
-            "Calls and inputs of streams whose deadline passed, by stage: receive, preprocess, queue, engine.",
+            "Calls and inputs of streams whose deadline passed, by stage: receive, preprocess, queue, engine, reply.",
         ),
         (REJECTIONS, "Calls refused for lack of room, by reason."),
+        (CONNECTIONS_ENDED, "Connections that the server ended, by port and reason."),
         (BATCHES, "Batches by modality and the reason they closed."),
         (JOBS, "Rows submitted, by outcome: completed, expired, cancelled, rejected, failed."),
         (LABEL_CACHE_HITS, "Prompts whose embedding was cached."),
@@ -313,9 +325,10 @@ fn describe(recorder: &PrometheusRecorder) {
     ];
     let gauges = [
         (REQUESTS_IN_FLIGHT, "Calls being served."),
-        (CONNECTIONS, "Open connections."),
+        (CONNECTIONS, "Open connections by port."),
         (STREAMS, "Streams being served."),
         (REQUEST_BYTES, "Bytes of request messages being held."),
+        (RESPONSE_BYTES, "Bytes of answers that are not taken yet."),
         (LIMIT, "What the server holds at most, by name."),
         (MODEL_INFO, "Always 1; what is served, and what runs it, are labels."),
         (PREPROCESS_QUEUE, "Inputs that wait for or are in preprocessing."),

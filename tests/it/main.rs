@@ -23,6 +23,7 @@ mod preprocessing;
 mod readme;
 mod scheduling;
 mod shutdown;
+mod stalls;
 mod streams;
 mod support;
 mod tidy;

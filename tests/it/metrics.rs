@@ -54,7 +54,7 @@ async fn every_documented_metric_is_there_and_the_counts_add_up() {
     check("clip_workers{device=\"cpu\",state=\"ready\"}", 1.0);
     check("clip_build_info{version=\"0.1.0\"}", 1.0);
     check("clip_ready", 1.0);
-    check("clip_connections", 1.0);
+    check("clip_connections{port=\"grpc\"}", 1.0);
     check("clip_limit{name=\"queue_rows\"}", 1024.0);
     let model = "clip_model_info{name=\"emoji-clip\",fingerprint=\"";
     let runs = "\",device=\"cpu\",precision=\"fp32\"} 1";

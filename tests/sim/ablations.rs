@@ -2,7 +2,7 @@
 //!
 //! The device is a straight line per modality with a little noise, and there is one worker. Some arms are other
 //! settings; for the others `ablations/run` takes a rule out of a copy of the scheduler, as it does with mutants.
-//! The README has the table, and the test compares it. `cargo bench` shows what of this real threads add.
+//! tests/bench/README.md has the table, and the test compares it. `cargo bench` shows what of this real threads add.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,7 +43,7 @@ impl Row {
         [self.rate, p50, p99]
     }
 
-    /// The figures in a line of the README, if it is this row's. Logarithms differ in the last bit between
+    /// The figures in a line of the page, if it is this row's. Logarithms differ in the last bit between
     /// machines, and one nanosecond may change a batch; so figures are compared and not lines.
     fn figures_of(&self, line: &str) -> Option<[f64; 3]> {
         let figures = line.strip_prefix(&format!("| {} | {} | ", self.load, self.arm))?;
@@ -77,13 +77,13 @@ fn the_readme_tells_what_each_rule_is_worth() {
             rows
         }
     };
-    let readme = std::fs::read_to_string("README.md").expect("the README is in the working directory");
+    let readme = std::fs::read_to_string("tests/bench/README.md").expect("the test runs in the root");
     rows.iter().for_each(|row| println!("{row}"));
     for row in rows {
         let told = readme.lines().find_map(|line| row.figures_of(line));
-        let told = told.unwrap_or_else(|| panic!("the README lacks {row}"));
+        let told = told.unwrap_or_else(|| panic!("tests/bench/README.md lacks {row}"));
         let close = told.iter().zip(row.figures()).all(|(told, figure)| (told / figure - 1.0).abs() < 0.05);
-        assert!(close, "the README has other figures than {row}");
+        assert!(close, "tests/bench/README.md has other figures than {row}");
     }
 }
 

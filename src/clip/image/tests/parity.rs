@@ -99,7 +99,7 @@ fn rows_are_open_clips() {
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
-/// Rows of the README's table, with the pictures that belong to each.
+/// Rows of the table in tests/bench/README.md, with the pictures that belong to each.
 const TABLE: [(&str, &[&str]); 15] = [
     ("JPEG 4:4:4, EXIF orientation", &["444-exif.jpg"]),
     ("JPEG 4:2:0 and 4:2:2, restart markers", &["420.jpg", "422-restart.jpg", "large.jpg"]),
@@ -168,6 +168,6 @@ fn the_readme_has_the_table_of_what_is_measured_here() {
         table += &format!("| {row} | {} | {mean:.6} | {min:.6} | {max} |\n", of_row.len());
     }
     assert_eq!(listed, comparisons.len(), "every fixture is in one row");
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    assert!(readme.contains(&table), "the README should have\n{table}");
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/README.md")).unwrap();
+    assert!(readme.contains(&table), "tests/bench/README.md should have\n{table}");
 }
