@@ -224,7 +224,7 @@ impl Batcher {
         for (index, open) in engines.into_iter().enumerate() {
             // One for an idle worker, one for what comes next.
             let (work, work_inbox) = crossbeam_channel::bounded(2);
-            // One that is being put together may already count as running when the next one comes.
+            // A batch that is being put together may already count as running when the next one comes.
             let (staging, assignments) = crossbeam_channel::bounded(2);
             let (give_back, inputs) = crossbeam_channel::bounded(2);
             let clock = options.clock;

@@ -42,7 +42,7 @@ use ceiling::Ceiling;
 use load::Generator;
 use progress::Progress;
 use recommend::recommend;
-use report::{Environment, Report};
+use report::{BenchReport, Environment};
 use server::Target;
 use workload::Inputs;
 
@@ -110,7 +110,7 @@ async fn bench(flags: &BenchFlags, own: Option<OwnServer>) -> Result<(), Error> 
     progress.end();
     let recommendation = ceiling.as_ref().and_then(recommend);
     let environment = Environment::new(flags, &model);
-    let report = Report::new(environment, ceiling, services, recommendation);
+    let report = BenchReport::new(environment, ceiling, services, recommendation);
     publish(flags, &report::table::text(&report), &report, Some(&report::html::page(&report)))
 }
 

@@ -30,7 +30,7 @@ pub(super) enum Memory {
 }
 
 /// Both tensors of a bucket: rows are put together in the first, and the second is what the session reads.
-pub(super) struct HostCopy<T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static> {
+pub(super) struct TensorPair<T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static> {
     host: Tensor<T>,
     device: Tensor<T>,
 }
@@ -64,11 +64,11 @@ impl BoundEncoder {
     }
 
     /// Allocates the tensors of a bucket, zeroed, and binds them.
-    pub(super) fn bind<T>(&mut self, shape: &[usize]) -> Result<(RunId, HostCopy<T>), EngineError>
+    pub(super) fn bind<T>(&mut self, shape: &[usize]) -> Result<(RunId, TensorPair<T>), EngineError>
     where
         T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static,
     {
-        let mut staged = HostCopy {
+        let mut staged = TensorPair {
             host: Tensor::new(&self.memory.pinned(&self.session)?, shape.to_vec())?,
             device: Tensor::new(&self.memory.device(&self.session)?, shape.to_vec())?,
         };
@@ -100,7 +100,7 @@ impl BoundEncoder {
     }
 }
 
-impl<T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static> HostCopy<T> {
+impl<T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static> TensorPair<T> {
     /// All rows, one after another. What is not written keeps what was there.
     pub(super) fn values(&mut self) -> &mut [T] {
         self.host.extract_tensor_mut().1

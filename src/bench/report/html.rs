@@ -3,12 +3,12 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::chart::{self, Mark, Series};
-use super::{Arrivals, LoadReport, Report, Service, table};
+use super::{Arrivals, BenchReport, LoadReport, Service, table};
 use crate::bench::ceiling::Ceiling;
 use crate::bench::recommend::Recommendation;
 use crate::bench::text::number;
 
-pub(in crate::bench) fn page(report: &Report) -> String {
+pub(in crate::bench) fn page(report: &BenchReport) -> String {
     let [model, machine] = report.environment.lines();
     let page = html! {
         (DOCTYPE)
@@ -35,7 +35,7 @@ pub(in crate::bench) fn page(report: &Report) -> String {
     page.into_string()
 }
 
-fn workload(service: &Service, report: &Report) -> Markup {
+fn workload(service: &Service, report: &BenchReport) -> Markup {
     let ceiling = report.ceiling.as_ref().and_then(|ceiling| ceiling.of(service.workload));
     html! {
         h2 { (service.workload.name()) }

@@ -1,10 +1,10 @@
 //! The report as text, for a terminal.
 
-use super::{LoadReport, Report, Service};
+use super::{BenchReport, LoadReport, Service};
 use crate::bench::ceiling::{Ceiling, Point};
 use crate::bench::text::{dash, number, range, titled};
 
-pub(in crate::bench) fn text(report: &Report) -> String {
+pub(in crate::bench) fn text(report: &BenchReport) -> String {
     let mut sections = vec![report.environment.lines().join("\n")];
     if let Some(ceiling) = &report.ceiling {
         let title = format!("ENGINE by batch size, rows/s: median (min-max) of {} rounds", ceiling.rounds);

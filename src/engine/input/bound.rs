@@ -1,7 +1,7 @@
 //! Memory of certain sizes, where the device reads it: the tensors of every bucket.
 
 use crate::clip::row::{ImageRow, TokenRow};
-use crate::engine::binding::{HostCopy, RunId};
+use crate::engine::binding::{RunId, TensorPair};
 use crate::engine::buckets::Buckets;
 use crate::engine::{Batch, EngineError};
 
@@ -9,9 +9,9 @@ use crate::engine::{Batch, EngineError};
 pub(in crate::engine) struct BoundInput {
     buckets: Buckets,
     /// By rows.
-    images: Vec<(RunId, HostCopy<u8>)>,
+    images: Vec<(RunId, TensorPair<u8>)>,
     /// By rows, and then by length.
-    texts: Vec<(RunId, HostCopy<i64>)>,
+    texts: Vec<(RunId, TensorPair<i64>)>,
     filled: Option<RunId>,
 }
 
@@ -19,8 +19,8 @@ impl BoundInput {
     /// `images` by rows, `texts` by rows and then by length.
     pub(in crate::engine) fn new(
         buckets: Buckets,
-        images: Vec<(RunId, HostCopy<u8>)>,
-        texts: Vec<(RunId, HostCopy<i64>)>,
+        images: Vec<(RunId, TensorPair<u8>)>,
+        texts: Vec<(RunId, TensorPair<i64>)>,
     ) -> BoundInput {
         BoundInput { buckets, images, texts, filled: None }
     }
