@@ -29,17 +29,22 @@
 //! Who may use whom is a directed acyclic graph, enforced by a test:
 //!
 //! - [`app`] puts everything together, and only `main` and `bench` use it;
-//! - [`mod@bench`] is a client too, and opens the engines of `app` by itself to measure what they can do;
+//! - `bench` is a client too, and opens the engines of `app` by itself to measure what they can do; it is a feature of
+//!   the build;
 //! - [`grpc`] and [`http`] are edges: wire types and their libraries stop there;
 //! - [`cli`] is a client of a running server, and uses nothing but the generated client of [`grpc`]; it also shows
 //!   downloads of [`model::hub`];
 //! - [`pipeline`] knows no transport; [`clip`] and [`scheduler`] know no threads, files, clocks or logs;
 //! - ONNX Runtime is known to [`engine`] alone, checkpoints and ONNX graphs to [`model`] alone;
-//! - the operating system's time is read in [`clock`] alone, CPU time in [`cpu_time`]; metric names are in [`telemetry`] alone.
+//! - the operating system's time is read in [`clock`] alone, CPU time in [`cpu_time`]; metric names are in
+//!   [`telemetry`] alone.
+//!
+//! So it is inside each of them: files beside each other form no circle either.
 //!
 //! Every queue, cache and loop has a limit. Bad input is an error that names its field and costs no other input.
 
 pub mod app;
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod cli;
 pub mod config;

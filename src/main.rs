@@ -7,18 +7,20 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clipd::app;
 use clipd::app::load::Origin;
 use clipd::app::ports::Ports;
 use clipd::cli::download::Download;
 use clipd::cli::{classify, embed};
 use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags, PullFlags};
+#[cfg(feature = "bench")]
+use clipd::config::own_server::OwnServer;
 use clipd::config::report::{self, MemoryLimits};
 use clipd::config::{Config, ModelSource, hub_access};
 use clipd::model::graph::Form;
 use clipd::model::hub;
 use clipd::shutdown::Signals;
 use clipd::telemetry::logging;
-use clipd::{app, bench};
 
 const USAGE: u8 = 64;
 
@@ -37,22 +39,19 @@ fn main() -> ExitCode {
     };
     let mut problems = install_logging(&cli.logging).err().unwrap_or_default();
     let flags = match cli.command {
-        Command::Classify(flags) if problems.is_empty() => return classify(&flags),
-        Command::Embed(flags) if problems.is_empty() => return embed(&flags),
-        Command::Pull(flags) if problems.is_empty() => return exit(pull(&flags)),
-        Command::Export(flags) if problems.is_empty() => return exit(export(&flags)),
-        Command::Bench(flags) if problems.is_empty() => {
-            return match flags.own_server() {
-                Ok(own) => exit(bench::run(&flags, own)),
+        Command::Serve(flags) => flags,
+        _ if !problems.is_empty() => return usage(&problems),
+        Command::Classify(flags) => return classify(&flags),
+        Command::Embed(flags) => return embed(&flags),
+        Command::Pull(flags) => return exit(pull(&flags)),
+        Command::Export(flags) => return exit(export(&flags)),
+        #[cfg(feature = "bench")]
+        Command::Bench(flags) => {
+            return match OwnServer::of(&flags) {
+                Ok(own) => exit(clipd::bench::run(&flags, own)),
                 Err(problems) => usage(&problems),
             };
         }
-        Command::Classify(_)
-        | Command::Embed(_)
-        | Command::Pull(_)
-        | Command::Export(_)
-        | Command::Bench(_) => return usage(&problems),
-        Command::Serve(flags) => flags,
     };
     let config = Config::from_flags(&flags).map_err(|more| problems.extend(more));
     match (config, matches.subcommand_matches("serve")) {

@@ -8,8 +8,8 @@ use crate::batcher::OpenEngine;
 use crate::cli::download::Download;
 use crate::clip::PREPROCESSING_VERSION;
 use crate::config::{Config, ModelSource};
-use crate::engine::choice::{Choice, choose};
-use crate::engine::device::{Device, Precision, check_available};
+use crate::engine::choice::{Choice, DeviceChoice, choose};
+use crate::engine::device::{Device, Precision, Seat};
 use crate::engine::fidelity::{Fidelity, fidelity};
 use crate::engine::onnx::OnnxModel;
 use crate::model::graph::Form;
@@ -21,52 +21,42 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
     let (workers_per_device, threads) = (config.workers_per_device, config.threads);
     tracing::info!(?devices, ?precision, workers_per_device, threads, why, "engine chosen");
     let device = devices[0];
-    check_available(device, precision)?;
+    device.check(precision)?;
     let origin = Origin::of(&config.model)?;
     let model = origin.model(device.form(precision))?;
     let fingerprint = fingerprint(&model.fingerprint, precision);
     tracing::info!(name = model.name, fingerprint, "model loaded");
     let onnx = Arc::new(OnnxModel::new(&model.spec, model.image, model.text)?);
+    let (gpu, max_batch_size) = (config.gpu, config.scheduling.max_batch_size);
+    let seat = |device, precision| Seat { device, precision, threads, gpu, max_batch_size };
     if precision == Precision::Int8 {
         let Fidelity { images, texts } = {
-            let reference = origin.model(Device::Cpu.form(Precision::Fp32))?;
+            let reference = origin.model(Device::CPU.form(Precision::Fp32))?;
             let reference = OnnxModel::new(&reference.spec, reference.image, reference.text)?;
-            let mut reference = reference.open(Device::Cpu, Precision::Fp32, threads)?;
-            fidelity(&model.spec, &mut reference, &mut onnx.open(device, precision, threads)?)?
+            let mut reference = reference.open(&seat(Device::CPU, Precision::Fp32))?;
+            fidelity(&model.spec, &mut *reference, &mut *onnx.open(&seat(device, precision))?)?
         };
         tracing::info!(%images, %texts, "cosine of int8 to fp32, over made-up inputs: it depends on the model");
     }
-    let (gpu, max_batch_size) = (config.gpu, config.scheduling.max_batch_size);
     let open = |device: Device| {
-        let onnx = onnx.clone();
-        match device {
-            Device::Cuda(number) => OpenEngine::new(device.to_string(), move || {
-                onnx.open_gpu(number, precision, gpu, max_batch_size)
-            }),
-            Device::Cpu | Device::OpenVino => {
-                OpenEngine::new(device.to_string(), move || onnx.open(device, precision, threads))
-            }
-        }
+        let (onnx, seat) = (onnx.clone(), seat(device, precision));
+        OpenEngine::boxed(device.to_string(), move || onnx.open(&seat))
     };
     // Device by device, so that every device gets work before the second worker of any.
-    let seats = (0..workers_per_device.get()).flat_map(|_| &devices);
+    let workers = (0..workers_per_device.get()).flat_map(|_| &devices);
     Ok(Served {
         name: model.name,
         fingerprint,
         spec: model.spec,
         tokenizer_json: model.tokenizer_json,
-        engines: seats.map(|device| open(*device)).collect(),
+        engines: workers.map(|device| open(*device)).collect(),
     })
 }
 
 /// `config` with what `auto` leaves open decided, for those who load it several times.
 pub fn settled(config: &Config) -> Result<Config, StartError> {
     let Choice { devices, precision, .. } = choose(&config.device, config.precision)?;
-    let device = match devices.as_slice() {
-        [device] => (*device).into(),
-        _ => config.device.clone(),
-    };
-    Ok(Config { device, precision: precision.into(), ..config.clone() })
+    Ok(Config { device: DeviceChoice::Devices(devices), precision: Some(precision), ..config.clone() })
 }
 
 /// Where a model's files are, on this machine.

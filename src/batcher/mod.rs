@@ -11,6 +11,7 @@
 //! batch beside the one that runs, and so at most two unread reports.
 
 mod answers;
+mod lost;
 mod outcome;
 mod shell;
 mod staging;
@@ -58,7 +59,13 @@ impl OpenEngine {
         device: impl Into<String>,
         open: impl FnOnce() -> Result<E, EngineError> + Send + 'static,
     ) -> OpenEngine {
-        let open = || open().map(|engine| Box::new(engine) as Box<dyn Engine>);
+        OpenEngine::boxed(device, || open().map(|engine| Box::new(engine) as Box<dyn Engine>))
+    }
+
+    pub fn boxed(
+        device: impl Into<String>,
+        open: impl FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send + 'static,
+    ) -> OpenEngine {
         OpenEngine { device: device.into(), open: Box::new(open) }
     }
 
@@ -217,7 +224,7 @@ impl Batcher {
         for (index, open) in engines.into_iter().enumerate() {
             // One for an idle worker, one for what comes next.
             let (work, work_inbox) = crossbeam_channel::bounded(2);
-            // One that is being put together may already count as running when the next one comes.
+            // A batch that is being put together may already count as running when the next one comes.
             let (staging, assignments) = crossbeam_channel::bounded(2);
             let (give_back, inputs) = crossbeam_channel::bounded(2);
             let clock = options.clock;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::answers::Answers;
-use super::worker::{Lost, caught};
+use super::lost::{Lost, caught};
 use super::{Payload, Row};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::input::Input;

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::Options;
-use super::worker::{Lost, caught};
+use super::lost::{Lost, caught};
 use crate::clip::row::{ImageRow, TokenRow};
 use crate::clock::Clock;
 use crate::engine::buckets::{Buckets, doubling};

@@ -3,13 +3,13 @@
 //! It blocks only on its channel and in its engine. It answers the jobs of a batch itself, so a
 //! result does not pass through the scheduler thread.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use metrics::Histogram;
 
+use super::lost::{Lost, caught};
 use super::staging::{Staged, Work, split};
 use super::warm_up::WarmUp;
 use super::{JobError, OpenEngine, Shared};
@@ -60,9 +60,6 @@ pub(super) struct Worker {
     pub(super) inputs: Receiver<Input>,
     pub(super) reports: Sender<Report>,
 }
-
-/// The engine broke; the worker ends.
-pub(super) struct Lost(pub(super) String);
 
 impl Worker {
     /// Runs until the scheduler thread drops the channel.
@@ -210,25 +207,6 @@ impl Runner<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// A panic inside an engine costs its worker, not the process.
-pub(super) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Lost> {
-    // The engine is not used again after a panic, so broken invariants inside it cannot be seen.
-    std::panic::catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-        let message = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "no message".to_owned());
-        Lost(format!("the engine panicked: {message}"))
-    })
-}
-
-impl From<EngineError> for Lost {
-    fn from(error: EngineError) -> Lost {
-        Lost(error.to_string())
     }
 }
 

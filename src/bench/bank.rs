@@ -37,7 +37,7 @@ impl Layout {
 pub(super) struct Bank {
     pub(super) layout: Layout,
     pub(super) description: Description,
-    workers: Vec<Worker>,
+    workers: Vec<EngineThread>,
 }
 
 /// What a model makes rows with.
@@ -68,7 +68,7 @@ struct Done {
     elapsed: Duration,
 }
 
-struct Worker {
+struct EngineThread {
     /// Dropped to end the thread.
     orders: Option<SyncSender<Order>>,
     results: Receiver<Result<Done, String>>,
@@ -90,7 +90,7 @@ impl Bank {
         let mut description = None;
         let mut workers = Vec::new();
         for open in served.engines {
-            let (worker, opened) = Worker::start(clock, open)?;
+            let (worker, opened) = EngineThread::start(clock, open)?;
             description = Some(opened);
             workers.push(worker);
         }
@@ -104,7 +104,7 @@ impl Bank {
         for worker in &self.workers {
             worker.order(Order { batch: batch.clone(), at_least })?;
         }
-        let done: Vec<Done> = self.workers.iter().map(Worker::result).collect::<Result<_, _>>()?;
+        let done: Vec<Done> = self.workers.iter().map(EngineThread::result).collect::<Result<_, _>>()?;
         let cpu = (process_cpu() - cpu).as_secs_f64();
         let batches: usize = done.iter().map(|done| done.batches).sum();
         let busy: f64 = done.iter().map(|done| done.elapsed.as_secs_f64()).sum();
@@ -118,8 +118,8 @@ impl Bank {
     }
 }
 
-impl Worker {
-    fn start(clock: Clock, open: OpenEngine) -> Result<(Worker, Description), Error> {
+impl EngineThread {
+    fn start(clock: Clock, open: OpenEngine) -> Result<(EngineThread, Description), Error> {
         let (orders, ordered) = sync_channel::<Order>(1);
         let (result, results) = sync_channel(1);
         let (opened, description) = sync_channel(1);
@@ -139,7 +139,7 @@ impl Worker {
         };
         let thread = std::thread::Builder::new().name("bench-engine".to_owned()).spawn(work);
         let thread = thread.map_err(|error| Error::Other(format!("cannot start a thread: {error}")))?;
-        let worker = Worker { orders: Some(orders), results, thread: Some(thread) };
+        let worker = EngineThread { orders: Some(orders), results, thread: Some(thread) };
         let description = description.recv().map_err(|_| lost())?.map_err(app::StartError::from)?;
         Ok((worker, description))
     }
@@ -153,7 +153,7 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for EngineThread {
     fn drop(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {

@@ -85,14 +85,6 @@ impl Ceiling {
     }
 }
 
-/// The modality that a workload's requests are batched with.
-pub(super) fn modality(workload: Workload) -> Modality {
-    match workload {
-        Workload::Images | Workload::Rgb | Workload::Classify => Modality::Image,
-        Workload::Texts => Modality::Text,
-    }
-}
-
 /// Blocks for as long as it takes. Engines are closed again when it returns.
 pub(super) fn measure(
     config: &Config,
@@ -113,7 +105,7 @@ pub(super) fn measure(
         banks.push(Bank::open(config, layout)?.0);
     }
     let rows = Rows::new(&preprocessing, inputs, workloads)?;
-    let modalities: BTreeSet<Modality> = workloads.iter().copied().map(modality).collect();
+    let modalities: BTreeSet<Modality> = workloads.iter().map(|workload| workload.modality()).collect();
 
     progress.step("ceiling: first runs");
     let mut arms = Vec::new();
@@ -204,7 +196,7 @@ struct Rows {
 
 impl Rows {
     fn new(preprocessing: &Preprocessing, inputs: &Inputs, workloads: &[Workload]) -> Result<Rows, Error> {
-        let needs = |needed| workloads.iter().any(|workload| modality(*workload) == needed);
+        let needs = |needed| workloads.iter().any(|workload| workload.modality() == needed);
         let mut rows = Rows { images: Vec::new(), texts: Vec::new() };
         if needs(Modality::Image) {
             for bytes in inputs.pictures.iter().take(ROWS) {
@@ -270,7 +262,7 @@ fn ceiling_of(
     engine: &[Point],
     costs: &[f64],
 ) -> Option<WorkloadCeiling> {
-    let modality = modality(workload).as_str();
+    let modality = workload.modality().as_str();
     let best = engine
         .iter()
         .filter(|point| point.layout == layout && point.modality == modality)

@@ -22,6 +22,7 @@ mod scenario;
 mod scrape;
 mod server;
 mod tally;
+mod text;
 mod words;
 mod workload;
 
@@ -33,14 +34,15 @@ use serde::Serialize;
 use crate::cli;
 use crate::cli::client::Server;
 use crate::clock::Clock;
-use crate::config::bench::{BenchFlags, OwnServer};
+use crate::config::bench::BenchFlags;
+use crate::config::own_server::OwnServer;
 use crate::shutdown::Signals;
 use crate::{app, grpc::proto::GetModelResponse};
 use ceiling::Ceiling;
 use load::Generator;
 use progress::Progress;
 use recommend::recommend;
-use report::{Environment, Report};
+use report::{BenchReport, Environment};
 use server::Target;
 use workload::Inputs;
 
@@ -108,7 +110,7 @@ async fn bench(flags: &BenchFlags, own: Option<OwnServer>) -> Result<(), Error> 
     progress.end();
     let recommendation = ceiling.as_ref().and_then(recommend);
     let environment = Environment::new(flags, &model);
-    let report = Report::new(environment, ceiling, services, recommendation);
+    let report = BenchReport::new(environment, ceiling, services, recommendation);
     publish(flags, &report::table::text(&report), &report, Some(&report::html::page(&report)))
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::arrivals::{self, Offer};
-use super::ceiling::{self, WorkloadCeiling};
+use super::ceiling::WorkloadCeiling;
 use super::load::{Bounds, Generator, Measured};
 use super::progress::Progress;
 use super::report::{Arrivals, LoadReport, Service};
@@ -51,7 +51,7 @@ impl Plan<'_> {
         calls: Arc<[Call]>,
         ceiling: Option<&WorkloadCeiling>,
     ) -> Result<Service, Error> {
-        let name = name(workload);
+        let name = workload.name();
         self.progress.step(&format!("{name}: warm-up"));
         let bounds = Bounds { duration: self.flags.warm_up, ..self.bounds() };
         self.generator.closed(&calls, WARM_UP_CONCURRENCY, bounds, self.progress).await?;
@@ -132,11 +132,8 @@ impl Plan<'_> {
         let Measured { counts, elapsed } = load.await?;
         let generator_cpu_seconds = (process_cpu() - cpu).as_secs_f64();
         let busy_seconds = machine::busy_seconds().zip(busy).map(|(after, before)| after - before);
-        let server = self
-            .scrape()
-            .await?
-            .zip(before)
-            .map(|(after, before)| after.since(&before, ceiling::modality(workload)));
+        let server =
+            self.scrape().await?.zip(before).map(|(after, before)| after.since(&before, workload.modality()));
         let others = busy_seconds.zip(server.as_ref()).filter(|_| self.target.is_ours());
         let seconds = elapsed.as_secs_f64();
         Ok(LoadReport {
@@ -173,14 +170,4 @@ pub(super) fn trace(flags: &BenchFlags) -> Result<Option<Vec<Duration>>, Error> 
 /// The last request's time; not nothing, which no rate can be taken over.
 fn span_of(times: &[Duration]) -> Duration {
     times.last().copied().unwrap_or_default().max(Duration::from_millis(1))
-}
-
-/// As in flags.
-pub(super) fn name(workload: Workload) -> &'static str {
-    match workload {
-        Workload::Images => "images",
-        Workload::Rgb => "rgb",
-        Workload::Texts => "texts",
-        Workload::Classify => "classify",
-    }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::bank::Layout;
 use super::ceiling::{Ceiling, Point};
-use super::report::table::number;
+use super::text::number;
 
 /// Batches that are smaller answer sooner; a rate this much below the best is worth it.
 const NEARLY_THE_BEST: f64 = 0.97;

@@ -21,19 +21,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::ceiling::{Spread, modality};
+use super::ceiling::Spread;
 use super::load::{Bounds, Generator};
 use super::progress::Progress;
-use super::report::comparison::{Arm as Measured, Comparison};
+use super::report::comparison::{Arm as Measured, Comparison, Fidelity};
 use super::scrape::Scrape;
 use super::server::Target;
 use super::workload::{Call, Inputs, text_of};
 use super::{Error, connect};
 use crate::cli::client::Client;
 use crate::clip::embedding::{dot, normalize};
-use crate::config::bench::{BenchFlags, SERVE, Workload};
+use crate::config::bench::{BenchFlags, Workload};
+use crate::config::own_server::SERVE;
 use crate::grpc::proto::embed_result;
 
 const MAX_SCENARIO_BYTES: u64 = 1 << 20;
@@ -92,13 +93,6 @@ fn images() -> Workload {
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     crate::config::bench::duration(&text).map_err(serde::de::Error::custom)
-}
-
-/// Cosines to what the first arm answered.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Fidelity {
-    pub(super) mean: f64,
-    pub(super) min: f64,
 }
 
 /// A server with its requests.
@@ -203,7 +197,7 @@ impl Station {
         let before = scrape().await?;
         let bounds = Bounds { duration: scenario.duration, requests };
         let load = self.generator.closed(&self.calls, scenario.concurrency, bounds, progress).await?;
-        let work = scrape().await?.since(&before, modality(self.arm.workload));
+        let work = scrape().await?.since(&before, self.arm.workload.modality());
         let counts = load.counts;
         self.rounds.push(Round {
             answered_per_second: counts.answered as f64 / load.elapsed.as_secs_f64(),

@@ -73,7 +73,7 @@ fn page(host: &str) -> Result<Uri, Error> {
 
 /// A line of the server's log.
 #[derive(Deserialize)]
-struct Line {
+struct LogLine {
     fields: Fields,
 }
 
@@ -98,7 +98,7 @@ async fn until_ready(lines: &mut Lines<BufReader<ChildStderr>>) -> Result<Addres
             last.pop_front();
         }
         // What is not of the log, such as a panic, is shown if the server does not start.
-        if let Ok(Line { fields }) = serde_json::from_str(&line) {
+        if let Ok(LogLine { fields }) = serde_json::from_str(&line) {
             match (fields.message.as_str(), fields.grpc, fields.metrics) {
                 ("starting", Some(grpc), Some(metrics)) => addresses = Some(Addresses { grpc, metrics }),
                 ("ready", ..) => match addresses {

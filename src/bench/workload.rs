@@ -19,6 +19,7 @@ use crate::grpc::proto::input::Content;
 use crate::grpc::proto::{
     ClassifyRequest, EmbedRequest, GetModelResponse, Image, Input, RgbImage, image::Source,
 };
+use crate::modality::Modality;
 
 /// Drawn by `pictures/make.py`.
 const PICTURES: [&[u8]; 4] = [
@@ -49,6 +50,26 @@ pub(super) struct Inputs {
 pub(super) enum Call {
     Embed(EmbedRequest),
     Classify(ClassifyRequest),
+}
+
+impl Workload {
+    /// As in flags.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Workload::Images => "images",
+            Workload::Rgb => "rgb",
+            Workload::Texts => "texts",
+            Workload::Classify => "classify",
+        }
+    }
+
+    /// What its requests are batched with.
+    pub(super) fn modality(self) -> Modality {
+        match self {
+            Workload::Images | Workload::Rgb | Workload::Classify => Modality::Image,
+            Workload::Texts => Modality::Text,
+        }
+    }
 }
 
 impl Inputs {

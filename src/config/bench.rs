@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, ValueEnum, value_parser};
+use clap::{Args, ValueEnum, value_parser};
 use http::Uri;
 use serde::{Deserialize, Serialize};
 
-use super::Config;
-use super::flags::{Cli, Command};
 use crate::cli::flags::address;
 
 /// Durations are written like 250ms or 5s.
@@ -145,58 +143,10 @@ pub enum Mode {
     Trace,
 }
 
-/// The server that the bench starts, or whose engine it measures.
-#[derive(Clone, Debug)]
-pub struct OwnServer {
-    /// As `serve` takes them.
-    pub arguments: Vec<String>,
-    pub config: Config,
-}
-
-/// Put before the user's: a free port each, and a log that a program can read.
-pub const SERVE: [&str; 5] =
-    ["serve", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--log=info", "--log-format=json"];
-
 impl BenchFlags {
-    /// Contradictions among the flags, or the server that they describe. `None`: all that is known of the
-    /// server is its address.
-    pub fn own_server(&self) -> Result<Option<OwnServer>, Vec<String>> {
-        let mut problems = Vec::new();
-        if self.mode.contains(&Mode::Trace) != self.trace.is_some() {
-            problems.push("--mode trace and --trace FILE go together".to_owned());
-        }
-        if !self.mode.contains(&Mode::Closed) && self.rate.is_empty() && self.needs_rate() {
-            problems.push(
-                "--rate is missing: without --mode closed the best rate of the server is not known"
-                    .to_owned(),
-            );
-        }
-        let server = match (&self.addr, self.serve.as_slice()) {
-            (Some(_), []) => Ok(None),
-            _ => self.parse_serve().map(Some),
-        };
-        match server {
-            Ok(server) if problems.is_empty() => Ok(server),
-            Ok(_) => Err(problems),
-            Err(more) => Err([problems, more].concat()),
-        }
-    }
-
-    fn needs_rate(&self) -> bool {
+    /// Whether a rate is to be known, or found, before all loads can be planned.
+    pub(super) fn needs_rate(&self) -> bool {
         self.mode.iter().any(|mode| matches!(mode, Mode::Poisson | Mode::Ramp))
-    }
-
-    fn parse_serve(&self) -> Result<OwnServer, Vec<String>> {
-        let fixed = SERVE.map(str::to_owned);
-        let arguments: Vec<String> = fixed.into_iter().chain(self.serve.iter().cloned()).collect();
-        let parsed = Cli::try_parse_from(["clipd".to_owned()].iter().chain(&arguments)).map_err(|error| {
-            // The first line says what is wrong; the others explain `serve`.
-            let text = error.to_string();
-            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            vec![format!("after --: {first}")]
-        })?;
-        let Command::Serve(flags) = parsed.command else { unreachable!("the first argument is serve") };
-        Ok(OwnServer { config: Config::from_flags(&flags)?, arguments })
     }
 }
 

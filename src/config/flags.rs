@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+#[cfg(feature = "bench")]
 use super::bench::BenchFlags;
 use crate::cli::flags::{ClassifyFlags, EmbedFlags};
 use crate::model::graph::{Operators, WeightType};
@@ -31,6 +32,7 @@ pub enum Command {
     /// Write a model as ONNX files for other tools
     Export(ExportFlags),
     /// Measure what this machine can do, and how much of it a server gives
+    #[cfg(feature = "bench")]
     Bench(Box<BenchFlags>),
 }
 

@@ -3,8 +3,11 @@
 //! All problems are found before anything starts, and are reported together. No other module reads
 //! the environment for configuration.
 
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod flags;
+#[cfg(feature = "bench")]
+pub mod own_server;
 mod problems;
 pub mod report;
 #[cfg(test)]
@@ -17,8 +20,8 @@ use std::time::Duration;
 
 use crate::clip::image::ImageLimits;
 use crate::connections::{Clocks, Http2, Protocol};
-use crate::engine::choice::{DeviceChoice, PrecisionChoice};
-use crate::engine::session::{CudaGraphs, GpuOptions};
+use crate::engine::choice::DeviceChoice;
+use crate::engine::device::{CudaGraphs, GpuOptions, Precision};
 use crate::modality::ByModality;
 use crate::model::hub::{Access, Repository};
 use crate::scheduler::Settings;
@@ -37,7 +40,8 @@ pub struct Config {
     /// Where named classifiers are.
     pub classifiers: Option<PathBuf>,
     pub device: DeviceChoice,
-    pub precision: PrecisionChoice,
+    /// `None`: `auto`.
+    pub precision: Option<Precision>,
     pub gpu: GpuOptions,
     /// Worker threads of each device, each with a session of its own.
     pub workers_per_device: NonZeroUsize,
@@ -163,11 +167,11 @@ impl Config {
                 "--precision",
                 &flags.precision,
                 &[
-                    ("auto", PrecisionChoice::Auto),
-                    ("fp32", PrecisionChoice::Fp32),
-                    ("bf16", PrecisionChoice::Bf16),
-                    ("int8", PrecisionChoice::Int8),
-                    ("fp16", PrecisionChoice::Fp16),
+                    ("auto", None),
+                    ("fp32", Some(Precision::Fp32)),
+                    ("bf16", Some(Precision::Bf16)),
+                    ("int8", Some(Precision::Int8)),
+                    ("fp16", Some(Precision::Fp16)),
                 ],
             ),
             gpu: GpuOptions {

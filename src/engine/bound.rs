@@ -1,141 +1,121 @@
-//! An encoder that runs certain sizes only, from and to memory that stays where it is.
+//! The engine of a device with memory of its own, such as a GPU: both encoders in buckets, with bound memory, and on
+//! CUDA a graph for each bucket of each input.
 //!
-//! It is how a GPU is fed: every bucket has a tensor in host memory that the device reads fast, one in device memory
-//! that it is copied to, and an output beside it, all bound to the session once. Launching the same kernels at the same
-//! addresses can be recorded as a CUDA graph and replayed. A replay reads device memory and nothing else, so inputs
-//! are copied there by hand: a host tensor that is bound would not be read again. Results come back to ordinary host
-//! memory: `ort` copies in a session of its own, which ONNX Runtime 1.31 fails where that ends in pinned memory. And
-//! embeddings are small.
-//!
-//! Where memory is, is all it knows of the device, so tests run it on the CPU provider.
+//! All buckets are bound when an input is made, and recorded when they run for the first time, in the warm-up. The
+//! engine is run by the thread that opened it: CUDA graphs ask for that.
 
 use ndarray::Array2;
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
-use ort::session::{IoBinding, NoSelectedOutputs, RunOptions, Session};
-use ort::value::{PrimitiveTensorElementType, Tensor};
 
-use super::EngineError;
+use super::binding::BoundEncoder;
+use super::buckets::Buckets;
+use super::input::{BoundInput, Input};
+use super::{Description, Engine, EngineError};
+use crate::modality::Modality;
 
-/// The run option by which ONNX Runtime tells the CUDA graphs of a session apart.
-const GRAPH_ID: &str = "gpu_graph_id";
-
-/// Where inputs and outputs are.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Memory {
-    /// All in host memory.
-    #[cfg(test)]
-    Host,
-    /// Device memory of the GPU with this number, and pinned host memory.
-    Cuda(i32),
+pub struct BoundEngine {
+    image: BoundEncoder,
+    text: BoundEncoder,
+    /// Height, width, channels.
+    image_shape: [usize; 3],
+    buckets: Buckets,
+    description: Description,
 }
 
-/// Both tensors of a bucket: rows are put together in the first, and the second is what the session reads.
-pub(super) struct Staged<T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static> {
-    host: Tensor<T>,
-    device: Tensor<T>,
-}
-
-/// An encoder with its bound tensors.
-pub(super) struct BoundEncoder {
-    session: Session,
-    memory: Memory,
-    /// Of the graph's input and output.
-    names: [String; 2],
-    embed_dim: usize,
-    runs: Vec<Run>,
-}
-
-/// What runs one bucket of one input.
-struct Run {
-    binding: IoBinding,
-    options: RunOptions<NoSelectedOutputs>,
-    device: Tensor<f32>,
-    host: Tensor<f32>,
-}
-
-/// Names a [`Run`] of its encoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RunId(usize);
-
-impl BoundEncoder {
-    pub(super) fn new(session: Session, memory: Memory, embed_dim: usize) -> BoundEncoder {
-        let names = [session.inputs()[0].name().to_owned(), session.outputs()[0].name().to_owned()];
-        BoundEncoder { session, memory, names, embed_dim, runs: Vec::new() }
-    }
-
-    /// Allocates the tensors of a bucket, zeroed, and binds them.
-    pub(super) fn bind<T>(&mut self, shape: &[usize]) -> Result<(RunId, Staged<T>), EngineError>
-    where
-        T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static,
-    {
-        let mut staged = Staged {
-            host: Tensor::new(&self.memory.pinned(&self.session)?, shape.to_vec())?,
-            device: Tensor::new(&self.memory.device(&self.session)?, shape.to_vec())?,
-        };
-        staged.host.extract_tensor_mut().1.fill(T::default());
-        staged.copy()?;
-        let result = [shape[0], self.embed_dim];
-        let mut run = Run {
-            binding: self.session.create_binding()?,
-            options: RunOptions::new()?,
-            device: Tensor::new(&self.memory.device(&self.session)?, result)?,
-            host: Tensor::new(&Allocator::default(), result)?,
-        };
-        let [input, output] = &self.names;
-        run.binding.bind_input(input, &staged.device)?;
-        run.binding.bind_output(output, &mut run.device)?;
-        run.options.set(GRAPH_ID, self.runs.len().to_string())?;
-        self.runs.push(run);
-        Ok((RunId(self.runs.len() - 1), staged))
-    }
-
-    /// The embeddings of the first `rows` rows of what was copied last.
-    pub(super) fn run(&mut self, id: RunId, rows: usize) -> Result<Array2<f32>, EngineError> {
-        let run = &mut self.runs[id.0];
-        self.session.run_binding_with_options(&run.binding, &run.options)?;
-        run.device.copy_into(&mut run.host)?;
-        let (_, values) = run.host.extract_tensor();
-        let values = values[..rows * self.embed_dim].to_vec();
-        Ok(Array2::from_shape_vec([rows, self.embed_dim], values).expect("a row has as many values"))
+impl BoundEngine {
+    pub(super) fn new(
+        image: BoundEncoder,
+        text: BoundEncoder,
+        image_shape: [usize; 3],
+        buckets: Buckets,
+        description: Description,
+    ) -> BoundEngine {
+        BoundEngine { image, text, image_shape, buckets, description }
     }
 }
 
-impl<T: PrimitiveTensorElementType + Default + Copy + std::fmt::Debug + 'static> Staged<T> {
-    /// All rows, one after another. What is not written keeps what was there.
-    pub(super) fn values(&mut self) -> &mut [T] {
-        self.host.extract_tensor_mut().1
+impl Engine for BoundEngine {
+    fn input(&mut self) -> Result<Input, EngineError> {
+        let [height, width, channels] = self.image_shape;
+        let Buckets { rows, lengths } = &self.buckets;
+        let mut images = Vec::new();
+        for rows in &rows.image {
+            images.push(self.image.bind(&[*rows, height, width, channels])?);
+        }
+        let mut texts = Vec::new();
+        for rows in &rows.text {
+            for length in lengths {
+                texts.push(self.text.bind(&[*rows, *length])?);
+            }
+        }
+        Ok(Input::bound(BoundInput::new(self.buckets.clone(), images, texts)))
     }
 
-    /// To where the session reads them. Returns when it is done.
-    pub(super) fn copy(&mut self) -> Result<(), EngineError> {
-        Ok(self.host.copy_into(&mut self.device)?)
-    }
-}
-
-impl Memory {
-    fn device(self, session: &Session) -> Result<Allocator, EngineError> {
-        match self {
-            #[cfg(test)]
-            Memory::Host => Ok(Allocator::default()),
-            Memory::Cuda(id) => allocator(session, AllocationDevice::CUDA, id, MemoryType::Default),
+    fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
+        let filled = input.filled().expect("an engine runs inputs of its own, once they are filled");
+        match input.modality() {
+            Modality::Image => self.image.run(filled, input.rows()),
+            Modality::Text => self.text.run(filled, input.rows()),
         }
     }
 
-    /// Host memory that the device copies from without a detour.
-    fn pinned(self, session: &Session) -> Result<Allocator, EngineError> {
-        match self {
-            #[cfg(test)]
-            Memory::Host => Ok(Allocator::default()),
-            Memory::Cuda(id) => allocator(session, AllocationDevice::CUDA_PINNED, id, MemoryType::CPUInput),
-        }
+    fn buckets(&self) -> Option<&Buckets> {
+        Some(&self.buckets)
+    }
+
+    fn stages(&self) -> bool {
+        true
+    }
+
+    fn description(&self) -> &Description {
+        &self.description
     }
 }
 
-fn allocator(
-    session: &Session,
-    device: AllocationDevice<'_>,
-    id: i32,
-    usage: MemoryType,
-) -> Result<Allocator, EngineError> {
-    Ok(Allocator::new(session, MemoryInfo::new(device, id, AllocatorType::Device, usage)?)?)
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use crate::clip::row::{ImageRow, TokenRow};
+    use crate::engine::Batch;
+    use crate::engine::device::{Device, Precision, Seat};
+    use crate::engine::onnx::OnnxModel;
+    use crate::modality::ByModality;
+    use crate::model::Model;
+    use crate::model::graph::Form;
+
+    /// On the CPU provider. Every bucket is run with inputs that change, in both of two inputs.
+    #[test]
+    fn bound_buckets_give_what_free_runs_give() {
+        let Model { spec, image, text, .. } = Model::builtin(Form::PORTABLE).unwrap();
+        let bytes = spec.image.row_bytes();
+        let onnx = OnnxModel::new(&spec, image, text).unwrap();
+        let six = NonZeroUsize::new(6).unwrap();
+        let mut free = onnx.open(&Seat::new(Device::CPU, Precision::Fp32)).unwrap();
+        let seat = Seat::new("stand-in:0".parse().unwrap(), Precision::Fp32);
+        let mut bound = onnx.open(&Seat { max_batch_size: ByModality::both(six), ..seat }).unwrap();
+        let mut inputs = [bound.input().unwrap(), bound.input().unwrap()];
+        let end = spec.text.vocab_size as u32 - 1;
+        let mut seed = 0_usize;
+        for (rows, length) in [(1, 2), (2, 8), (3, 9), (4, 32), (5, 3), (6, 20), (1, 30), (3, 9)] {
+            let mut next = || {
+                seed += 1;
+                seed
+            };
+            let pixels = |seed: usize| (0..bytes).map(|place| (place * seed % 251) as u8).collect();
+            let tokens = |seed: usize| {
+                let words = (1..length as u32).map(|place| place * seed as u32 % (end - 1));
+                words.chain([end]).collect()
+            };
+            let images = Batch::Images((0..rows).map(|_| ImageRow(pixels(next()))).collect());
+            let texts = Batch::Texts((0..rows).map(|_| TokenRow(tokens(next()))).collect());
+            for (batch, input) in [images, texts].iter().zip(&mut inputs) {
+                input.fill(batch).unwrap();
+                let (expected, actual) = (free.embed(batch).unwrap(), bound.run(input).unwrap());
+                assert_eq!(expected.dim(), actual.dim());
+                let apart = (&expected - &actual).iter().fold(0.0_f32, |most, each| most.max(each.abs()));
+                assert!(apart < 1e-4, "{rows} rows of {length}: {apart}");
+            }
+            inputs.reverse();
+        }
+    }
 }

@@ -13,8 +13,8 @@ pub struct Buckets {
     pub lengths: Vec<usize>,
 }
 
-/// Lengths of texts below the context length: captions have 8 to 24 tokens, and padding to the next costs a third at
-/// most.
+/// Lengths of texts below the context length: captions have 8 to 24 tokens, and padding to the next length
+/// costs a third at most.
 const LENGTHS: [usize; 5] = [8, 16, 24, 32, 48];
 
 impl Buckets {

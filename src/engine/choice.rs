@@ -8,7 +8,6 @@
 //! mix. So what counts is CPU time, of one thread, which other work on the machine hardly changes, and who is to be
 //! chosen must be ahead by more than that.
 
-use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -17,8 +16,9 @@ use ort::session::builder::PrepackedWeights;
 use ort::value::TensorRef;
 
 use super::EngineError;
-use super::device::{Device, Precision, available_devices, bf16_supported, cuda_built};
-use super::session::{Cuda, CudaGraphs, Encoder, GpuOptions, Provider};
+use super::device::{Auto, Device, Precision, Seat};
+use super::kinds::{available_devices, firsts};
+use super::session::Encoder;
 use crate::cpu_time::process_cpu;
 use crate::model::graph::probe;
 
@@ -27,62 +27,23 @@ use crate::model::graph::probe;
 pub enum DeviceChoice {
     /// A GPU if there is one, otherwise what is fastest.
     Auto,
-    Cpu,
-    OpenVino,
-    /// GPUs by number; at least one, each once.
-    Cuda(Vec<u16>),
+    /// At least one, each once, all of one kind.
+    Devices(Vec<Device>),
 }
 
-/// As in the flag: `auto`, `cpu`, `openvino`, or GPUs such as `cuda:0,cuda:1`. Devices of several kinds are not mixed:
-/// what they compute differs, and one fingerprint stands for all embeddings of a server.
+/// As in the flag: `auto`, or devices such as `cpu`, `openvino` or `cuda:0,cuda:1`. Devices of several kinds are not
+/// mixed: what they compute differs, and one fingerprint stands for all embeddings of a server.
 impl FromStr for DeviceChoice {
     type Err = ();
 
     fn from_str(text: &str) -> Result<DeviceChoice, ()> {
-        match text {
-            "auto" => Ok(DeviceChoice::Auto),
-            "cpu" => Ok(DeviceChoice::Cpu),
-            "openvino" => Ok(DeviceChoice::OpenVino),
-            _ => {
-                let number = |gpu: &str| gpu.strip_prefix("cuda:")?.parse().ok();
-                let gpus: Option<Vec<u16>> = text.split(',').map(number).collect();
-                let gpus = gpus.ok_or(())?;
-                let twice = gpus.iter().enumerate().any(|(place, gpu)| gpus[..place].contains(gpu));
-                if twice { Err(()) } else { Ok(DeviceChoice::Cuda(gpus)) }
-            }
+        if text == "auto" {
+            return Ok(DeviceChoice::Auto);
         }
-    }
-}
-
-/// What the operator says of the precision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrecisionChoice {
-    /// fp16 on GPUs; bf16 where it is faster, otherwise fp32.
-    Auto,
-    Fp32,
-    Bf16,
-    Int8,
-    Fp16,
-}
-
-impl From<Device> for DeviceChoice {
-    fn from(device: Device) -> DeviceChoice {
-        match device {
-            Device::Cpu => DeviceChoice::Cpu,
-            Device::OpenVino => DeviceChoice::OpenVino,
-            Device::Cuda(number) => DeviceChoice::Cuda(vec![number]),
-        }
-    }
-}
-
-impl From<Precision> for PrecisionChoice {
-    fn from(precision: Precision) -> PrecisionChoice {
-        match precision {
-            Precision::Fp32 => PrecisionChoice::Fp32,
-            Precision::Bf16 => PrecisionChoice::Bf16,
-            Precision::Int8 => PrecisionChoice::Int8,
-            Precision::Fp16 => PrecisionChoice::Fp16,
-        }
+        let devices: Vec<Device> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
+        let mixed = devices.iter().any(|device| device.kind != devices[0].kind);
+        let twice = devices.iter().enumerate().any(|(place, device)| devices[..place].contains(device));
+        if mixed || twice { Err(()) } else { Ok(DeviceChoice::Devices(devices)) }
     }
 }
 
@@ -96,26 +57,24 @@ pub struct Choice {
     pub why: String,
 }
 
-/// Who pays with memory or accuracy must be faster by this factor: OpenVINO holds a copy of the weights for every
-/// worker, bf16 has a cosine of 0.99995 to fp32. On the CPUs that were seen, OpenVINO's fp32 is at
-/// most 1.2 times as fast as ONNX Runtime's, and its bf16 either twice and more, or slower: far from both lines.
-const WORTH_MEMORY: f64 = 1.4;
-const WORTH_ACCURACY: f64 = 1.1;
-
-/// Runs of every candidate in turn, of which the one with the least CPU time counts: other work on the machine only adds
-/// to it.
+/// Runs of every candidate in turn, of which the one with the least CPU time counts: other work on the machine only
+/// adds to it.
 const ROUNDS: usize = 6;
 
+/// `precision`: `None` is `auto`, which is fp16 on GPUs, and bf16 where that is faster, otherwise fp32.
+///
 /// # Errors
 /// [`EngineError::Library`] if there is no ONNX Runtime. A device that is asked for and cannot be had is an error when
 /// it is opened.
-pub fn choose(device: &DeviceChoice, precision: PrecisionChoice) -> Result<Choice, EngineError> {
-    if let Some((gpus, why)) = gpus(device, precision) {
-        let devices = gpus.into_iter().map(Device::Cuda).collect();
-        return Ok(Choice { devices, precision: on_gpus(precision), why });
+pub fn choose(device: &DeviceChoice, precision: Option<Precision>) -> Result<Choice, EngineError> {
+    if let Some((devices, why)) = at_once(device, precision) {
+        let precision = precision.unwrap_or(devices[0].kind.precisions[0]);
+        return Ok(Choice { devices, precision, why });
     }
-    let openvino = available_devices()?.contains(&Device::OpenVino);
-    let candidates = candidates(device, precision, openvino, bf16_supported());
+    let there = available_devices()?;
+    let candidates = candidates(device, precision, |device, precision| {
+        there.contains(&device) && (device.kind.refusal)(precision).is_none()
+    });
     let [first, others @ ..] = candidates.as_slice() else { unreachable!("there is always a candidate") };
     if others.is_empty() {
         let (device, precision) = *first;
@@ -134,87 +93,81 @@ pub fn choose(device: &DeviceChoice, precision: PrecisionChoice) -> Result<Choic
     Ok(Choice { devices: vec![device], precision, why })
 }
 
-/// The GPUs to use, if any, and why. `auto` takes the first one if it answers.
-fn gpus(device: &DeviceChoice, precision: PrecisionChoice) -> Option<(Vec<u16>, String)> {
-    match (device, precision) {
-        (DeviceChoice::Cuda(gpus), _) => Some((gpus.clone(), "asked for".to_owned())),
+/// What is taken without a measurement, if anything, and why: devices that were asked for by number, or a GPU.
+fn at_once(device: &DeviceChoice, precision: Option<Precision>) -> Option<(Vec<Device>, String)> {
+    if let DeviceChoice::Devices(devices) = device {
+        return devices[0].kind.numbered.then(|| (devices.clone(), "asked for".to_owned()));
+    }
+    let fits = |device: &Device| precision.is_none_or(|asked| device.kind.precisions.contains(&asked));
+    let (gpus, others): (Vec<Device>, Vec<Device>) =
+        firsts().filter(fits).partition(|device| matches!(device.kind.auto, Auto::Gpu));
+    let mut gpus = gpus.into_iter();
+    let (gpu, why) = match precision {
         // Refused when it is opened, with the reason.
-        (DeviceChoice::Auto, PrecisionChoice::Fp16) => {
-            Some((vec![0], "only GPUs compute in fp16".to_owned()))
+        Some(precision) if others.is_empty() => {
+            (gpus.next()?, format!("only GPUs compute in {}", precision.as_str()))
         }
-        (DeviceChoice::Auto, PrecisionChoice::Auto | PrecisionChoice::Fp32) => match answers(0) {
-            Ok(answers) => answers.then(|| (vec![0], "there is a GPU".to_owned())),
-            Err(error) => {
-                tracing::warn!(%error, "this ONNX Runtime is for GPUs, but none answers");
-                None
-            }
-        },
-        _ => None,
-    }
+        _ => (gpus.find(|gpu| answers(*gpu))?, "there is a GPU".to_owned()),
+    };
+    Some((vec![gpu], why))
 }
 
-/// Whether ONNX Runtime was built for GPUs; an error if it was, and the GPU does not run a block.
-fn answers(number: u16) -> Result<bool, EngineError> {
-    if !cuda_built()? {
-        return Ok(false);
-    }
-    let options = GpuOptions { memory_bytes: None, graphs: CudaGraphs::Off };
-    Encoder::new(probe::mlp())?.open(&Provider::Cuda(Cuda { number, options }), NonZeroUsize::MIN)?;
-    Ok(true)
+/// Whether ONNX Runtime was built for this GPU, and the GPU runs a block.
+fn answers(gpu: Device) -> bool {
+    let run = || -> Result<bool, EngineError> {
+        if !gpu.built()? {
+            return Ok(false);
+        }
+        let seat = Seat::new(gpu, gpu.kind.precisions[0]);
+        Encoder::new(probe::mlp())?.open(&seat, &PrepackedWeights::new())?;
+        Ok(true)
+    };
+    run().unwrap_or_else(|error| {
+        tracing::warn!(%error, "this ONNX Runtime is for GPUs, but none answers");
+        false
+    })
 }
 
-fn on_gpus(precision: PrecisionChoice) -> Precision {
-    match precision {
-        PrecisionChoice::Auto | PrecisionChoice::Fp16 => Precision::Fp16,
-        PrecisionChoice::Fp32 => Precision::Fp32,
-        PrecisionChoice::Bf16 => Precision::Bf16,
-        PrecisionChoice::Int8 => Precision::Int8,
-    }
-}
-
-/// What of the CPU's devices fits the flags and the machine; the first is preferred where others are not worth their
-/// price.
+/// What of the CPU's devices fits the flags, and what this machine `has` of it; the first is preferred where others are
+/// not worth their price.
 fn candidates(
     device: &DeviceChoice,
-    precision: PrecisionChoice,
-    openvino: bool,
-    bf16: bool,
+    precision: Option<Precision>,
+    has: impl Fn(Device, Precision) -> bool,
 ) -> Vec<(Device, Precision)> {
-    match (device, precision) {
-        (DeviceChoice::Cpu, PrecisionChoice::Auto | PrecisionChoice::Fp32) => {
-            vec![(Device::Cpu, Precision::Fp32)]
-        }
+    let devices = match device {
+        DeviceChoice::Auto => firsts().filter(|device| !device.kind.numbered).collect(),
+        DeviceChoice::Devices(devices) => devices.clone(),
+    };
+    let all = devices.iter().flat_map(|device| device.kind.precisions.iter().map(|each| (*device, *each)));
+    let fitting: Vec<(Device, Precision)> = all
+        .filter(|(device, each)| match precision {
+            Some(asked) => *each == asked,
+            None => price(*device, *each).is_some(),
+        })
+        .collect();
+    let there: Vec<_> = fitting.iter().copied().filter(|(device, each)| has(*device, *each)).collect();
+    if there.is_empty() {
         // Refused when it is opened, with the reason.
-        (DeviceChoice::Cpu, PrecisionChoice::Bf16) => vec![(Device::Cpu, Precision::Bf16)],
-        (_, PrecisionChoice::Fp16) => vec![(Device::Cpu, Precision::Fp16)],
-        (DeviceChoice::Cpu, PrecisionChoice::Int8) => vec![(Device::Cpu, Precision::Int8)],
-        (_, PrecisionChoice::Bf16) => vec![(Device::OpenVino, Precision::Bf16)],
-        (_, PrecisionChoice::Int8) => vec![(Device::OpenVino, Precision::Int8)],
-        (_, PrecisionChoice::Auto | PrecisionChoice::Fp32) => {
-            let mut candidates = Vec::new();
-            if *device == DeviceChoice::Auto {
-                candidates.push((Device::Cpu, Precision::Fp32));
-            }
-            if *device == DeviceChoice::OpenVino || openvino {
-                candidates.push((Device::OpenVino, Precision::Fp32));
-                if precision == PrecisionChoice::Auto && bf16 {
-                    candidates.push((Device::OpenVino, Precision::Bf16));
-                }
-            }
-            candidates
-        }
+        let asked = (devices[0], precision.unwrap_or(devices[0].kind.precisions[0]));
+        return vec![fitting.first().copied().unwrap_or(asked)];
+    }
+    there
+}
+
+/// By how many times it must be faster than what costs nothing.
+fn price(device: Device, precision: Precision) -> Option<f64> {
+    match device.kind.auto {
+        Auto::Gpu => None,
+        Auto::Fastest(price) => price(precision),
     }
 }
 
 /// The index of the candidate that is the fastest after its price.
 fn best(candidates: &[(Device, Precision)], times: &[Duration]) -> usize {
     let priced = |index: &usize| {
-        let price = match candidates[*index] {
-            (Device::Cpu | Device::Cuda(_), _) => 1.0,
-            (Device::OpenVino, Precision::Fp32) => WORTH_MEMORY,
-            (Device::OpenVino, _) => WORTH_MEMORY * WORTH_ACCURACY,
-        };
-        times[*index].mul_f64(price)
+        let (device, precision) = candidates[*index];
+        times[*index].mul_f64(price(device, precision).unwrap_or(1.0))
     };
     (0..candidates.len()).min_by_key(priced).unwrap_or(0)
 }
@@ -227,13 +180,7 @@ fn measure(candidates: &[(Device, Precision)]) -> Result<Vec<Duration>, EngineEr
     let prepacked = PrepackedWeights::new();
     let mut sessions: Vec<Session> = candidates
         .iter()
-        .map(|(device, precision)| {
-            let provider = match device {
-                Device::OpenVino => Provider::OpenVino(*precision),
-                Device::Cpu | Device::Cuda(_) => Provider::Cpu(&prepacked),
-            };
-            block.open(&provider, NonZeroUsize::MIN)
-        })
+        .map(|(device, precision)| block.open(&Seat::new(*device, *precision), &prepacked))
         .collect::<Result<_, _>>()?;
     for _ in 0..ROUNDS {
         for (session, time) in sessions.iter_mut().zip(&mut times) {
@@ -250,39 +197,65 @@ fn measure(candidates: &[(Device, Precision)]) -> Result<Vec<Duration>, EngineEr
 mod tests {
     use super::*;
 
-    const CPU: (Device, Precision) = (Device::Cpu, Precision::Fp32);
-    const OPENVINO: (Device, Precision) = (Device::OpenVino, Precision::Fp32);
-    const BF16: (Device, Precision) = (Device::OpenVino, Precision::Bf16);
+    const CPU: (Device, Precision) = (Device::CPU, Precision::Fp32);
+    const OPENVINO: (Device, Precision) = (Device::OPENVINO, Precision::Fp32);
+    const BF16: (Device, Precision) = (Device::OPENVINO, Precision::Bf16);
+
+    fn devices(text: &str) -> DeviceChoice {
+        text.parse().unwrap()
+    }
 
     #[test]
     fn flags_and_machine_leave_candidates() {
-        use {DeviceChoice as D, PrecisionChoice as P};
-        let check = |device, precision, openvino, bf16, expected: &[_]| {
-            assert_eq!(candidates(&device, precision, openvino, bf16), expected, "{device:?} {precision:?}");
+        use Precision::{Bf16, Fp32, Int8};
+        let check = |device: &str, precision, openvino, bf16, expected: &[_]| {
+            let has = |device: Device, precision: Precision| {
+                device == Device::CPU || openvino && (precision != Bf16 || bf16)
+            };
+            assert_eq!(candidates(&devices(device), precision, has), expected, "{device} {precision:?}");
         };
-        check(D::Auto, P::Auto, true, true, &[CPU, OPENVINO, BF16]);
-        check(D::Auto, P::Auto, true, false, &[CPU, OPENVINO]);
-        check(D::Auto, P::Auto, false, true, &[CPU]);
-        check(D::Auto, P::Fp32, true, true, &[CPU, OPENVINO]);
-        check(D::OpenVino, P::Auto, true, true, &[OPENVINO, BF16]);
-        check(D::OpenVino, P::Auto, false, false, &[OPENVINO]);
-        check(D::Cpu, P::Auto, true, true, &[CPU]);
-        check(D::Auto, P::Bf16, true, true, &[BF16]);
-        check(D::Auto, P::Int8, true, true, &[(Device::OpenVino, Precision::Int8)]);
-        check(D::Cpu, P::Int8, true, true, &[(Device::Cpu, Precision::Int8)]);
+        check("auto", None, true, true, &[CPU, OPENVINO, BF16]);
+        check("auto", None, true, false, &[CPU, OPENVINO]);
+        check("auto", None, false, true, &[CPU]);
+        check("auto", Some(Fp32), true, true, &[CPU, OPENVINO]);
+        check("openvino", None, true, true, &[OPENVINO, BF16]);
+        check("openvino", None, false, false, &[OPENVINO]);
+        check("cpu", None, true, true, &[CPU]);
+        check("auto", Some(Bf16), true, true, &[BF16]);
+        check("auto", Some(Int8), true, true, &[(Device::OPENVINO, Int8)]);
+        check("auto", Some(Int8), false, false, &[(Device::OPENVINO, Int8)]);
+        check("cpu", Some(Int8), true, true, &[(Device::CPU, Int8)]);
     }
 
     #[test]
     fn gpus_are_named_each_once() {
-        let check = |text: &str, expected: Option<DeviceChoice>| {
-            assert_eq!(text.parse().ok(), expected, "{text}");
+        let check = |text: &str, expected: Option<&[&str]>| {
+            let parsed = text.parse().ok().map(|choice| match choice {
+                DeviceChoice::Auto => vec!["auto".to_owned()],
+                DeviceChoice::Devices(devices) => devices.iter().map(ToString::to_string).collect(),
+            });
+            let expected: Option<Vec<String>> =
+                expected.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+            assert_eq!(parsed, expected, "{text}");
         };
-        check("auto", Some(DeviceChoice::Auto));
-        check("cuda:0", Some(DeviceChoice::Cuda(vec![0])));
-        check("cuda:1,cuda:0", Some(DeviceChoice::Cuda(vec![1, 0])));
-        for wrong in
-            ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:0,", "cuda:0,cuda:0", "cpu,cuda:0", "cpu,openvino"]
-        {
+        check("auto", Some(&["auto"]));
+        check("cpu", Some(&["cpu"]));
+        check("cuda:0", Some(&["cuda:0"]));
+        check("cuda:1,cuda:0", Some(&["cuda:1", "cuda:0"]));
+        for wrong in [
+            "",
+            "gpu",
+            "cuda",
+            "cuda:",
+            "cuda:x",
+            "cuda:0,",
+            "cuda:0,cuda:0",
+            "cpu:0",
+            "cpu,cpu",
+            "cpu,cuda:0",
+            "cpu,openvino",
+            "auto,cpu",
+        ] {
             check(wrong, None);
         }
     }
@@ -290,14 +263,15 @@ mod tests {
     #[test]
     fn gpus_compute_in_fp16_unless_told_otherwise() {
         let check = |precision, expected| {
-            let choice = choose(&DeviceChoice::Cuda(vec![2, 0]), precision).unwrap();
-            assert_eq!(
-                (choice.devices, choice.precision),
-                (vec![Device::Cuda(2), Device::Cuda(0)], expected)
-            );
+            let asked = devices("cuda:2,cuda:0");
+            let choice = choose(&asked, precision).unwrap();
+            assert_eq!((DeviceChoice::Devices(choice.devices), choice.precision), (asked, expected));
         };
-        check(PrecisionChoice::Auto, Precision::Fp16);
-        check(PrecisionChoice::Fp32, Precision::Fp32);
+        check(None, Precision::Fp16);
+        check(Some(Precision::Fp32), Precision::Fp32);
+        let choice = choose(&DeviceChoice::Auto, Some(Precision::Fp16)).unwrap();
+        assert_eq!(DeviceChoice::Devices(choice.devices), devices("cuda:0"));
+        assert_eq!(choice.why, "only GPUs compute in fp16");
     }
 
     #[test]
@@ -315,9 +289,9 @@ mod tests {
 
     #[test]
     fn the_candidates_of_this_machine_can_be_measured() {
-        let choice = choose(&DeviceChoice::Cpu, PrecisionChoice::Auto).unwrap();
-        assert_eq!(choice.devices, [Device::Cpu]);
-        let choice = choose(&DeviceChoice::Auto, PrecisionChoice::Fp32).unwrap();
+        let choice = choose(&devices("cpu"), None).unwrap();
+        assert_eq!(choice.devices, [Device::CPU]);
+        let choice = choose(&DeviceChoice::Auto, Some(Precision::Fp32)).unwrap();
         assert_eq!(choice.precision, Precision::Fp32);
         let measured = available_devices().unwrap().len() > 1;
         assert_eq!(choice.why.contains("ms"), measured, "{}", choice.why);

@@ -1,34 +1,94 @@
-//! What a model can run on, and with which precision, on this machine.
+//! What a model can run on, and with which precision.
 //!
-//! It says what there is; which of it to use is the caller's choice.
+//! These are the words; which kinds of devices there are says the table in [`super::kinds`], and which to use is the
+//! caller's choice.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 
-use ort::ep::{self, ExecutionProvider};
+use ort::session::builder::SessionBuilder;
 
 use super::EngineError;
+use super::binding::Memory;
 use super::runtime::runtime;
+use crate::modality::ByModality;
 use crate::model::graph::{Form, Operators, WeightType};
 
-/// What computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// ONNX Runtime's own kernels. Workers share one copy of the weights.
-    Cpu,
-    /// Intel's OpenVINO on the same CPU. Each worker has its own copy of the weights.
-    OpenVino,
-    /// The NVIDIA GPU of this number. Each worker has its own copy of the weights.
-    Cuda(u16),
+/// What computes: one of the [`super::kinds`], and which of them where there may be several.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    pub(super) kind: &'static Kind,
+    /// 0 where it is the only one.
+    pub(super) number: u16,
+}
+
+/// A kind of device: all that the rest of the engine knows of an execution provider of ONNX Runtime.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    /// As in flags, logs and metrics. No two kinds have the same.
+    pub(super) name: &'static str,
+    /// Whether there may be several, which have a number behind their name, and of which several can serve.
+    pub(super) numbered: bool,
+    /// In the description of an engine, behind ONNX Runtime's version.
+    pub(super) provider: Option<&'static str>,
+    /// The Python package whose ONNX Runtime has it.
+    pub(super) package: &'static str,
+    /// Whether the ONNX Runtime that was loaded was built for it. Whether there is one shows when it is opened.
+    pub(super) built: fn() -> ort::Result<bool>,
+    /// What it computes with; first what it takes if nobody says.
+    pub(super) precisions: &'static [Precision],
+    /// What is wrong with a precision here, as the end of a sentence that begins with it.
+    pub(super) refusal: fn(Precision) -> Option<&'static str>,
+    pub(super) auto: Auto,
+    /// What graphs for it are made of.
+    pub(super) operators: Operators,
+    /// Whether sessions may have one copy of the weights; otherwise each has its own.
+    pub(super) shares_weights: bool,
+    /// Adds the provider to a session.
+    pub(super) add: fn(SessionBuilder, &Seat) -> Result<SessionBuilder, EngineError>,
+    /// For a device with memory of its own, where batches have certain sizes; otherwise they have any.
+    pub(super) bound: Option<Bound>,
+}
+
+/// Names are unique.
+impl PartialEq for Kind {
+    fn eq(&self, other: &Kind) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Kind {}
+
+/// When a kind of device is taken if nobody asks for one.
+#[derive(Clone, Copy)]
+pub(super) enum Auto {
+    /// A GPU: the first one that answers goes before all that compute on the CPU.
+    Gpu,
+    /// If it is the fastest on the CPU by so many times as each precision says; where none is said, never.
+    Fastest(fn(Precision) -> Option<f64>),
+}
+
+/// How a device with memory of its own is used, by its number.
+#[derive(Clone, Copy)]
+pub(super) struct Bound {
+    pub(super) memory: fn(u16) -> Memory,
+    /// Called first, on the thread that is going to run it: moves the thread to the cores beside the device.
+    pub(super) pin: fn(u16),
 }
 
 /// As in flags, logs and metrics.
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Device::Cpu => f.write_str("cpu"),
-            Device::OpenVino => f.write_str("openvino"),
-            Device::Cuda(number) => write!(f, "cuda:{number}"),
+        match self.kind.numbered {
+            true => write!(f, "{}:{}", self.kind.name, self.number),
+            false => f.write_str(self.kind.name),
         }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -41,11 +101,34 @@ impl Device {
             Precision::Fp16 => WeightType::Fp16,
             Precision::Int8 => WeightType::Int8,
         };
-        let operators = match self {
-            Device::Cpu | Device::OpenVino => Operators::Standard,
-            Device::Cuda(_) => Operators::Fused,
-        };
-        Form { weights, operators }
+        Form { weights, operators: self.kind.operators }
+    }
+
+    /// Whether the ONNX Runtime found here was built for it.
+    ///
+    /// # Errors
+    /// [`EngineError::Library`] if there is no ONNX Runtime.
+    pub(super) fn built(self) -> Result<bool, EngineError> {
+        runtime()?;
+        Ok((self.kind.built)()?)
+    }
+
+    /// Whether it can be opened here to compute in `precision`.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] names what is missing.
+    pub fn check(self, precision: Precision) -> Result<(), EngineError> {
+        if !self.built()? {
+            return Err(EngineError::Device(format!(
+                "device {self}: this ONNX Runtime was built without the provider; set ORT_DYLIB_PATH to the library \
+                 of the Python package {}, or use device cpu",
+                self.kind.package
+            )));
+        }
+        match (self.kind.refusal)(precision) {
+            Some(problem) => Err(EngineError::Device(format!("precision {} {problem}", precision.as_str()))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -54,13 +137,13 @@ impl Device {
 pub enum Precision {
     /// The reference: the cosine between an embedding and open_clip's is 1 within 1e-6.
     Fp32,
-    /// The cosine to the reference is about 0.99994. On [`Device::OpenVino`] only.
+    /// The cosine to the reference is about 0.99994. On OpenVINO only.
     Bf16,
     /// Weights in 8 bits, and what is multiplied with them too, in groups. How close it comes depends on the model:
-    /// [`super::fidelity`] measures it. On [`Device::OpenVino`] only.
+    /// [`super::fidelity`] measures it. On OpenVINO only.
     Int8,
     /// Weights and activations in 16 bits, the last norm and the projection in fp32. The cosine to the reference is
-    /// 0.999999. On [`Device::Cuda`] only.
+    /// 0.999999. On GPUs only.
     Fp16,
 }
 
@@ -76,78 +159,37 @@ impl Precision {
     }
 }
 
-/// The devices of this CPU that the ONNX Runtime found here was built for.
-///
-/// # Errors
-/// [`EngineError::Library`] if there is no ONNX Runtime.
-pub fn available_devices() -> Result<Vec<Device>, EngineError> {
-    runtime()?;
-    let mut devices = vec![Device::Cpu];
-    if ep::OpenVINO::is_available()? {
-        devices.push(Device::OpenVino);
+/// Where an engine runs, and how. Each kind of device takes of it what concerns it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat {
+    pub device: Device,
+    pub precision: Precision,
+    /// Of one session, the caller's among them.
+    pub threads: NonZeroUsize,
+    pub gpu: GpuOptions,
+    pub max_batch_size: ByModality<NonZeroUsize>,
+}
+
+impl Seat {
+    /// With one of each.
+    pub fn new(device: Device, precision: Precision) -> Seat {
+        let one = NonZeroUsize::MIN;
+        let gpu = GpuOptions { memory_bytes: None, graphs: CudaGraphs::Off };
+        Seat { device, precision, threads: one, gpu, max_batch_size: ByModality::both(one) }
     }
-    Ok(devices)
 }
 
-/// Whether the ONNX Runtime found here was built for NVIDIA's GPUs. Whether there is one shows when it is opened.
-///
-/// # Errors
-/// [`EngineError::Library`] if there is no ONNX Runtime.
-pub fn cuda_built() -> Result<bool, EngineError> {
-    runtime()?;
-    Ok(ep::CUDA::is_available()?)
+/// What an operator may say of GPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// Most memory of the GPU for one session's weights and results; `None`: all of it.
+    pub memory_bytes: Option<NonZeroUsize>,
+    pub graphs: CudaGraphs,
 }
 
-/// Whether this CPU has bf16 instructions, without which [`Precision::Bf16`] cannot be had. That they are there does
-/// not make them fast: see [`super::choice`].
-pub fn bf16_supported() -> bool {
-    cpu_has(&["avx512_bf16", "amx_bf16"])
-}
-
-/// Whether this CPU multiplies 8-bit integers in vectors, without which [`Precision::Int8`] is slower than fp32.
-pub fn int8_supported() -> bool {
-    cpu_has(&["avx512_vnni", "avx_vnni"])
-}
-
-/// Whether the CPU has one of these. The standard library's detection does not know AMX yet. The file exists on Linux
-/// only, like the builds of ONNX Runtime with OpenVINO that [`Device::OpenVino`] needs.
-fn cpu_has(any: &[&str]) -> bool {
-    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    cpus.lines()
-        .find(|line| line.starts_with("flags"))
-        .is_some_and(|flags| flags.split(' ').any(|word| any.contains(&word)))
-}
-
-/// # Errors
-/// [`EngineError::Device`] names what is missing.
-pub fn check_available(device: Device, precision: Precision) -> Result<(), EngineError> {
-    let package = match device {
-        Device::Cpu | Device::OpenVino => "onnxruntime-openvino",
-        Device::Cuda(_) => "onnxruntime-gpu",
-    };
-    let built = match device {
-        Device::Cuda(_) => cuda_built()?,
-        Device::Cpu | Device::OpenVino => available_devices()?.contains(&device),
-    };
-    if !built {
-        return Err(EngineError::Device(format!(
-            "device {device}: this ONNX Runtime was built without the provider; set ORT_DYLIB_PATH to the library of \
-             the Python package {package}, or use device cpu"
-        )));
-    }
-    let problem = match (device, precision) {
-        (Device::Cpu, Precision::Bf16 | Precision::Int8) => {
-            "needs device openvino; device cpu computes in fp32"
-        }
-        (Device::OpenVino, Precision::Bf16) if !bf16_supported() => {
-            "cannot be had: this CPU has neither AVX-512's nor AMX's bf16 instructions"
-        }
-        (Device::OpenVino, Precision::Int8) if !int8_supported() => {
-            "cannot be had: this CPU has neither AVX-512's nor AVX's VNNI instructions"
-        }
-        (Device::Cuda(_), Precision::Bf16 | Precision::Int8) => "GPUs compute in fp16 or fp32",
-        (Device::Cpu | Device::OpenVino, Precision::Fp16) => "needs a GPU, such as device cuda:0",
-        _ => return Ok(()),
-    };
-    Err(EngineError::Device(format!("precision {} {problem}", precision.as_str())))
+/// Whether the kernels of a batch are launched as one recorded graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CudaGraphs {
+    On,
+    Off,
 }

@@ -109,10 +109,8 @@ impl Random {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use super::*;
-    use crate::engine::device::{Device, Precision};
+    use crate::engine::device::{Device, Precision, Seat};
     use crate::engine::onnx::OnnxModel;
     use crate::engine::synthetic::{Gate, SyntheticEngine};
     use crate::model::Model;
@@ -122,13 +120,13 @@ mod tests {
     fn an_engine_is_as_close_as_it_is() {
         let Model { spec, image, text, .. } = Model::builtin(Form::PORTABLE).unwrap();
         let onnx = OnnxModel::new(&spec, image, text).unwrap();
-        let open = || onnx.open(Device::Cpu, Precision::Fp32, NonZeroUsize::MIN).unwrap();
-        let same = fidelity(&spec, &mut open(), &mut open()).unwrap();
+        let open = || onnx.open(&Seat::new(Device::CPU, Precision::Fp32)).unwrap();
+        let same = fidelity(&spec, &mut *open(), &mut *open()).unwrap();
         for Cosine { mean, min } in [same.images, same.texts] {
             assert!(mean > 0.999_999 && min > 0.999_999, "{same:?}");
         }
         let mut other = SyntheticEngine::gated(spec.embed_dim, Gate::open());
-        let different = fidelity(&spec, &mut open(), &mut other).unwrap();
+        let different = fidelity(&spec, &mut *open(), &mut other).unwrap();
         assert!(different.images.mean < 0.5 && different.texts.min < 0.5, "{different:?}");
     }
 }

@@ -1,19 +1,20 @@
 //! A loaded model on one device.
 //!
 //! It knows nothing of requests, queues or time: rows are put together as an [`Input`], embeddings come out.
-//! [`onnx`] is the engine that serves, on GPUs as [`gpu`]; [`synthetic`] stands in for it in tests and load models.
+//! [`onnx`] is the engine that serves, on GPUs as [`bound`]; [`synthetic`] stands in for it in tests and load models.
 
-mod bound;
+mod binding;
+pub mod bound;
 pub mod buckets;
 pub mod choice;
 pub mod device;
 pub mod fidelity;
-pub mod gpu;
 pub mod input;
+pub mod kinds;
 mod numa;
 pub mod onnx;
 mod runtime;
-pub mod session;
+mod session;
 pub mod synthetic;
 
 use std::time::Duration;

@@ -1,27 +1,24 @@
 //! The engine that serves: a model's encoders on ONNX Runtime.
 //!
-//! It does not choose a device; the caller does, with what [`super::device`]
-//! says. An [`OnnxModel`] holds the weights and is shared by all workers; each worker opens an
-//! [`OnnxEngine`] of its own, on its own thread.
-
-use std::num::NonZeroUsize;
+//! It does not choose a device; the caller does, by a [`Seat`]. An [`OnnxModel`] holds the weights and is shared by
+//! all workers; each worker opens an engine of its own, on its own thread: an [`OnnxEngine`], or a [`BoundEngine`]
+//! where the device has memory of its own.
 
 use ndarray::{Array2, Axis, concatenate};
 use ort::session::builder::PrepackedWeights;
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
 
-use super::bound::{BoundEncoder, Memory};
+use super::binding::{BoundEncoder, Memory};
+use super::bound::BoundEngine;
 use super::buckets::Buckets;
-use super::device::{Device, Precision, check_available};
-use super::gpu::GpuEngine;
+use super::device::{Bound, Seat};
 use super::input::Input;
-use super::numa::pin_to_gpu;
 use super::runtime::runtime;
-use super::session::{Cuda, Encoder, GpuOptions, Provider};
+use super::session::Encoder;
 use super::{Description, Engine, EngineError};
 use crate::clip::spec::ClipSpec;
-use crate::modality::{ByModality, Modality};
+use crate::modality::Modality;
 use crate::model::graph::Graph;
 
 /// A model's encoders in memory, not yet on a device.
@@ -55,94 +52,62 @@ impl OnnxModel {
         })
     }
 
-    /// Opens both encoders on `device`. Called on the thread that will run them; `threads` counts that one.
+    /// Opens both encoders, on the thread that will run them.
     ///
     /// # Errors
     /// [`EngineError::Device`] if the device or the precision cannot be had here.
-    pub fn open(
-        &self,
-        device: Device,
-        precision: Precision,
-        threads: NonZeroUsize,
-    ) -> Result<OnnxEngine, EngineError> {
-        let runtime = runtime()?;
-        check_available(device, precision)?;
-        let (provider, engine) = match device {
-            Device::Cuda(_) => {
-                return Err(EngineError::Device(format!("device {device} is opened with its buckets")));
-            }
-            Device::Cpu => (Provider::Cpu(&self.prepacked), format!("onnxruntime {}", runtime.version)),
-            Device::OpenVino => {
-                (Provider::OpenVino(precision), format!("onnxruntime {} (OpenVINO)", runtime.version))
-            }
+    pub fn open(&self, seat: &Seat) -> Result<Box<dyn Engine>, EngineError> {
+        let Seat { device, precision, .. } = *seat;
+        let version = &runtime()?.version;
+        device.check(precision)?;
+        let description = Description {
+            device: device.to_string(),
+            engine: match device.kind.provider {
+                Some(provider) => format!("onnxruntime {version} ({provider})"),
+                None => format!("onnxruntime {version}"),
+            },
+            precision: precision.as_str().to_owned(),
         };
+        match &device.kind.bound {
+            None => Ok(Box::new(self.open_free(seat, description)?)),
+            Some(_) if self.sizes.fixed() => Err(EngineError::Device(format!(
+                "device {device}: this model's graphs are made for batches of one size"
+            ))),
+            Some(Bound { memory, pin }) => {
+                pin(device.number);
+                match self.open_bound(seat, &memory(device.number), description) {
+                    Ok(engine) => Ok(Box::new(engine)),
+                    Err(error) => {
+                        Err(EngineError::Device(format!("device {device} cannot be used: {error}")))
+                    }
+                }
+            }
+        }
+    }
+
+    fn open_free(&self, seat: &Seat, description: Description) -> Result<OnnxEngine, EngineError> {
         Ok(OnnxEngine {
-            image: self.image.open(&provider, threads)?,
-            text: self.text.open(&provider, threads)?,
+            image: self.image.open(seat, &self.prepacked)?,
+            text: self.text.open(seat, &self.prepacked)?,
             image_shape: self.image_shape,
             sizes: self.sizes,
             embed_dim: self.embed_dim,
-            description: Description {
-                device: device.to_string(),
-                engine,
-                precision: precision.as_str().to_owned(),
-            },
+            description,
         })
-    }
-
-    /// Opens both encoders on a GPU, on the thread that will run them, which moves to the cores beside it.
-    ///
-    /// # Errors
-    /// [`EngineError::Device`] if the GPU or the precision cannot be had here.
-    pub fn open_gpu(
-        &self,
-        number: u16,
-        precision: Precision,
-        options: GpuOptions,
-        max_batch_size: ByModality<NonZeroUsize>,
-    ) -> Result<GpuEngine, EngineError> {
-        let runtime = runtime()?;
-        let device = Device::Cuda(number);
-        check_available(device, precision)?;
-        if self.sizes.fixed() {
-            let refusal = format!("device {device}: this model's graphs are made for batches of one size");
-            return Err(EngineError::Device(refusal));
-        }
-        pin_to_gpu(usize::from(number));
-        let buckets = Buckets::up_to(max_batch_size, self.context_length);
-        let description = Description {
-            device: device.to_string(),
-            engine: format!("onnxruntime {} (CUDA)", runtime.version),
-            precision: precision.as_str().to_owned(),
-        };
-        let provider = Provider::Cuda(Cuda { number, options });
-        self.open_bound(&provider, Memory::Cuda(i32::from(number)), buckets, description)
-            .map_err(|error| EngineError::Device(format!("device {device} cannot be used: {error}")))
-    }
-
-    /// What [`GpuEngine`] does, on the CPU provider.
-    #[cfg(test)]
-    pub(super) fn open_bound_on_the_cpu(&self, buckets: Buckets) -> Result<GpuEngine, EngineError> {
-        let word = || "cpu".to_owned();
-        let description = Description { device: word(), engine: word(), precision: word() };
-        self.open_bound(&Provider::Cpu(&self.prepacked), Memory::Host, buckets, description)
     }
 
     fn open_bound(
         &self,
-        provider: &Provider<'_>,
-        memory: Memory,
-        buckets: Buckets,
+        seat: &Seat,
+        memory: &Memory,
         description: Description,
-    ) -> Result<GpuEngine, EngineError> {
+    ) -> Result<BoundEngine, EngineError> {
         let bound = |encoder: &Encoder| {
-            Ok::<_, EngineError>(BoundEncoder::new(
-                encoder.open(provider, NonZeroUsize::MIN)?,
-                memory,
-                self.embed_dim,
-            ))
+            let session = encoder.open(seat, &self.prepacked)?;
+            Ok::<_, EngineError>(BoundEncoder::new(session, memory.clone(), self.embed_dim))
         };
-        Ok(GpuEngine::new(bound(&self.image)?, bound(&self.text)?, self.image_shape, buckets, description))
+        let buckets = Buckets::up_to(seat.max_batch_size, self.context_length);
+        Ok(BoundEngine::new(bound(&self.image)?, bound(&self.text)?, self.image_shape, buckets, description))
     }
 }
 
@@ -163,7 +128,7 @@ impl FixedSizes {
     }
 }
 
-/// Both encoders of a model, opened on a device.
+/// Both encoders of a model, opened on a device that runs batches of any size.
 pub struct OnnxEngine {
     image: Session,
     text: Session,

@@ -16,7 +16,7 @@ use std::path::Path;
 use serde::Deserialize;
 use sha2::Sha256;
 
-use super::files::{is_plain, read};
+use super::io::{is_plain, read};
 use super::{ModelError, TensorFault};
 pub(super) use naming::Naming;
 use naming::Stored;

@@ -1,8 +1,8 @@
 //! Classifiers on disk: one TOML or JSON file each, its name the classifier's name.
 //!
 //! A file has `labels`, and either `templates` (zero-shot; default: the usual template) or `head`, a
-//! safetensors file beside it with `weight` of shape `[labels, embed_dim]` and `bias` of shape `[labels]`, both F32; besides,
-//! `top_k` for requests that do not say. It is read here and checked where it is used.
+//! safetensors file beside it with `weight` of shape `[labels, embed_dim]` and `bias` of shape `[labels]`, both F32;
+//! besides, `top_k` for requests that do not say. It is read here and checked where it is used.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `image.onnx`, `text.onnx` | the graphs of [`super::graph`] in the form asked for, inputs and outputs as said there |
+//! | `image.onnx`, `text.onnx` | the graphs of [`super::graph`] in the form asked for, inputs and outputs as there |
 //! | `image.onnx.data`, `text.onnx.data` | their weights, as ONNX external data, little-endian |
 //! | `tokenizer.json` | as it was loaded |
 //! | `config.json` | what the graphs do not say: how to resize, and the logit scale |

@@ -8,8 +8,7 @@
 //! Both have a `tokenizer.json`, and either may have its weights in several shards. Where both layouts are
 //! present, open_clip's counts. It does not look below the directory.
 
-use std::io::{self, Read};
-use std::path::{Component, Path};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
@@ -17,6 +16,7 @@ use super::ModelError;
 use super::checkpoint::shard::Shard;
 use super::checkpoint::{Checkpoint, Naming};
 use super::config::{Config, transformers};
+use super::io::{hexadecimal, read};
 
 /// open_clip's weights, as fp32, fp16 or bf16.
 pub const WEIGHTS_FILE: &str = "open_clip_model.safetensors";
@@ -24,9 +24,6 @@ pub const WEIGHTS_FILE: &str = "open_clip_model.safetensors";
 pub const CONFIG_FILE: &str = "open_clip_config.json";
 /// A Hugging Face tokenizer.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
-
-/// Read at a time; a multiple of the size of any number.
-pub(super) const CHUNK_BYTES: usize = 1 << 20;
 
 /// transformers' weights.
 const TRANSFORMERS_WEIGHTS_FILE: &str = "model.safetensors";
@@ -111,29 +108,4 @@ fn not_pickled(directory: &Path, wanted: &'static str) -> Result<(), ModelError>
 /// PyTorch's files of weights, by their names.
 pub(super) fn is_pickled(file: &str) -> bool {
     [".bin", ".pt", ".pth", ".ckpt"].iter().any(|suffix| file.ends_with(suffix))
-}
-
-pub(super) fn read(directory: &Path, file: &str) -> Result<Vec<u8>, ModelError> {
-    let path = directory.join(file);
-    std::fs::read(&path).map_err(|source| ModelError::File { path, source })
-}
-
-/// Whether a name that a file mentions is one in the file's own directory.
-pub(super) fn is_plain(name: &str) -> bool {
-    matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(file)] if file == name)
-}
-
-/// Adds what is left of `source` to a digest.
-pub(super) fn hash(source: &mut impl Read, hasher: &mut Sha256) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        match source.read(&mut chunk)? {
-            0 => return Ok(()),
-            length => hasher.update(&chunk[..length]),
-        }
-    }
-}
-
-pub(super) fn hexadecimal(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -22,7 +22,7 @@ use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::files::{hash, hexadecimal};
+use super::io::{hash, hexadecimal};
 use choice::{choose, shards_of};
 
 /// A download that brings nothing for so long is given up.

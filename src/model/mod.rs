@@ -13,11 +13,11 @@ pub mod export;
 mod files;
 pub mod graph;
 pub mod hub;
+mod io;
 mod ready_made;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::clip::spec::ClipSpec;
@@ -58,7 +58,7 @@ pub enum ModelError {
     )]
     Pickled { directory: PathBuf, found: String, wanted: &'static str },
     #[error("cannot read {}: {source}", path.display())]
-    File { path: PathBuf, source: io::Error },
+    File { path: PathBuf, source: std::io::Error },
     #[error("{file}: {source}")]
     Json { file: String, source: serde_json::Error },
     #[error("{file}: {key} is {value}, supported is {supported}")]
@@ -70,7 +70,8 @@ pub enum ModelError {
     #[error("precision {0} cannot be had: ready-made graphs are served as they are; take precision fp32")]
     ReadyMade(&'static str),
     #[error(
-        "precision int8 cannot be had: this model has no matrix that can be quantised: its widths are no multiples of {}",
+        "precision int8 cannot be had: this model has no matrix that can be quantised: its widths are no \
+         multiples of {}",
         graph::int8::GROUP
     )]
     NotQuantisable,
@@ -90,7 +91,7 @@ pub enum TensorFault {
     #[error("is in another shard as well")]
     Twice,
     #[error("cannot be read: {0}")]
-    Unreadable(io::Error),
+    Unreadable(std::io::Error),
 }
 
 impl Model {

@@ -17,9 +17,9 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::config::ready_made::ReadyMadeConfig;
-use super::files::{hash, hexadecimal, is_plain, read};
 use super::graph::ready_made::ReadyMade;
 use super::graph::{Form, Graph, WeightType};
+use super::io::{hash, hexadecimal, is_plain, read};
 use super::{Model, ModelError};
 use crate::clip::spec::ClipSpec;
 

@@ -19,7 +19,7 @@ pub struct Outlook {
     /// Why nothing is admitted.
     closed: Option<Rejection>,
     max_queue_size: usize,
-    /// When the first of them is predicted to be free; `None`: one is idle.
+    /// When the first worker is predicted to be free; `None`: one is idle.
     first_free: Option<Timestamp>,
     /// Indexed by `Modality::index`.
     lanes: [Lane; 2],
@@ -29,7 +29,7 @@ pub struct Outlook {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Lane {
     waiting: usize,
-    /// Of those, rows that bulk work does not overtake.
+    /// Waiting rows that bulk work does not overtake.
     interactive: usize,
     /// Rows of a full batch.
     batch_rows: usize,
@@ -37,7 +37,7 @@ struct Lane {
     batch_run: Duration,
     /// Run of one row alone.
     single_run: Duration,
-    /// How many such workers there are, a faster or slower one counted by its speed.
+    /// How many workers there are, a faster or slower one counted by its speed.
     capacity: f64,
 }
 

@@ -93,12 +93,12 @@ impl Queue {
         self.len() - self.by_deadline.range(..=(after, JobId(u64::MAX))).count()
     }
 
-    /// Of those, the earliest deadline.
+    /// The earliest deadline that is later than `after`.
     pub(super) fn first_live_deadline(&self, after: Timestamp) -> Option<Timestamp> {
         self.by_deadline.range((after, JobId(u64::MAX))..).next().map(|(deadline, _)| *deadline)
     }
 
-    /// Of those, the most urgent jobs, with their effective deadlines.
+    /// The most urgent jobs whose deadline is later than `after`, with their effective deadlines.
     pub(super) fn window(&self, rows: usize, after: Timestamp) -> Vec<(Timestamp, Job)> {
         let live = self.by_urgency.iter().filter(|(_, waiting)| waiting.job.deadline > after);
         live.take(rows).map(|((effective, _), waiting)| (*effective, waiting.job)).collect()

@@ -7,7 +7,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clipd::clip::row::{ImageRow, TokenRow};
-use clipd::engine::device::{Device, Precision, available_devices, bf16_supported, int8_supported};
+use clipd::engine::device::{Device, Precision, Seat};
+use clipd::engine::kinds::{available_devices, bf16_supported, int8_supported};
 use clipd::engine::onnx::OnnxModel;
 use clipd::engine::{Batch, Engine, EngineError};
 use clipd::model::graph::{Form, Operators, WeightType};
@@ -29,18 +30,18 @@ const BUILTIN: &str = "emoji-clip";
 
 #[test]
 fn fp32_on_the_cpu_agrees_with_the_reference() {
-    Setup::new(Device::Cpu, Precision::Fp32, 0.999_999_9, 1e-5).check_all();
+    Setup::new(Device::CPU, Precision::Fp32, 0.999_999_9, 1e-5).check_all();
 }
 
 #[test]
 fn fp32_on_openvino_agrees_with_the_reference() {
-    Setup::new(Device::OpenVino, Precision::Fp32, 0.999_999_9, 1e-5).check_all();
+    Setup::new(Device::OPENVINO, Precision::Fp32, 0.999_999_9, 1e-5).check_all();
 }
 
 /// What GPUs get, as far as the CPU provider has the same operators.
 #[test]
 fn fused_operators_agree_with_the_reference() {
-    let mut setup = Setup::new(Device::Cpu, Precision::Fp32, 0.999_999_9, 1e-5);
+    let mut setup = Setup::new(Device::CPU, Precision::Fp32, 0.999_999_9, 1e-5);
     setup.form.operators = Operators::Fused;
     setup.check_all();
 }
@@ -52,7 +53,7 @@ fn bf16_on_openvino_comes_close_to_the_reference() {
         return;
     }
     // Kernels for other batch sizes round differently: up to a few units in the 8th bit.
-    Setup::new(Device::OpenVino, Precision::Bf16, 0.999, 0.02).check_all();
+    Setup::new(Device::OPENVINO, Precision::Bf16, 0.999, 0.02).check_all();
 }
 
 #[test]
@@ -62,13 +63,13 @@ fn int8_on_openvino_comes_close_to_the_reference() {
         return;
     }
     // The models here are narrow, so that less evens out than in a large one.
-    Setup::new(Device::OpenVino, Precision::Int8, 0.998, 1e-5).check_all();
+    Setup::new(Device::OPENVINO, Precision::Int8, 0.998, 1e-5).check_all();
 }
 
 /// The CPU provider has few kernels for fp16 and computes the rest in fp32; which, depends on the batch.
 #[test]
 fn fp16_weights_come_close_to_the_reference() {
-    let mut setup = Setup::new(Device::Cpu, Precision::Fp32, 0.9995, 1e-3);
+    let mut setup = Setup::new(Device::CPU, Precision::Fp32, 0.9995, 1e-3);
     setup.form.weights = WeightType::Fp16;
     setup.check_all();
 }
@@ -78,7 +79,7 @@ fn the_cpu_refuses_other_precisions() {
     let Model { spec, image, text, .. } = Model::builtin(Form::PORTABLE).unwrap();
     let model = OnnxModel::new(&spec, image, text).unwrap();
     for precision in [Precision::Bf16, Precision::Int8] {
-        let error = model.open(Device::Cpu, precision, NonZeroUsize::MIN).err();
+        let error = model.open(&Seat::new(Device::CPU, precision)).err();
         assert!(matches!(error, Some(EngineError::Device(_))), "{error:?}");
     }
 }
@@ -98,7 +99,7 @@ fn rounded_weights_cost_bright_pictures_no_more_than_dark_ones() {
     let open = |weights| {
         let Model { spec, image, text, .. } = Model::builtin(Form { weights, ..Form::PORTABLE }).unwrap();
         let model = OnnxModel::new(&spec, image, text).unwrap();
-        (spec, model.open(Device::Cpu, Precision::Fp32, NonZeroUsize::MIN).unwrap())
+        (spec, model.open(&Seat::new(Device::CPU, Precision::Fp32)).unwrap())
     };
     let (spec, mut reference) = open(WeightType::Fp32);
     // One even grey each, from black to white.
@@ -120,7 +121,7 @@ fn engines_of_one_model_agree() {
     let golden = Golden::read(BUILTIN);
     let Model { spec, image, text, .. } = Model::builtin(Form::PORTABLE).unwrap();
     let model = OnnxModel::new(&spec, image, text).unwrap();
-    let open = || model.open(Device::Cpu, Precision::Fp32, NonZeroUsize::MIN).unwrap();
+    let open = || model.open(&Seat::new(Device::CPU, Precision::Fp32)).unwrap();
     let (mut first, mut second) = (open(), open());
     drop(model);
     let images = golden.images();
@@ -170,11 +171,11 @@ impl Setup {
 
         let model = OnnxModel::new(&spec, image, text).unwrap();
         let threads = NonZeroUsize::new(2).unwrap();
-        let mut engine = model.open(self.device, self.precision, threads).unwrap();
+        let mut engine = model.open(&Seat { threads, ..Seat::new(self.device, self.precision) }).unwrap();
         let images = (golden.images(), golden.embeddings("image_embeddings"));
         let texts = (golden.texts(), golden.embeddings("text_embeddings"));
         for (batch, expected) in [images, texts] {
-            let (cosine, drift) = compare(&mut engine, &batch, &expected);
+            let (cosine, drift) = compare(&mut *engine, &batch, &expected);
             let setup = format!("{} {} {:?}", self.device, self.precision.as_str(), self.form);
             let modality = batch.modality().as_str();
             eprintln!("{setup} {name} {modality}: smallest cosine {cosine:.9}, largest drift {drift:.1e}");
@@ -186,7 +187,7 @@ impl Setup {
 
 /// The smallest cosine between a row's embedding and the expected one, alone and in the batch, and the
 /// largest difference between the two.
-fn compare(engine: &mut impl Engine, batch: &Batch, expected: &Array2<f32>) -> (f64, f32) {
+fn compare(engine: &mut dyn Engine, batch: &Batch, expected: &Array2<f32>) -> (f64, f32) {
     let together = engine.embed(batch).unwrap();
     assert_eq!(together.dim(), expected.dim());
     let (mut smallest, mut drift) = (1.0_f64, 0.0_f32);

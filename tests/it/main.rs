@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and show what it measured")]
 
 mod bad_requests;
+#[cfg(feature = "bench")]
 mod bench;
 mod classifiers;
 mod classify;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory;
 use clipd::clip::image::ImageFormat;
 use clipd::config::flags::Cli;
+use clipd::engine::kinds;
 use clipd::telemetry::metrics::Metrics;
 
 const START: &str = "README.md";
@@ -48,12 +49,23 @@ fn every_flag_is_listed_with_its_default() {
 }
 
 #[test]
+fn every_kind_of_device_is_named() {
+    let help = Cli::command().find_subcommand_mut("serve").unwrap().render_long_help().to_string();
+    for kind in kinds::names() {
+        assert!(help.contains(kind) && read(OPERATING).contains(&format!("`{kind}")), "{kind}");
+    }
+}
+
+#[test]
 fn the_formats_of_pictures_are_the_same_everywhere() {
     let list = ImageFormat::listed("or");
     let help = |command: &str| {
         Cli::command().find_subcommand_mut(command).unwrap().render_long_help().to_string().replace('\n', " ")
     };
-    let texts = [read(API), read("proto/clip/v1/clip.proto"), help("classify"), help("embed"), help("bench")];
+    let mut texts = vec![read(API), read("proto/clip/v1/clip.proto"), help("classify"), help("embed")];
+    if cfg!(feature = "bench") {
+        texts.push(help("bench"));
+    }
     for text in texts {
         let words: Vec<&str> = text.split_whitespace().collect();
         assert!(words.join(" ").contains(&list), "{list} is not in {text}");

@@ -2,11 +2,9 @@
 
 use serde::Serialize;
 
-use super::table::{dash, number, range, titled};
 use crate::bench::ceiling::Spread;
 use crate::bench::machine;
-use crate::bench::plan::name;
-use crate::bench::scenario::Fidelity;
+use crate::bench::text::{dash, number, range, titled};
 use crate::config::bench::Workload;
 
 #[derive(Debug, Serialize)]
@@ -35,6 +33,13 @@ pub(in crate::bench) struct Arm {
     pub(in crate::bench) failed: u64,
     /// To the first arm with the same requests; null for classifications.
     pub(in crate::bench) fidelity: Option<Fidelity>,
+}
+
+/// Cosines to what the first arm answered.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(in crate::bench) struct Fidelity {
+    pub(in crate::bench) mean: f64,
+    pub(in crate::bench) min: f64,
 }
 
 impl Comparison {
@@ -69,7 +74,7 @@ impl Comparison {
             vec![
                 arm.name.clone(),
                 arm.runs.clone(),
-                name(arm.workload).to_owned(),
+                arm.workload.name().to_owned(),
                 range(arm.answered_per_second, 1.0),
                 range(arm.of_first, 1.0),
                 number(arm.p50_ms.median),

@@ -3,13 +3,12 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::chart::{self, Mark, Series};
-use super::table::number;
-use super::{Arrivals, LoadReport, Report, Service, table};
+use super::{Arrivals, BenchReport, LoadReport, Service, table};
 use crate::bench::ceiling::Ceiling;
-use crate::bench::plan::name;
 use crate::bench::recommend::Recommendation;
+use crate::bench::text::number;
 
-pub(in crate::bench) fn page(report: &Report) -> String {
+pub(in crate::bench) fn page(report: &BenchReport) -> String {
     let [model, machine] = report.environment.lines();
     let page = html! {
         (DOCTYPE)
@@ -36,10 +35,10 @@ pub(in crate::bench) fn page(report: &Report) -> String {
     page.into_string()
 }
 
-fn workload(service: &Service, report: &Report) -> Markup {
+fn workload(service: &Service, report: &BenchReport) -> Markup {
     let ceiling = report.ceiling.as_ref().and_then(|ceiling| ceiling.of(service.workload));
     html! {
-        h2 { (name(service.workload)) }
+        h2 { (service.workload.name()) }
         @if let (Some(share), Some(ceiling)) = (service.of_ceiling, ceiling) {
             p {
                 "The server's best, " strong { (number(service.best_per_second)) "/s" } ", is "

@@ -1,7 +1,8 @@
 //! What was measured, in the shape of the JSON file; [`table`] and [`html`] show the same.
 //!
-//! The JSON file is one [`Report`]. Names say their unit: `_seconds`, `_per_second`, `_ms`. A number that is not known is null: a percentile of too few requests, the server's part when
-//! its metrics cannot be read. `schema` is raised when a name changes its meaning or goes.
+//! The JSON file is one [`BenchReport`]. Names say their unit: `_seconds`, `_per_second`, `_ms`. A number that is not
+//! known is null: a percentile of too few requests, the server's part when its metrics cannot be read. `schema` is
+//! raised when a name changes its meaning or goes.
 
 mod chart;
 pub(super) mod comparison;
@@ -24,7 +25,7 @@ use crate::grpc::proto::GetModelResponse;
 const SCHEMA: u32 = 1;
 
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct BenchReport {
     schema: u32,
     environment: Environment,
     /// Null for a server of which only the address is known.
@@ -115,15 +116,15 @@ impl fmt::Display for Arrivals {
     }
 }
 
-impl Report {
+impl BenchReport {
     pub(super) fn new(
         environment: Environment,
         ceiling: Option<Ceiling>,
         services: Vec<Service>,
         recommendation: Option<Recommendation>,
-    ) -> Report {
+    ) -> BenchReport {
         let warnings = warnings::of(environment.cores, &services);
-        Report { schema: SCHEMA, environment, ceiling, services, recommendation, warnings }
+        BenchReport { schema: SCHEMA, environment, ceiling, services, recommendation, warnings }
     }
 }
 

@@ -1,10 +1,10 @@
 //! The report as text, for a terminal.
 
-use super::{LoadReport, Report, Service};
-use crate::bench::ceiling::{Ceiling, Point, Spread};
-use crate::bench::plan::name;
+use super::{BenchReport, LoadReport, Service};
+use crate::bench::ceiling::{Ceiling, Point};
+use crate::bench::text::{dash, number, range, titled};
 
-pub(in crate::bench) fn text(report: &Report) -> String {
+pub(in crate::bench) fn text(report: &BenchReport) -> String {
     let mut sections = vec![report.environment.lines().join("\n")];
     if let Some(ceiling) = &report.ceiling {
         let title = format!("ENGINE by batch size, rows/s: median (min-max) of {} rounds", ceiling.rounds);
@@ -52,7 +52,7 @@ fn ceilings(ceiling: &Ceiling) -> String {
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for workload in &ceiling.workloads {
         rows.push(vec![
-            name(workload.workload).to_owned(),
+            workload.workload.name().to_owned(),
             workload.best_batch_size.to_string(),
             range(workload.engine_cpu_seconds_per_row, 1e3),
             range(workload.preprocess_cpu_seconds_per_row, 1e3),
@@ -64,7 +64,7 @@ fn ceilings(ceiling: &Ceiling) -> String {
 }
 
 fn loads(service: &Service, slo_seconds: f64) -> String {
-    let workload = name(service.workload).to_uppercase();
+    let workload = service.workload.name().to_uppercase();
     let best = number(service.best_per_second);
     let share = service.of_ceiling.map_or_else(String::new, |share| format!(" = {share:.2} of the ceiling"));
     let cpu = service.of_cpu.map_or_else(String::new, |share| {
@@ -133,57 +133,4 @@ fn batches(service: &Service) -> Option<String> {
         rows.push(row);
     }
     Some(titled("batches by their rows", &rows))
-}
-
-/// Columns as wide as their widest cell; the first is on the left, numbers are on the right.
-pub(super) fn titled(title: &str, rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let lines = rows.iter().map(|row| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        format!("\n  {}", cells.collect::<Vec<_>>().join("  "))
-    });
-    format!("{title}{}", lines.collect::<String>())
-}
-
-pub(super) fn range(spread: Spread, factor: f64) -> String {
-    let Spread { median, min, max } = spread;
-    format!("{} ({}-{})", number(median * factor), number(min * factor), number(max * factor))
-}
-
-/// Three digits, or all before the point.
-pub(in crate::bench) fn number(value: f64) -> String {
-    match value {
-        value if value >= 100.0 => format!("{value:.0}"),
-        value if value >= 10.0 => format!("{value:.1}"),
-        value => format!("{value:.2}"),
-    }
-}
-
-pub(super) fn dash() -> String {
-    "-".to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_have_three_digits() {
-        let check = |value: f64, expected: &str| assert_eq!(number(value), expected);
-        check(0.0, "0.00");
-        check(1.234, "1.23");
-        check(12.34, "12.3");
-        check(1234.5, "1234");
-    }
-
-    #[test]
-    fn columns_line_up() {
-        let rows = [["load", "p50"], ["closed x 1", "2"]].map(|row| row.map(str::to_owned).to_vec());
-        assert_eq!(titled("TITLE", &rows), "TITLE\n  load        p50\n  closed x 1    2");
-    }
 }

@@ -1,7 +1,6 @@
 //! What makes a measurement less than it seems: of each kind and workload, the load that it is worst for.
 
 use super::{LoadReport, Service};
-use crate::bench::plan::name;
 
 /// A generator that is later than this share of the median latency measures itself.
 const LATE: f64 = 0.01;
@@ -26,7 +25,7 @@ pub(super) fn of(cores: usize, services: &[Service]) -> Vec<String> {
             let found = service.loads.iter().filter_map(|load| Some((load.arrivals, kind(load)?)));
             let worst = found.max_by(|(_, (a, _)), (_, (b, _))| a.total_cmp(b));
             warnings.extend(
-                worst.map(|(load, (_, words))| format!("{}: {words} ({load})", name(service.workload))),
+                worst.map(|(load, (_, words))| format!("{}: {words} ({load})", service.workload.name())),
             );
         }
     }

@@ -93,7 +93,7 @@ impl ImagePreprocessor {
         let mut opened = self.open(bytes)?;
         let header = opened.header();
         let placement = self.place(header.width, header.height)?;
-        let columns = opened.narrow(fit::columns(&placement));
+        let columns = opened.columns(fit::columns(&placement));
         Ok(fit::fit(&opened.decode()?, columns, &placement, &self.spec))
     }
 

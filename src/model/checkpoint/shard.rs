@@ -12,7 +12,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use sha2::Sha256;
 
-use crate::model::files::{CHUNK_BYTES, hash};
+use crate::model::io::{CHUNK_BYTES, hash};
 use crate::model::{ModelError, TensorFault};
 
 /// As in the format's reference implementation. A header takes some 100 bytes per tensor.

@@ -21,7 +21,8 @@ use crate::model::config::ImageConfig;
 const CENTRE: f32 = 128.0;
 
 /// The first layer's weights have the 255 of a byte and the deviation of colours divided out: they are so small that
-/// fp16 would lose digits. So there they are multiplied by this, and the bytes are divided by it, both without rounding.
+/// fp16 would lose digits. So there they are multiplied by this, and the bytes are divided by it, both without
+/// rounding.
 const HALF_SCALE: f32 = 256.0;
 
 /// Writes the graph of open_clip's `VisionTransformer`, tensors `visual.*`.

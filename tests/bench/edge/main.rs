@@ -1,8 +1,8 @@
 //! Benchmarks of the gRPC edge: `cargo bench --bench edge [-- SECTION...]`
 //!
 //! Sections: `labels` (what Classify with cached labels adds to Embed), `uploads` (large messages from many
-//! clients), `feeding` (rows of an engine that takes no time), `allocations` (of the server, per call). The server has threads of its own, and the client is the thread
-//! that measures: what that thread does not do, the server does.
+//! clients), `feeding` (rows of an engine that takes no time), `allocations` (of the server, per call). The server has
+//! threads of its own, and the client is the thread that measures: what that thread does not do, the server does.
 //! Every section prints a Markdown table. They are measurements, not tests: nothing fails, and other work on the
 //! machine shows in them.
 

@@ -69,7 +69,7 @@ impl Opened for Jpeg<'_> {
         ImageHeader { format: ImageFormat::Jpeg, width: frame.width.into(), height: frame.height.into() }
     }
 
-    fn narrow(&mut self, columns: Range<usize>) -> Range<usize> {
+    fn columns(&mut self, columns: Range<usize>) -> Range<usize> {
         let frame = self.decoder.header();
         if matches!(self.mode, Mode::Cmyk) {
             // The decoder (0.9) gives the columns at the left instead.

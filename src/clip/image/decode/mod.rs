@@ -26,7 +26,7 @@ pub(super) trait Opened {
 
     /// Asks for these columns alone. Returns those that [`Opened::decode`] will give: all, where a decoder cannot do
     /// with less.
-    fn narrow(&mut self, _columns: Range<usize>) -> Range<usize> {
+    fn columns(&mut self, _columns: Range<usize>) -> Range<usize> {
         0..self.header().width as usize
     }
 

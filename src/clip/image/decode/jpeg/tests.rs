@@ -12,7 +12,7 @@ fn noise(channels: usize) -> Vec<u8> {
 
 fn samples(file: &[u8], columns: Option<Range<usize>>) -> (Range<usize>, Vec<u8>) {
     let mut opened = Box::new(Jpeg::open(file).unwrap());
-    let columns = columns.map_or(0..WIDTH, |columns| opened.narrow(columns));
+    let columns = columns.map_or(0..WIDTH, |columns| opened.columns(columns));
     (columns, opened.decode().unwrap().samples.into_owned())
 }
 
@@ -80,7 +80,7 @@ fn a_file_cut_anywhere_is_refused() {
     let file = rgb(Subsampling::S420);
     for len in (0..file.len() - 2).step_by(97) {
         let refused = Jpeg::open(&file[..len]).and_then(|mut jpeg| {
-            jpeg.narrow(0..8);
+            jpeg.columns(0..8);
             Box::new(jpeg).decode()
         });
         assert!(refused.is_err(), "{len} of {}", file.len());

@@ -3,11 +3,15 @@
 //! It is memory only; what becomes of it is the engine's business. An input is used again and again, so that a batch
 //! allocates nothing once the largest one was seen.
 
-use super::bound::RunId;
-use super::gpu::BoundInput;
+mod bound;
+mod free;
+
+use super::binding::RunId;
 use super::{Batch, EngineError};
-use crate::clip::row::{ImageRow, TokenRow};
+use crate::clip::row::TokenRow;
 use crate::modality::Modality;
+pub(super) use bound::BoundInput;
+use free::FreeInput;
 
 pub struct Input {
     modality: Modality,
@@ -20,23 +24,14 @@ pub struct Input {
 }
 
 enum Memory {
-    Free(Free),
+    Free(FreeInput),
     Bound(BoundInput),
-}
-
-/// Rows one after another, as many and as long as they are.
-#[derive(Default)]
-struct Free {
-    /// Texts are padded to this length, otherwise to that of the longest.
-    text_length: Option<usize>,
-    pixels: Vec<u8>,
-    ids: Vec<i64>,
 }
 
 impl Input {
     /// Empty. Texts are padded to `text_length` if there is one, otherwise to the longest of a batch.
     pub fn new(text_length: Option<usize>) -> Input {
-        Input::with(Memory::Free(Free { text_length, ..Free::default() }))
+        Input::with(Memory::Free(FreeInput::new(text_length)))
     }
 
     pub(super) fn bound(input: BoundInput) -> Input {
@@ -58,7 +53,7 @@ impl Input {
         };
         match &mut self.memory {
             Memory::Bound(bound) => bound.fill(batch)?,
-            Memory::Free(free) => free.fill(batch, self.longest),
+            Memory::Free(free) => free.fill(batch),
         }
         Ok(())
     }
@@ -84,7 +79,7 @@ impl Input {
     /// The images one after another; nothing if the memory is bound.
     pub(super) fn pixels(&self) -> &[u8] {
         match &self.memory {
-            Memory::Free(free) => &free.pixels,
+            Memory::Free(free) => free.pixels(),
             Memory::Bound(_) => &[],
         }
     }
@@ -92,7 +87,7 @@ impl Input {
     /// The texts one after another, all of one length; nothing if the memory is bound.
     pub(super) fn ids(&self) -> &[i64] {
         match &self.memory {
-            Memory::Free(free) => &free.ids,
+            Memory::Free(free) => free.ids(),
             Memory::Bound(_) => &[],
         }
     }
@@ -106,29 +101,10 @@ impl Input {
     }
 }
 
-impl Free {
-    /// Padding is 0; encoders do not look beyond a row's end token.
-    fn fill(&mut self, batch: &Batch, longest: usize) {
-        match batch {
-            Batch::Images(rows) => {
-                self.pixels.clear();
-                rows.iter().for_each(|ImageRow(pixels)| self.pixels.extend_from_slice(pixels));
-            }
-            Batch::Texts(rows) => {
-                let length = self.text_length.unwrap_or(longest);
-                self.ids.clear();
-                for (index, TokenRow(tokens)) in rows.iter().enumerate() {
-                    self.ids.extend(tokens.iter().map(|&token| i64::from(token)));
-                    self.ids.resize((index + 1) * length, 0);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clip::row::ImageRow;
 
     #[test]
     fn texts_are_padded_to_the_longest() {
