@@ -1,10 +1,12 @@
-//! clipd serves CLIP models over gRPC: image and text embeddings, and zero-shot classification.
+//! clipd serves CLIP models over gRPC and HTTP: image and text embeddings, zero-shot classification, and ranking.
 //!
 //! One process serves one model; a request passes these modules in order:
 //!
 //! ```text
-//!  client ── gRPC ──> grpc/admission   stamps the arrival, sets the deadline, takes a place; before the body is read
-//!                     grpc/service     wire types <-> domain types
+//!  client ── TCP ──> connections       accepts, bounds and ends connections: every wait on a client has a clock
+//!                     grpc | http      the edges: each takes a call through the door, then wire types <-> domain types
+//!                     admission        the door: stamps the arrival, sets the deadline, takes a place; before the body
+//!                        │             is read. Keeps the call until its answer is taken
 //!                     pipeline         validates; decodes, resizes and tokenizes on blocking threads (clip);
 //!                        │             looks label sets up in the label cache
 //!                        │ rows
@@ -31,7 +33,8 @@
 //! - [`app`] puts everything together, and only `main` and `bench` use it;
 //! - `bench` is a client too, and opens the engines of `app` by itself to measure what they can do; it is a feature of
 //!   the build;
-//! - [`grpc`] and [`http`] are edges: wire types and their libraries stop there;
+//! - [`grpc`] and [`http`] are edges: wire types and their libraries stop there, and neither has a limit of its own;
+//! - [`admission`] knows no edge, and [`connections`] knows no call;
 //! - [`cli`] is a client of a running server, and uses nothing but the generated client of [`grpc`]; it also shows
 //!   downloads of [`model::hub`];
 //! - [`pipeline`] knows no transport; [`clip`] and [`scheduler`] know no threads, files, clocks or logs;

@@ -1,9 +1,10 @@
 //! What happens to a call before its body is read, and after its last byte is sent, whichever edge it came to.
 //!
 //! A [`Door`] gives each call that comes in a place among the calls in flight, or refuses it. Its [`Pass`] stamps the
-//! arrival, meters the request's body and the answer against the bytes that may be held, and counts the call once, however
-//! it ends. Only a pass makes a [`Deadline`] for work that a client waits for, so nothing is computed for a call that did
-//! not come through the door. Without this, large bodies x calls x connections would be buffered before anyone says no.
+//! arrival, meters the request's body and the answer against the bytes that may be held, and counts the call once,
+//! however it ends. Only a pass makes a [`Deadline`] for work that a client waits for, so nothing is computed for a
+//! call that did not come through the door. Without this, large bodies x calls x connections would be buffered before
+//! anyone says no.
 //!
 //! It knows HTTP's bodies and neither tonic nor axum: what a refusal looks like is the edge's.
 

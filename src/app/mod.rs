@@ -186,7 +186,8 @@ struct Edges {
     http_services: http::Services,
 }
 
-/// Listens once every worker is warm or lost, and serves until the phase says stop. Returns how many calls were cut off.
+/// Listens once every worker is warm or lost, and serves until the phase says stop. Returns how many calls were cut
+/// off.
 async fn serve(edges: Edges, phase: watch::Sender<Phase>) -> Result<usize, Box<dyn Error + Send + Sync>> {
     let Edges { grpc, grpc_options, mut services, http, http_options, http_services } = edges;
     let warm = |workers: &Workers| workers.counts.starting == 0 && workers.counts.ready > 0;
@@ -313,7 +314,8 @@ impl Running {
         description.ok_or_else(|| "it stopped before a worker was warm".to_owned())
     }
 
-    /// Waits until the server can serve no more, since the last worker is lost or a server of calls has failed; says why.
+    /// Waits until the server can serve no more, since the last worker is lost or a server of calls has failed; says
+    /// why.
     pub async fn failure(&self) -> String {
         let (mut workers, mut served) = (self.workers.clone(), self.served.clone());
         tokio::select! {

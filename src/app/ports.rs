@@ -1,7 +1,8 @@
 //! What a server has before it has a model: its ports.
 //!
 //! A port that is taken is an error at once, and the metrics port answers from the first moment. Those that serve calls
-//! are bound and do not listen: a connection to it is refused, rather than accepted by the kernel and left without an answer.
+//! are bound and do not listen: a connection to them is refused, rather than accepted by the kernel and left without an
+//! answer.
 
 use std::io;
 use std::net::SocketAddr;

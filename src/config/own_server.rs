@@ -15,8 +15,14 @@ pub struct OwnServer {
 }
 
 /// Put before the user's: a free port each, and a log that a program can read.
-pub const SERVE: [&str; 5] =
-    ["serve", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--log=info", "--log-format=json"];
+pub const SERVE: [&str; 6] = [
+    "serve",
+    "--listen=127.0.0.1:0",
+    "--http-listen=127.0.0.1:0",
+    "--metrics-listen=127.0.0.1:0",
+    "--log=info",
+    "--log-format=json",
+];
 
 impl OwnServer {
     /// Contradictions among the flags, or the server that they describe. `None`: all that is known of the

@@ -28,8 +28,8 @@ const LINGER: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub struct TakenBy(pub Timestamp);
 
-/// The body of a request. If it is dropped before its end, the rest is still read for a moment: HTTP/2 says with a reset
-/// that nothing more is wanted, and some proxies (HAProxy 2.6) forget the answer's trailers when they see one.
+/// The body of a request. If it is dropped before its end, the rest is still read for a moment: HTTP/2 says with a
+/// reset that nothing more is wanted, and some proxies (HAProxy 2.6) forget the answer's trailers when they see one.
 pub struct Inbound(Option<Incoming>);
 
 impl Inbound {
@@ -74,8 +74,8 @@ impl Drop for Inbound {
     }
 }
 
-/// The body of a response, until it is sent or its client has left it lying for too long. It is not asked for more while
-/// the client takes nothing, so its clock is looked at from outside.
+/// The body of a response, until it is sent or its client has left it lying for too long. It is not asked for more
+/// while the client takes nothing, so its clock is looked at from outside.
 pub(super) struct Answer<B> {
     shared: Arc<Shared<B>>,
     _open: Open,

@@ -6,8 +6,9 @@
 //! - **Who is let in.** A full port ends the connection that has been without a call for longest, so that silent ones
 //!   never keep anybody out.
 //! - **Who is waited for.** An answer that its client does not take is dropped with all that it holds ([`body`]), and
-//!   the connection goes away once its other calls are answered. The rest of such an answer cannot be sent, and HTTP/2's
-//!   reset would wait behind it; yet the calls of others who share the connection, as behind a proxy, must not suffer.
+//!   the connection goes away once its other calls are answered. The rest of such an answer cannot be sent, and
+//!   HTTP/2's reset would wait behind it; yet the calls of others who share the connection, as behind a proxy, must
+//!   not suffer.
 //! - **Who holds up a shutdown.** Calls ([`Peer::call`]), and nothing else: not idle connections, nor watches.
 
 mod body;

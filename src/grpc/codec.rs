@@ -1,8 +1,8 @@
 //! Protobuf on the wire, as tonic's own codec has it, and bounded.
 //!
-//! Decoding makes of each element of a repeated field a value of up to a hundred bytes, so that 16 MB of elements without
-//! content would become a gigabyte. They are counted on the wire first: where there are many, they must be of eight bytes
-//! on average, as what anybody means is. So N bytes become at most 1.6 MB and 13 x N.
+//! Decoding makes of each element of a repeated field a value of up to a hundred bytes, so that 16 MB of elements
+//! without content would become a gigabyte. They are counted on the wire first: where there are many, they must be of
+//! eight bytes on average, as what anybody means is. So N bytes become at most 1.6 MB and 13 x N.
 
 use std::marker::PhantomData;
 

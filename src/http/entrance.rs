@@ -134,7 +134,8 @@ fn ok(edge: &Edge, reply: Reply) -> Response<Body> {
     response
 }
 
-/// JSON, as it is: a form is what curl sends unless told otherwise, and what is compressed has a size that nobody knows.
+/// JSON, as it is: a form is what curl sends unless told otherwise, and what is compressed has a size that nobody
+/// knows.
 fn check_content(headers: &HeaderMap) -> Result<(), Problem> {
     if let Some(encoding) = headers.get(CONTENT_ENCODING)
         && encoding != "identity"

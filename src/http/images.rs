@@ -83,7 +83,7 @@ mod tests {
         check("HTTP://example.org/a.jpg", "not fetched");
         check("data:image/png,abc", "not base64");
         check("data:image/png;base64", "without data");
-        check("a cat", "not base64");
+        check("a cat!", "not base64");
         check("file:///etc/passwd", "not base64");
         check("+_", "not base64");
     }

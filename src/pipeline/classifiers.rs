@@ -1,7 +1,7 @@
 //! What images are compared with: labels of the request, or a classifier that the server has by name.
 //!
-//! Finds label sets in the cache or checks them, and keeps the named classifiers: label sets, embedded when they are first needed or in
-//! the background, and trained linear heads, which need no embedding.
+//! Finds label sets in the cache or checks them, and keeps the named classifiers: label sets, embedded when they are
+//! first needed or in the background, and trained linear heads, which need no embedding.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

@@ -18,8 +18,8 @@ pub(super) enum Patience {
 }
 
 impl Pipeline {
-    /// Puts images in line, or refuses all of them, at once. Each comes with its number among the inputs of the request.
-    /// The future gives one result per image, in order.
+    /// Puts images in line, or refuses all of them, at once. Each comes with its number among the inputs of the
+    /// request. The future gives one result per image, in order.
     pub(super) fn images(
         &self,
         sources: impl IntoIterator<Item = (usize, ImageSource)>,

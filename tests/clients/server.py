@@ -26,7 +26,7 @@ class Server:
         self._log_path = log_path
         # Settings of the person who runs the tests are not settings of the tests.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CLIPD_")}
-        ports = [f"--listen={listen}", "--metrics-listen=127.0.0.1:0"]
+        ports = [f"--listen={listen}", "--http-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
         with open(log_path, "wb") as log:
             self._process = subprocess.Popen(
                 [binary, "serve", *ports, "--log-format=json", *flags],
@@ -38,6 +38,7 @@ class Server:
             self.pid = self._process.pid
             starting = self._wait_for_line("starting")
             self.address = starting["grpc"]
+            self.http = f"http://{starting['http']}"
             self._metrics = f"http://{starting['metrics']}/metrics"
             self.channel = grpc.insecure_channel(self.address)
             self.clip = ClipServiceStub(self.channel)

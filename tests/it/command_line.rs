@@ -31,8 +31,9 @@ fn wrong_flags_are_all_listed_with_exit_code_64() {
 
 #[test]
 fn a_gpu_that_cannot_be_used_is_an_error_that_names_it() {
-    let serve =
-        |device: &str| run(&["serve", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", device]);
+    let serve = |device: &str| {
+        run(&["serve", "--listen=127.0.0.1:0", "--http-listen=off", "--metrics-listen=127.0.0.1:0", device])
+    };
     // No machine has a GPU of this number.
     let (code, stderr) = serve("--device=cuda:999");
     assert_eq!(code, Some(1), "{stderr}");
@@ -85,8 +86,14 @@ fn check_config_prints_what_would_run_and_serves_nothing() {
 fn a_port_in_use_names_the_flag() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let (code, stderr) =
-        run(&["serve", "--device=cpu", "--listen", &address, "--metrics-listen=127.0.0.1:0"]);
+    let (code, stderr) = run(&[
+        "serve",
+        "--device=cpu",
+        "--listen",
+        &address,
+        "--http-listen=off",
+        "--metrics-listen=127.0.0.1:0",
+    ]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("--listen") && stderr.contains(&address), "{stderr}");
 }
@@ -99,6 +106,7 @@ fn a_precision_that_the_device_has_not_is_a_clear_error() {
             "--device=cpu",
             &format!("--precision={precision}"),
             "--listen=127.0.0.1:0",
+            "--http-listen=off",
             "--metrics-listen=127.0.0.1:0",
         ]);
         assert_eq!(code, Some(1), "{stderr}");
@@ -113,6 +121,7 @@ fn serve() -> (Child, Vec<String>) {
             "serve",
             "--device=cpu",
             "--listen=127.0.0.1:0",
+            "--http-listen=off",
             "--metrics-listen=127.0.0.1:0",
             "--log-format=json",
         ])

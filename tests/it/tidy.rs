@@ -156,16 +156,6 @@ const IMPURE: [&str; 8] = [
 /// Columns of a source line: rustfmt breaks neither comments nor strings.
 const WIDTH: usize = 120;
 
-/// Files that still have wider lines. None may be added.
-const WIDE: [&str; 6] = [
-    "src/admission/mod.rs",
-    "src/connections/body.rs",
-    "src/connections/mod.rs",
-    "src/grpc/codec.rs",
-    "src/pipeline/classifiers.rs",
-    "src/pipeline/images.rs",
-];
-
 struct Source {
     /// `grpc` for `src/grpc/admission.rs`.
     module: String,
@@ -376,12 +366,7 @@ fn lines_are_not_wider_than_a_page() {
         let place = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
         for (index, line) in text.lines().enumerate() {
             let columns = line.chars().count();
-            assert!(
-                columns <= WIDTH || WIDE.iter().any(|wide| place == Path::new(wide)),
-                "{}:{} has {columns} columns",
-                place.display(),
-                index + 1
-            );
+            assert!(columns <= WIDTH, "{}:{} has {columns} columns", place.display(), index + 1);
         }
     }
 }

@@ -80,7 +80,14 @@ impl Server {
 }
 
 fn config(flags: &[&str]) -> Config {
-    let base = ["clipd", "serve", "--device=cpu", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"];
+    let base = [
+        "clipd",
+        "serve",
+        "--device=cpu",
+        "--listen=127.0.0.1:0",
+        "--http-listen=127.0.0.1:0",
+        "--metrics-listen=127.0.0.1:0",
+    ];
     let Ok(Cli { command: Command::Serve(flags), .. }) = Cli::try_parse_from(base.iter().chain(flags)) else {
         panic!("the flags are right")
     };
