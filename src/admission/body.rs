@@ -97,7 +97,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Metered<B> {
         if let Some(Ok(frame)) = &frame
             && let Some(bytes) = frame.data_ref()
         {
-            this.admitted.take_request_bytes(bytes.len()).map_err(Fault::Refused)?;
+            this.admitted.hold_request(bytes.len()).map_err(Fault::Refused)?;
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Fault::Broken)))
     }

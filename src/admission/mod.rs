@@ -298,7 +298,8 @@ impl Admitted {
         Ok(())
     }
 
-    fn take_request_bytes(&self, bytes: usize) -> Result<(), Refusal> {
+    /// Counts bytes of the request, or that it brought about, as held until the call ends.
+    pub fn hold_request(&self, bytes: usize) -> Result<(), Refusal> {
         let store = self.door.0.request_bytes.clone();
         let permit = store.try_acquire_many_owned(permits(bytes));
         let permit = permit.map_err(|_| self.door.refuse(Reason::RequestBytes))?;

@@ -115,6 +115,10 @@ pub struct ServeFlags {
     /// [default: none]
     #[arg(long, env = "CLIPD_MODEL_NAMES", value_delimiter = ',', help_heading = "Model and device")]
     pub model_names: Vec<String>,
+    /// Hosts from which the HTTP API may fetch pictures, as in cdn.example.org,*.example.org; private:HOST[:PORT] may
+    /// be in a private network [default: none]
+    #[arg(long, env = "CLIPD_FETCH_IMAGES", value_delimiter = ',', help_heading = "Addresses")]
+    pub fetch_images: Vec<String>,
     /// Directory with named classifiers: label sets and linear heads, as TOML or JSON
     /// [default: none]
     #[arg(long, env = "CLIPD_CLASSIFIERS", help_heading = "Model and device")]

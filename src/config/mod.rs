@@ -149,6 +149,7 @@ impl Config {
         let timeout = problems.duration("--timeout", &flags.timeout);
         let answer_timeout = problems.duration("--answer-timeout", &flags.answer_timeout);
         let connections = connection_limits(flags, timeout + answer_timeout, &mut problems);
+        let max_image_bytes = problems.bytes("--max-image-bytes", &flags.max_image_bytes);
         let max_message_bytes = problems.bytes("--max-message-bytes", &flags.max_message_bytes);
         let config = Config {
             listen: problems.address("--listen", &flags.listen),
@@ -203,7 +204,7 @@ impl Config {
                 response_bytes: problems.bytes("--max-response-bytes", &flags.max_response_bytes),
             },
             image_limits: ImageLimits {
-                max_bytes: problems.bytes("--max-image-bytes", &flags.max_image_bytes),
+                max_bytes: max_image_bytes,
                 max_pixels: problems.bytes("--max-image-pixels", &flags.max_image_pixels) as u64,
             },
             preprocess_threads: problems.optional_count(
@@ -233,6 +234,8 @@ impl Config {
             http: http::Options {
                 max_request_bytes: max_message_bytes,
                 model_names: flags.model_names.clone(),
+                fetch_images: problems.list("--fetch-images", &flags.fetch_images),
+                max_image_bytes: max_image_bytes as u64,
                 connections: connections::Limits { protocol: Protocol::Both, ..connections },
             },
             drain_delay: problems.duration("--drain-delay", &flags.drain_delay),

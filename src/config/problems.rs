@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::engine::choice::DeviceChoice;
@@ -55,6 +56,13 @@ impl Problems {
     /// Bytes, or no limit.
     pub(super) fn optional_bytes(&mut self, flag: &str, text: Option<&str>) -> Option<NonZeroUsize> {
         text.and_then(|text| NonZeroUsize::new(self.bytes(flag, text)))
+    }
+
+    /// Each of a list that is parsed by its type.
+    pub(super) fn list<T: FromStr<Err = String>>(&mut self, flag: &str, texts: &[String]) -> Vec<T> {
+        let parsed =
+            texts.iter().map(|text| text.parse().map_err(|error| self.add(format!("{flag}: {error}"))));
+        parsed.filter_map(Result::ok).collect()
     }
 
     pub(super) fn device(&mut self, flag: &str, text: &str) -> DeviceChoice {

@@ -74,7 +74,7 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
     Box::pin(async move {
         let request: Request<'_> = read(&asked.body)?;
         edge.model(request.model.as_ref())?;
-        let inputs: Vec<Input> = request.input.0.into_iter().map(picture).collect();
+        let inputs = pictures(&edge, request.input.0, &asked).await?;
         if !asked.partial {
             check_inputs(inputs.iter().enumerate(), "input")?;
         }
@@ -146,7 +146,7 @@ pub(super) fn zero_shot(edge: Arc<Edge>, asked: Asked) -> Answering {
     Box::pin(async move {
         let ZeroShot { inputs, parameters } = read(&asked.body)?;
         let (ZeroShotInputs::Image(Text(image)) | ZeroShotInputs::Object { image: Text(image) }) = inputs;
-        let inputs = vec![picture(Item::Image(image))];
+        let inputs = pictures(&edge, vec![Item::Image(image)], &asked).await?;
         check_inputs(inputs.iter().enumerate(), "inputs")?;
         let Some(Parameters { candidate_labels: List(labels), hypothesis_template }) = parameters else {
             return Err(Problem::invalid(Place::Named("parameters.candidate_labels"), "must be set"));
@@ -189,11 +189,12 @@ async fn classify(
 }
 
 /// Only pictures are classified.
-fn picture(item: Item<'_>) -> Input {
-    match item {
-        Item::Text(_) => Input::Wrong(Part::Whole, "is a text: send {\"image\": \"<base64>\"}".to_owned()),
-        item => item.input(),
-    }
+async fn pictures(edge: &Edge, items: Vec<Item<'_>>, asked: &Asked) -> Result<Vec<Input>, Problem> {
+    let inputs = edge.inputs(items, asked).await?.into_iter().map(|input| match input {
+        Input::Text(_) => Input::Wrong(Part::Whole, "is a text: send {\"image\": \"<base64>\"}".to_owned()),
+        input => input,
+    });
+    Ok(inputs.collect())
 }
 
 fn label(Text(label): Text<'_>) -> Bytes {

@@ -81,7 +81,8 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
             request.embedding_types.map_or_else(|| vec![EncodingFormat::Float], |List(types)| types);
         let texts = request.texts.iter().flat_map(|List(texts)| texts).map(|Text(text)| text.to_string());
         let texts: Vec<String> = texts.collect();
-        let (name, inputs) = inputs(request.texts, request.images, request.inputs)?;
+        let (name, items) = items(request.texts, request.images, request.inputs)?;
+        let inputs = edge.inputs(items, &asked).await?;
         check_inputs(inputs.iter().enumerate(), name)?;
         let images = inputs.iter().filter(|input| matches!(input, Input::Image(_))).count();
         let request = EmbedRequest { inputs, normalization: Normalization::L2, truncate };
@@ -112,17 +113,17 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
     })
 }
 
-fn inputs(
-    texts: Option<List<Text<'_>>>,
-    images: Option<List<Text<'_>>>,
-    inputs: Option<List<Content<'_>>>,
-) -> Result<(&'static str, Vec<Input>), Problem> {
+fn items<'a>(
+    texts: Option<List<Text<'a>>>,
+    images: Option<List<Text<'a>>>,
+    inputs: Option<List<Content<'a>>>,
+) -> Result<(&'static str, Vec<Item<'a>>), Problem> {
     match (texts, images, inputs) {
         (Some(List(texts)), None, None) => {
-            Ok(("texts", texts.into_iter().map(|Text(text)| Item::Text(text).input()).collect()))
+            Ok(("texts", texts.into_iter().map(|Text(text)| Item::Text(text)).collect()))
         }
         (None, Some(List(images)), None) => {
-            Ok(("images", images.into_iter().map(|Text(image)| Item::Image(image).input()).collect()))
+            Ok(("images", images.into_iter().map(|Text(image)| Item::Image(image)).collect()))
         }
         (None, None, Some(List(inputs))) => {
             let mut all = Vec::with_capacity(inputs.len());
@@ -133,7 +134,7 @@ fn inputs(
                     let message = "must have one part: a text and a picture together have no vector";
                     return Err(Problem::invalid(Place::Named(&place), message));
                 };
-                all.push(part.input());
+                all.push(part);
             }
             Ok(("inputs", all))
         }

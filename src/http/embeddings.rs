@@ -12,7 +12,7 @@ use super::Edge;
 use super::entrance::{Answering, Asked, Reply};
 use super::problem::{ErrorObject, Place, Problem};
 use super::wire::{EncodingFormat, Item, Items, List, Numbers, Text, Usage, check_inputs, read};
-use crate::pipeline::embed::{EmbedRequest, Embedding, Input, Normalization, Truncate};
+use crate::pipeline::embed::{EmbedRequest, Embedding, Normalization, Truncate};
 use crate::pipeline::error;
 
 #[derive(Deserialize, ToSchema)]
@@ -75,7 +75,8 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
         let request: Request<'_> = read(&asked.body)?;
         let model = edge.model(request.model.as_ref())?;
         edge.check_dimensions(request.dimensions)?;
-        let (name, inputs) = inputs(request.input, request.messages, request.modality)?;
+        let (name, items) = items(request.input, request.messages, request.modality)?;
+        let inputs = edge.inputs(items, &asked).await?;
         if !asked.partial {
             check_inputs(inputs.iter().enumerate(), name)?;
         }
@@ -113,11 +114,11 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
 }
 
 /// What to embed, and what the request calls it.
-fn inputs(
-    input: Option<Items<'_>>,
-    messages: Option<List<Message<'_>>>,
+fn items<'a>(
+    input: Option<Items<'a>>,
+    messages: Option<List<Message<'a>>>,
     modality: Option<Modality>,
-) -> Result<(&'static str, Vec<Input>), Problem> {
+) -> Result<(&'static str, Vec<Item<'a>>), Problem> {
     let items = match (input, messages) {
         (Some(_), Some(_)) => {
             return Err(Problem::invalid(Place::Named("messages"), "excludes input"));
@@ -131,14 +132,14 @@ fn inputs(
                 let message = format!("must have one text or one picture in all, and have {}", parts.len());
                 return Err(Problem::invalid(Place::Named("messages"), message));
             }
-            return Ok(("messages", parts.into_iter().map(Item::input).collect()));
+            return Ok(("messages", parts));
         }
     };
     let item = |item| match (item, modality) {
         (Item::Text(text), Some(Modality::Image)) => Item::Image(text),
         (item, _) => item,
     };
-    Ok(("input", items.into_iter().map(|each| item(each).input()).collect()))
+    Ok(("input", items.into_iter().map(item).collect()))
 }
 
 impl Edge {

@@ -33,6 +33,7 @@ pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Reply, Problem>> 
 /// A request whose body is here.
 pub(super) struct Asked {
     pub(super) body: Bytes,
+    pub(super) admitted: Admitted,
     pub(super) deadline: Deadline,
     /// Whether inputs may have errors of their own.
     pub(super) partial: bool,
@@ -111,7 +112,8 @@ async fn reply(
             });
         }
     };
-    let asked = Asked { body, deadline: admitted.call_deadline(class), partial };
+    let deadline = admitted.call_deadline(class);
+    let asked = Asked { body, admitted: admitted.clone(), deadline, partial };
     let reply = (endpoint.answer)(edge.clone(), asked).await?;
     admitted.hold_answer(reply.body.len()).await.map_err(|refusal| Problem::refused(&refusal))?;
     Ok(reply)

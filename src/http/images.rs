@@ -18,6 +18,7 @@ pub(super) fn decode(text: &str) -> Result<Bytes, String> {
     let base64 = match text.split_once(':') {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("data") => data_uri(rest)?,
         Some((scheme, _)) if ["http", "https"].iter().any(|each| scheme.eq_ignore_ascii_case(each)) => {
+            // Those that may be fetched have been.
             return Err("pictures are not fetched from addresses here; send base64, or a data URI".to_owned());
         }
         _ => text,

@@ -9,6 +9,7 @@ mod classify;
 mod cohere;
 mod embeddings;
 mod entrance;
+pub mod fetch;
 mod images;
 mod models;
 mod openapi;
@@ -33,6 +34,7 @@ use crate::pipeline::Pipeline;
 use crate::readiness::Readiness;
 use crate::telemetry::metrics::Metrics;
 use entrance::Endpoint;
+use fetch::{Fetcher, Host};
 use problem::Problem;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,10 @@ pub struct Options {
     pub max_request_bytes: usize,
     /// Names by which clients may ask for the model, besides its own.
     pub model_names: Vec<String>,
+    /// Whence pictures may be fetched; none: they are not.
+    pub fetch_images: Vec<Host>,
+    /// Bytes of one of them.
+    pub max_image_bytes: u64,
     pub connections: connections::Limits,
 }
 
@@ -65,6 +71,7 @@ struct Edge {
     /// When the model was loaded, nearly: in seconds since 1970, as OpenAI's objects have it.
     created: u64,
     max_request_bytes: usize,
+    fetcher: Option<Fetcher>,
     door: Door,
     workers: watch::Receiver<Workers>,
     readiness: Readiness,
@@ -86,6 +93,7 @@ pub async fn serve(
         spec,
         created: clock.unix_seconds(),
         max_request_bytes: options.max_request_bytes,
+        fetcher: Fetcher::new(options.fetch_images, options.max_image_bytes),
         readiness: Readiness::new(phase.clone(), workers.clone()),
         door,
         workers,

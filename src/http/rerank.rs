@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -79,8 +80,13 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
         for (index, document) in documents.iter().enumerate() {
             let item: Item<'_> = serde_json::from_str(document.get())
                 .map_err(|error| Problem::invalid(Place::Named(&format!("documents[{index}]")), error))?;
-            items.push(rank_item(item));
+            items.push(item);
         }
+        // The query goes first.
+        let items = std::iter::once(request.query).chain(items);
+        let mut items = try_join_all(items.map(|item| rank_item(&edge, item, &asked))).await?.into_iter();
+        let query = items.next().unwrap_or_else(|| unreachable!("the query is there"));
+        let items: Vec<rank::Item> = items.collect();
         if !asked.partial {
             let inputs = items.iter().enumerate().filter_map(|(index, item)| match item {
                 rank::Item::Input(input) => Some((index, input)),
@@ -92,7 +98,7 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
             return Err(Problem::invalid(Place::Named("top_n"), "must be at least 1"));
         }
         let ranked = RankRequest {
-            query: rank_item(request.query),
+            query,
             documents: items,
             top_k: request.top_n.and_then(NonZeroUsize::new),
             truncate: Truncate::End,
@@ -123,10 +129,10 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
     })
 }
 
-fn rank_item(item: Item<'_>) -> rank::Item {
+async fn rank_item(edge: &Edge, item: Item<'_>, asked: &Asked) -> Result<rank::Item, Problem> {
     match item {
-        Item::Embedding(embedding) => rank::Item::Embedding(embedding),
-        item => rank::Item::Input(item.input()),
+        Item::Embedding(embedding) => Ok(rank::Item::Embedding(embedding)),
+        item => edge.input(item, asked).await.map(rank::Item::Input),
     }
 }
 

@@ -12,7 +12,7 @@ use super::Edge;
 use super::entrance::{Answering, Asked, Reply};
 use super::problem::Problem;
 use super::wire::{Item, List, Text, check_inputs, read};
-use crate::pipeline::embed::{EmbedRequest, Input, Normalization, Truncate};
+use crate::pipeline::embed::{EmbedRequest, Normalization, Truncate};
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = VectorizeRequest)]
@@ -41,12 +41,12 @@ pub(super) struct ModelMeta {
 pub(super) fn vectorize(edge: Arc<Edge>, asked: Asked) -> Answering {
     Box::pin(async move {
         let request: Request<'_> = read(&asked.body)?;
-        let list = |list: Option<List<Text<'_>>>, item: fn(Text<'_>) -> Input| -> Vec<Input> {
-            list.map_or_else(Vec::new, |List(list)| list.into_iter().map(item).collect())
-        };
-        let mut inputs = list(request.texts, |Text(text)| Item::Text(text).input());
-        let texts = inputs.len();
-        inputs.extend(list(request.images, |Text(image)| Item::Image(image).input()));
+        let texts = request.texts.map_or_else(Vec::new, |List(texts)| texts);
+        let images = request.images.map_or_else(Vec::new, |List(images)| images);
+        let count = texts.len();
+        let texts = texts.into_iter().map(|Text(text)| Item::Text(text));
+        let images = images.into_iter().map(|Text(image)| Item::Image(image));
+        let inputs = edge.inputs(texts.chain(images), &asked).await?;
         // Texts first, then images.
         let name = "texts and images";
         check_inputs(inputs.iter().enumerate(), name)?;
@@ -58,7 +58,7 @@ pub(super) fn vectorize(edge: Arc<Edge>, asked: Asked) -> Answering {
             vectors.push(result.map_err(|error| Problem::of(&error.into(), name))?.values);
         }
         let bytes = vectors.len() * edge.spec.embed_dim * size_of::<f32>();
-        let image_vectors = vectors.split_off(texts);
+        let image_vectors = vectors.split_off(count);
         Reply::new(&Response { text_vectors: vectors, image_vectors }, bytes, response.timing)
     })
 }

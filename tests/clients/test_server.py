@@ -17,7 +17,7 @@ from server import CLIP_SERVICE
 
 # Seconds; far above what any call here takes.
 TIMEOUT = 60
-METHODS = ["Embed", "Classify", "StreamEmbed", "StreamClassify", "GetModel"]
+METHODS = ["Embed", "Classify", "Rank", "StreamEmbed", "StreamClassify", "GetModel"]
 
 
 def text(content):

@@ -404,3 +404,79 @@ async fn probes_and_the_document_need_no_body() {
     let (off, _gate) = Server::gated(&["--http-listen=off"]).await;
     assert!(off.running.http_address.is_none());
 }
+
+/// A web server of this test: each path has its answer.
+async fn pictures_elsewhere() -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut head = vec![0; 4096];
+                let read = stream.read(&mut head).await.unwrap();
+                let head = String::from_utf8_lossy(&head[..read]).into_owned();
+                let path = head.split(' ').nth(1).unwrap_or_default();
+                let (status, extra, body) = match path {
+                    "/cat.png" => ("200 OK", String::new(), fixture("images/cat.png")),
+                    "/large" => ("200 OK", String::new(), vec![0; 200_000]),
+                    "/moved" => ("302 Found", "location: /cat.png\r\n".to_owned(), Vec::new()),
+                    "/round" => ("302 Found", "location: /round\r\n".to_owned(), Vec::new()),
+                    "/inside" => (
+                        "302 Found",
+                        format!("location: http://localhost:{}/cat.png\r\n", address.port()),
+                        Vec::new(),
+                    ),
+                    "/metadata" => {
+                        ("302 Found", "location: http://169.254.169.254/\r\n".to_owned(), Vec::new())
+                    }
+                    _ => ("404 Not Found", String::new(), Vec::new()),
+                };
+                let length = body.len();
+                let head = format!(
+                    "HTTP/1.1 {status}\r\n{extra}content-length: {length}\r\nconnection: close\r\n\r\n"
+                );
+                stream.write_all(head.as_bytes()).await.unwrap();
+                // Who has seen enough of a large one has gone.
+                let _ = stream.write_all(&body).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_are_fetched_from_hosts_that_are_allowed_and_from_nowhere_else() {
+    let elsewhere = pictures_elsewhere().await;
+    let port = elsewhere.port();
+    let allowed = format!("--fetch-images=private:127.0.0.1:{port}");
+    let (server, _gate) = Server::gated(&[&allowed, "--max-image-bytes=100000"]).await;
+    let fetched = async |path: &str| {
+        let url =
+            if path.starts_with("http") { path.to_owned() } else { format!("http://{elsewhere}{path}") };
+        post(&server, "/v1/embeddings", &json!({"input": [{"image_url": {"url": url}}]})).await
+    };
+    let here = post(&server, "/v1/embeddings", &json!({"input": [{"image": base64("cat")}]})).await.ok();
+    for path in ["/cat.png", "/moved"] {
+        assert_eq!(fetched(path).await.ok()["data"], here["data"], "{path}");
+    }
+    let refused = async |path: &str, says: &str| {
+        let (message, param) = fetched(path).await.error(400);
+        assert!(param == "input[0]" && message.contains(says), "{path}: {message}");
+    };
+    refused("/none", "404").await;
+    refused("/large", "not fetched").await;
+    refused("/round", "not fetched").await;
+    refused("/inside", "not fetched from that host").await;
+    refused("/metadata", "not fetched from that host").await;
+    refused(&format!("http://localhost:{port}/cat.png"), "not fetched from that host").await;
+    refused(&format!("http://2130706433:{port}/cat.png"), "not fetched from that host").await;
+    refused(&format!("http://[::ffff:127.0.0.1]:{port}/cat.png"), "not fetched from that host").await;
+    refused("https://127.0.0.1/cat.png", "not fetched from that host").await;
+
+    // The same name without the operator's word that it may be inside.
+    let (strict, _gate) = Server::gated(&[&format!("--fetch-images=127.0.0.1:{port}")]).await;
+    let body = json!({"input": [{"image": format!("http://{elsewhere}/cat.png")}]});
+    let (message, _) = post(&strict, "/v1/embeddings", &body).await.error(400);
+    assert!(message.contains("no address that pictures are fetched from"), "{message}");
+}

@@ -126,7 +126,7 @@ const MAY_USE: [(&str, &[&str]); 24] = [
 /// A library and the one module that may know it.
 const HOMES: [(&str, &[&str]); 14] = [
     ("hf_hub", &["model"]),
-    ("ureq", &["model"]),
+    ("ureq", &["http", "model"]),
     ("tonic", &["bench", "cli", "grpc"]),
     ("tonic_health", &["grpc"]),
     ("hyper", &["connections"]),
