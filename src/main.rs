@@ -5,14 +5,16 @@
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use clipd::app;
 use clipd::app::load::Origin;
 use clipd::app::ports::Ports;
+use clipd::auth::{Limits, file};
 use clipd::cli::download::Download;
 use clipd::cli::{classify, embed};
-use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags, PullFlags};
+use clipd::config::flags::{Cli, Command, ExportFlags, KeysCommand, KeysFlags, LoggingFlags, PullFlags};
 #[cfg(feature = "bench")]
 use clipd::config::own_server::OwnServer;
 use clipd::config::report::{self, MemoryLimits};
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Embed(flags) => return embed(&flags),
         Command::Pull(flags) => return exit(pull(&flags)),
         Command::Export(flags) => return exit(export(&flags)),
+        Command::Keys(flags) => return exit(keys(&flags)),
         #[cfg(feature = "bench")]
         Command::Bench(flags) => {
             return match OwnServer::of(&flags) {
@@ -86,6 +89,37 @@ fn pull(flags: &PullFlags) -> Result<(), Box<dyn Error>> {
     let mut shown = Download::shown();
     let directory = hub::fetch(&repository, &hub_access(&flags.hub)?, &mut |event| shown.on(event))?;
     writeln!(std::io::stdout(), "{}", directory.display())?;
+    Ok(())
+}
+
+/// Secrets go to standard output alone, and only the one that is made.
+fn keys(flags: &KeysFlags) -> Result<(), Box<dyn Error>> {
+    let (path, mut out) = (&flags.file, std::io::stdout().lock());
+    match &flags.command {
+        KeysCommand::Add { name, expires, bulk, rate, burst, rows, concurrent, streams } => {
+            let limits = Limits {
+                requests_per_second: *rate,
+                burst: *burst,
+                rows_per_second: *rows,
+                concurrent_requests: *concurrent,
+                streams: *streams,
+            };
+            writeln!(out, "{}", file::add(path, name, expires.as_deref(), *bulk, &limits)?)?;
+        }
+        KeysCommand::List => {
+            for key in file::parse(&std::fs::read_to_string(path)?)? {
+                let bulk = if key.bulk { " bulk" } else { "" };
+                let expires = key.expires.map(|at| UNIX_EPOCH + Duration::from_secs(at));
+                let expires = expires.map_or(String::new(), |at| {
+                    format!(" expires {}", humantime::format_rfc3339_seconds(at))
+                });
+                let limits =
+                    if key.limits == Limits::default() { String::new() } else { format!(" {}", key.limits) };
+                writeln!(out, "{}{bulk}{expires}{limits}", key.name)?;
+            }
+        }
+        KeysCommand::Revoke { name } => file::revoke(path, name)?,
+    }
     Ok(())
 }
 

@@ -60,7 +60,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => tracing::info!("SIGHUP: there is nothing to read again"),
+                _ = self.hangup.recv() => tracing::debug!("SIGHUP: the keys are read again, if there are any"),
             }
         }
     }

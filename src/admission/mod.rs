@@ -15,9 +15,11 @@ mod refusal;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::HeaderMap;
 use metrics::{Counter, Gauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::auth::{Exceeded, Key, Keys, Quota, Unknown};
 use crate::class::Class;
 use crate::clock::{Clock, Timestamp};
 use crate::code::Code;
@@ -26,7 +28,7 @@ use crate::shutdown::Phase;
 use crate::telemetry::metrics::{Metrics, RecordDuration};
 pub use body::{Counted, Fault, Metered, Status};
 pub use deadline::Deadline;
-pub use refusal::{Reason, Refusal};
+pub use refusal::{NoEntry, Reason, Refusal};
 
 /// Hint for calls refused at the door: they cost nothing, so an early second try is cheap.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -88,6 +90,7 @@ struct Shared {
     streams: Arc<Semaphore>,
     request_bytes: Arc<Semaphore>,
     response_bytes: Arc<Semaphore>,
+    keys: Option<Keys>,
     phase: watch::Receiver<Phase>,
     clock: Clock,
     metrics: Metrics,
@@ -96,7 +99,14 @@ struct Shared {
 }
 
 impl Door {
-    pub fn new(limits: Limits, phase: watch::Receiver<Phase>, clock: Clock, metrics: &Metrics) -> Door {
+    /// Without `keys` everybody may call.
+    pub fn new(
+        limits: Limits,
+        keys: Option<Keys>,
+        phase: watch::Receiver<Phase>,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Door {
         let store = |permits: usize| Arc::new(Semaphore::new(permits));
         let (streams, request_bytes) = (store(limits.streams), store(limits.request_bytes));
         let response_bytes = store(limits.response_bytes);
@@ -109,6 +119,7 @@ impl Door {
             streams,
             request_bytes,
             response_bytes,
+            keys,
             phase,
             clock,
             in_flight: metrics.requests_in_flight(),
@@ -125,42 +136,41 @@ impl Door {
         CODES.iter().for_each(|code| metrics.requests(method.name, code.as_str()).increment(0));
     }
 
-    /// A place for a call that arrives now. `asked` is the time that its client gives it, `peer` whom it comes from.
-    pub fn enter(
-        &self,
-        method: Method,
-        asked: Option<Duration>,
-        peer: Option<&Arc<Peer>>,
-    ) -> Result<Pass, Refusal> {
+    /// A place for a call that arrives now: first its key is looked at, then the key's limits, then the server's.
+    pub fn enter(&self, method: Method, caller: Caller<'_>) -> Result<Pass, NoEntry> {
         let shared = &self.0;
-        let (places, reason) = match method.kind {
-            Kind::Unary => (&shared.calls, Reason::ConcurrentRequests),
-            Kind::Stream => (&shared.streams, Reason::Streams),
-        };
         shared.in_flight.increment(1.0);
-        let place = places.clone().try_acquire_owned();
+        let key = self.identify(caller.headers);
         let mut pass = Pass {
             admitted: Admitted {
                 door: self.clone(),
                 arrival: shared.clock.now(),
-                asked,
+                asked: caller.asked,
+                key: key.clone().unwrap_or_default(),
                 held: Arc::default(),
             },
             method,
             code: Code::Cancelled,
-            _place: None,
-            _call: peer.map(|peer| peer.call(method.name)),
+            quota: None,
+            places: Vec::new(),
+            _call: caller.peer.map(|peer| peer.call(method.name)),
         };
-        match place {
-            Ok(place) => {
-                pass._place = Some(place);
-                Ok(pass)
-            }
-            Err(_) => {
+        if let Err(unknown) = key {
+            pass.finish(Code::Unauthenticated);
+            return Err(unknown.into());
+        }
+        match pass.find_place() {
+            Ok(()) => Ok(pass),
+            Err((reason, retry_after)) => {
                 pass.finish(Code::ResourceExhausted);
-                Err(self.refuse(reason))
+                Err(self.refuse(reason, retry_after).into())
             }
         }
+    }
+
+    /// Whose key the headers have. `None`: the server is open to all.
+    pub fn identify(&self, headers: &HeaderMap) -> Result<Option<Arc<Key>>, Unknown> {
+        self.0.keys.as_ref().map(|keys| keys.identify(headers)).transpose()
     }
 
     pub fn clock(&self) -> Clock {
@@ -181,10 +191,21 @@ impl Door {
         &self.0.response_bytes
     }
 
-    fn refuse(&self, reason: Reason) -> Refusal {
+    fn refuse(&self, reason: Reason, retry_after: Duration) -> Refusal {
         self.0.metrics.rejections(reason.as_str()).increment(1);
-        Refusal { reason, retry_after: RETRY_AFTER }
+        Refusal { reason, retry_after }
     }
+}
+
+/// What a call brings to the door.
+#[derive(Clone, Copy)]
+pub struct Caller<'a> {
+    /// Where its key is.
+    pub headers: &'a HeaderMap,
+    /// The time that its client gives it.
+    pub asked: Option<Duration>,
+    /// Whom it comes from.
+    pub peer: Option<&'a Arc<Peer>>,
 }
 
 /// How many permits are taken of `limit`.
@@ -204,11 +225,39 @@ pub struct Pass {
     method: Method,
     /// Unknown until the answer says; a call that never says was dropped by its client.
     code: Code,
-    _place: Option<OwnedSemaphorePermit>,
+    /// What the key has left of its calls.
+    quota: Option<Quota>,
+    /// Of the server, and of the key.
+    places: Vec<OwnedSemaphorePermit>,
     _call: Option<connections::Call>,
 }
 
 impl Pass {
+    /// Or which limit is in the way, and for how long.
+    fn find_place(&mut self) -> Result<(), (Reason, Duration)> {
+        let shared = &self.admitted.door.0;
+        let stream = self.method.kind == Kind::Stream;
+        if let Some(key) = &self.admitted.key {
+            let (bounds, why) =
+                (key.bounds(), if stream { Reason::KeyStreams } else { Reason::KeyConcurrency });
+            let of = |reason| move |exceeded: Exceeded| (reason, exceeded.retry_after);
+            self.places.extend(bounds.place(stream).map_err(of(why))?);
+            self.quota = bounds.take_request().map_err(of(Reason::KeyRequests))?;
+        }
+        let (places, reason) = match self.method.kind {
+            Kind::Unary => (&shared.calls, Reason::ConcurrentRequests),
+            Kind::Stream => (&shared.streams, Reason::Streams),
+        };
+        let place = places.clone().try_acquire_owned();
+        self.places.push(place.map_err(|_| (reason, RETRY_AFTER))?);
+        Ok(())
+    }
+
+    /// What the key has left of its calls. `None`: they are not limited.
+    pub fn quota(&self) -> Option<Quota> {
+        self.quota
+    }
+
     /// What goes on with the request.
     pub fn admitted(&self) -> &Admitted {
         &self.admitted
@@ -234,6 +283,11 @@ impl Drop for Pass {
         let duration = shared.clock.now().since(self.admitted.arrival);
         metrics.request_duration(self.method.name, code).record_duration(duration);
         shared.in_flight.decrement(1.0);
+        if shared.keys.is_some() {
+            // Unknown keys share a name that no key can have.
+            let name = self.admitted.key.as_ref().map_or("?", |key| key.name());
+            metrics.key_requests(name, code).increment(1);
+        }
     }
 }
 
@@ -243,6 +297,7 @@ pub struct Admitted {
     door: Door,
     arrival: Timestamp,
     asked: Option<Duration>,
+    key: Option<Arc<Key>>,
     held: Arc<Mutex<Held>>,
 }
 
@@ -257,24 +312,44 @@ impl Admitted {
     /// Of a unary call.
     pub fn call_deadline(&self, class: Class) -> Deadline {
         let limit = self.door.0.limits.timeout;
-        Deadline::new(self.arrival, self.asked.map_or(limit, |asked| asked.min(limit)), class)
+        Deadline::new(self.arrival, self.asked.map_or(limit, |asked| asked.min(limit)), self.ceiling(class))
     }
 
     /// Of an input of a stream, which has come now and may take what it asks for.
     pub fn input_deadline(&self, asked: Option<Duration>, class: Class) -> Deadline {
         let (now, limit) = (self.door.0.clock.now(), self.door.0.limits.timeout);
         let left = self.stream_end().map_or(limit, |end| end.since(now).min(limit));
-        Deadline::new(now, asked.map_or(left, |asked| asked.min(left)), class)
+        Deadline::new(now, asked.map_or(left, |asked| asked.min(left)), self.ceiling(class))
+    }
+
+    /// The class that the key lets it have.
+    fn ceiling(&self, class: Class) -> Class {
+        if self.key.as_ref().is_some_and(|key| key.is_bulk()) { Class::Bulk } else { class }
+    }
+
+    /// Counts rows of a call against the limits of its key.
+    pub fn take_rows(&self, rows: usize) -> Result<(), Refusal> {
+        let refused = |exceeded: Exceeded| self.door.refuse(Reason::KeyRows, exceeded.retry_after);
+        self.rows(rows).map_err(refused)
+    }
+
+    /// Counts an input of a stream, and waits where a call would be refused: its sender is slowed down.
+    pub async fn take_row_in_turn(&self) {
+        while let Err(Exceeded { retry_after }) = self.rows(1) {
+            tokio::time::sleep(retry_after).await;
+        }
+    }
+
+    fn rows(&self, rows: usize) -> Result<(), Exceeded> {
+        let Some(key) = &self.key else { return Ok(()) };
+        key.bounds().take_rows(rows)?;
+        key.meters.rows.increment(rows as u64);
+        Ok(())
     }
 
     /// The client's own end for a whole stream.
     pub fn stream_end(&self) -> Option<Timestamp> {
         self.asked.map(|asked| self.arrival.saturating_add(asked))
-    }
-
-    /// The same call, in which `asked` is known only now.
-    pub fn asking(self, asked: Option<Duration>) -> Admitted {
-        Admitted { asked, ..self }
     }
 
     /// Counts the bytes of the answer as held until it has been taken. Waits for room, as long as the call may take.
@@ -293,7 +368,7 @@ impl Admitted {
                     .ok_or(())
             }
         };
-        let permit = permit.map_err(|()| self.door.refuse(Reason::ResponseBytes))?;
+        let permit = permit.map_err(|()| self.door.refuse(Reason::ResponseBytes, RETRY_AFTER))?;
         self.held().response = Some(permit);
         Ok(())
     }
@@ -302,7 +377,10 @@ impl Admitted {
     pub fn hold_request(&self, bytes: usize) -> Result<(), Refusal> {
         let store = self.door.0.request_bytes.clone();
         let permit = store.try_acquire_many_owned(permits(bytes));
-        let permit = permit.map_err(|_| self.door.refuse(Reason::RequestBytes))?;
+        let permit = permit.map_err(|_| self.door.refuse(Reason::RequestBytes, RETRY_AFTER))?;
+        if let Some(key) = &self.key {
+            key.meters.bytes.increment(bytes as u64);
+        }
         let mut held = self.held();
         match held.request.as_mut() {
             Some(held) => held.merge(permit),

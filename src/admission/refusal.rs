@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::auth::Unknown;
+
 /// There is no room now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("overloaded: {}", reason.as_str())]
+#[error("{}: {}", if reason.is_of_key() { "limit of the key" } else { "overloaded" }, reason.as_str())]
 pub struct Refusal {
     pub reason: Reason,
     /// When there may be room again.
@@ -30,10 +32,15 @@ pub enum Reason {
     LabelFills,
     /// Streams keep too many labels.
     StreamLabels,
+    /// Of the key: calls a second, rows a second, calls and streams at a time.
+    KeyRequests,
+    KeyRows,
+    KeyConcurrency,
+    KeyStreams,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 8] = [
+    pub const ALL: [Reason; 12] = [
         Reason::ConcurrentRequests,
         Reason::Streams,
         Reason::RequestBytes,
@@ -42,7 +49,16 @@ impl Reason {
         Reason::Deadline,
         Reason::LabelFills,
         Reason::StreamLabels,
+        Reason::KeyRequests,
+        Reason::KeyRows,
+        Reason::KeyConcurrency,
+        Reason::KeyStreams,
     ];
+
+    /// Whether it is the caller's own limit, and not the server's.
+    pub fn is_of_key(self) -> bool {
+        matches!(self, Reason::KeyRequests | Reason::KeyRows | Reason::KeyConcurrency | Reason::KeyStreams)
+    }
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -54,6 +70,19 @@ impl Reason {
             Reason::Deadline => "deadline",
             Reason::LabelFills => "label_fills",
             Reason::StreamLabels => "stream_labels",
+            Reason::KeyRequests => "key_requests",
+            Reason::KeyRows => "key_rows",
+            Reason::KeyConcurrency => "key_concurrency",
+            Reason::KeyStreams => "key_streams",
         }
     }
+}
+
+/// Why a call does not come in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoEntry {
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }

@@ -21,6 +21,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::admission::Door;
+use crate::auth::file::KeyFileError;
+use crate::auth::{Keys, reload};
 use crate::batcher::{self, Batcher, OpenEngine, Workers};
 use crate::clip::classifier::{Coefficient, Logits};
 use crate::clip::image::ImagePreprocessor;
@@ -66,6 +68,8 @@ pub enum StartError {
     Tokenizer(#[from] crate::clip::text::TokenizerError),
     #[error(transparent)]
     Classifier(#[from] ClassifierFileError),
+    #[error("--api-keys {path}: {error}")]
+    Keys { path: String, error: KeyFileError },
     #[error("cannot listen on {address} ({flag}): {error}")]
     Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
     #[error("cannot start a thread: {0}")]
@@ -129,7 +133,8 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
     let pipeline = Arc::new(pipeline);
     embed_when_ready(pipeline.clone(), workers.clone());
 
-    let door = Door::new(config.admission.clone(), phase.subscribe(), clock, &metrics);
+    let keys = keys(config, clock, &metrics)?;
+    let door = Door::new(config.admission.clone(), keys, phase.subscribe(), clock, &metrics);
     let http_services = http::Services {
         pipeline: pipeline.clone(),
         name: served.name.clone(),
@@ -216,6 +221,23 @@ async fn serve(edges: Edges, phase: watch::Sender<Phase>) -> Result<usize, Box<d
     };
     let (cut, more) = tokio::try_join!(grpc::serve(listener, grpc_options, services), http)?;
     Ok(cut + more)
+}
+
+/// Who may call.
+fn keys(config: &Config, clock: Clock, metrics: &Metrics) -> Result<Option<Keys>, StartError> {
+    let Some(path) = &config.api_keys else {
+        let open: Vec<SocketAddr> = [Some(config.listen), config.http_listen]
+            .into_iter()
+            .flatten()
+            .filter(|address| !address.ip().is_loopback())
+            .collect();
+        if !open.is_empty() {
+            tracing::warn!(?open, "whoever reaches these addresses may call: there are no --api-keys");
+        }
+        return Ok(None);
+    };
+    let failed = |error| StartError::Keys { path: path.display().to_string(), error };
+    reload::follow(path, clock, metrics).map(Some).map_err(failed)
 }
 
 /// What the gauges of the same things are at most.

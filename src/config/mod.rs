@@ -52,6 +52,8 @@ pub struct Config {
     pub image_limits: ImageLimits,
     pub preprocess_threads: NonZeroUsize,
     pub label_cache_bytes: u64,
+    /// File of API keys. `None`: everybody may call.
+    pub api_keys: Option<PathBuf>,
     pub admission: admission::Limits,
     pub grpc: grpc::Options,
     pub http: http::Options,
@@ -213,6 +215,7 @@ impl Config {
                 cores,
             ),
             label_cache_bytes: problems.bytes("--label-cache-bytes", &flags.label_cache_bytes) as u64,
+            api_keys: flags.api_keys.clone(),
             admission: admission::Limits {
                 concurrent_requests: problems
                     .count("--max-concurrent-requests", &flags.max_concurrent_requests)
@@ -229,6 +232,7 @@ impl Config {
                 max_message_bytes,
                 max_stream_inputs: problems.count("--max-stream-inputs", &flags.max_stream_inputs).get(),
                 max_stream_age: problems.lifetime("--max-stream-age", &flags.max_stream_age),
+                open_reflection: flags.open_reflection,
                 connections: connections.clone(),
             },
             http: http::Options {
@@ -236,6 +240,7 @@ impl Config {
                 model_names: flags.model_names.clone(),
                 fetch_images: problems.list("--fetch-images", &flags.fetch_images),
                 max_image_bytes: max_image_bytes as u64,
+                open_reflection: flags.open_reflection,
                 connections: connections::Limits { protocol: Protocol::Both, ..connections },
             },
             drain_delay: problems.duration("--drain-delay", &flags.drain_delay),

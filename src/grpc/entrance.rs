@@ -14,7 +14,7 @@ use tonic::server::NamedService;
 use tower_service::Service;
 
 use super::{proto, status, timeout};
-use crate::admission::{Counted, Door, Kind, Metered, Method, Status};
+use crate::admission::{Caller, Counted, Door, Kind, Metered, Method, Status};
 use crate::code::Code;
 use crate::connections::Peer;
 
@@ -65,12 +65,14 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let method = method(request.uri().path());
-        let asked = timeout::of(request.headers());
-        let mut pass = match self.door.enter(method, asked, request.extensions().get::<Arc<Peer>>()) {
+        let caller = Caller {
+            headers: request.headers(),
+            asked: timeout::of(request.headers()),
+            peer: request.extensions().get::<Arc<Peer>>(),
+        };
+        let mut pass = match self.door.enter(method, caller) {
             Ok(pass) => pass,
-            Err(refusal) => {
-                return Box::pin(std::future::ready(Ok(status::refused(&refusal).into_http())));
-            }
+            Err(no) => return Box::pin(std::future::ready(Ok(status::no_entry(&no).into_http()))),
         };
         let admitted = pass.admitted().clone();
         request.extensions_mut().insert(admitted.clone());
@@ -92,6 +94,49 @@ where
             }
             Ok(response.map(|body| Body::new(Counted::new(body, pass, Status::InTrailers(code)))))
         })
+    }
+}
+
+/// A service that is not counted, and asks for a key where there are keys.
+#[derive(Clone)]
+pub(super) struct Locked<S> {
+    inner: S,
+    /// `None`: it is open all the same.
+    door: Option<Door>,
+}
+
+impl<S> Locked<S> {
+    pub(super) fn new(inner: S, door: Option<Door>) -> Locked<S> {
+        Locked { inner, door }
+    }
+}
+
+impl<S: NamedService> NamedService for Locked<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<Request<Body>> for Locked<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let known = self.door.as_ref().map(|door| door.identify(request.headers()));
+        match known {
+            Some(Err(unknown)) => {
+                let status = status::no_entry(&unknown.into());
+                Box::pin(std::future::ready(Ok(status.into_http())))
+            }
+            _ => Box::pin(self.inner.call(request)),
+        }
     }
 }
 

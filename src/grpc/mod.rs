@@ -27,7 +27,7 @@ use crate::connections;
 use crate::pipeline::Pipeline;
 use crate::readiness::Readiness;
 use crate::telemetry::metrics::Metrics;
-use entrance::Entrance;
+use entrance::{Entrance, Locked};
 use proto::clip_service_server::ClipServiceServer;
 pub use service::ModelCard;
 use streams::Terms;
@@ -50,6 +50,8 @@ pub struct Options {
     /// A stream is ended after this time, so that clients find new servers; `None`: never. Within 10 %, differently for
     /// each.
     pub max_stream_age: Option<Duration>,
+    /// Whether reflection asks for no key.
+    pub open_reflection: bool,
     pub connections: connections::Limits,
 }
 
@@ -94,10 +96,11 @@ pub async fn serve(
             builder.register_encoded_file_descriptor_set(set)
         })
     };
+    let lock = (!options.open_reflection).then(|| door.clone());
     let routes = Routes::new(Entrance::new(clip, door))
         .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+        .add_service(Locked::new(reflection().build_v1()?, lock.clone()))
+        .add_service(Locked::new(reflection().build_v1alpha()?, lock))
         .prepare();
     let cut = connections::serve(listener, "grpc", options.connections, routes, phase, clock, &metrics).await;
     health.await?;

@@ -52,6 +52,7 @@ impl ClipService for Clip {
         let answer = async {
             let request = request.into_inner();
             let format = convert::embedding_format(request.embedding_format)?;
+            admitted.take_rows(request.inputs.len())?;
             let response = self.pipeline.embed(convert::embed_request(request)?, deadline).await?;
             let response = convert::embed_response(response, format);
             admitted.hold_answer(response.encoded_len()).await?;
@@ -70,6 +71,7 @@ impl ClipService for Clip {
         let (admitted, deadline) = deadline(&request, request.get_ref().class, Rpc::Classify)?;
         let answer = async {
             let request = convert::classify_request(request.into_inner())?;
+            admitted.take_rows(request.images.len())?;
             let response = self.pipeline.classify(request, deadline).await?;
             // Before the labels are written out.
             admitted.hold_answer(response.bytes()).await?;
@@ -85,9 +87,11 @@ impl ClipService for Clip {
         &self,
         request: Request<proto::RankRequest>,
     ) -> Result<Response<proto::RankResponse>, Status> {
-        let (_, deadline) = deadline(&request, request.get_ref().class, Rpc::Rank)?;
+        let (admitted, deadline) = deadline(&request, request.get_ref().class, Rpc::Rank)?;
         let answer = async {
-            let response = self.pipeline.rank(convert::rank_request(request.into_inner())?, deadline).await?;
+            let request = convert::rank_request(request.into_inner())?;
+            admitted.take_rows(1 + request.documents.len())?;
+            let response = self.pipeline.rank(request, deadline).await?;
             Ok(convert::rank_response(response))
         };
         answer
@@ -107,8 +111,9 @@ impl ClipService for Clip {
         let embed = move |message: proto::StreamEmbedRequest| {
             let tag = message.tag;
             let deadline = admitted.input_deadline(convert::timeout(message.timeout), class);
-            let pipeline = pipeline.clone();
+            let (pipeline, admitted) = (pipeline.clone(), admitted.clone());
             Ok(async move {
+                admitted.take_row_in_turn().await;
                 let result = async {
                     let StreamInput { input, normalization, truncate, format } =
                         convert::stream_input(message)?;
@@ -138,7 +143,9 @@ impl ClipService for Clip {
                 let (tag, image, timeout) = convert::tagged_image(message).map_err(said)?;
                 let deadline = admitted.input_deadline(timeout, class);
                 let (pipeline, classifier) = (pipeline.clone(), classifier.clone());
+                let admitted = admitted.clone();
                 Ok(async move {
+                    admitted.take_row_in_turn().await;
                     let result = pipeline.classify_one(classifier.clone(), image, deadline).await;
                     convert::stream_classify_response(tag, result, classifier.labels())
                 })

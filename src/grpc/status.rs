@@ -6,7 +6,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use super::place::Rpc;
-use crate::admission::{Fault, Refusal};
+use crate::admission::{Fault, NoEntry, Refusal};
 use crate::pipeline::error::Error;
 
 /// gRPC's retry hint (proposal A6): milliseconds to wait before the next try.
@@ -29,6 +29,13 @@ pub(super) fn from_fault(fault: Fault<Status>) -> Status {
         Fault::TooLate => Status::deadline_exceeded(fault.to_string()),
         Fault::Stopping => Status::unavailable(fault.to_string()),
         Fault::Broken(status) => status,
+    }
+}
+
+pub(super) fn no_entry(no: &NoEntry) -> Status {
+    match no {
+        NoEntry::Unknown(unknown) => Status::unauthenticated(unknown.to_string()),
+        NoEntry::Refused(refusal) => refused(refusal),
     }
 }
 

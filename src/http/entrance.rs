@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::State;
+use axum::middleware::Next;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
@@ -13,7 +15,8 @@ use serde::Serialize;
 
 use super::Edge;
 use super::problem::{Place, Problem};
-use crate::admission::{Admitted, Counted, Deadline, Fault, Metered, Method, Status};
+use crate::admission::{Admitted, Caller, Counted, Deadline, Fault, Metered, Method, Status};
+use crate::auth::Quota;
 use crate::class::Class;
 use crate::code::Code;
 use crate::connections::Peer;
@@ -64,9 +67,13 @@ const ID_BYTES: usize = 128;
 
 pub(super) async fn call(edge: Arc<Edge>, endpoint: Endpoint, request: Request<Body>) -> Response<Body> {
     let id = request_id(request.headers());
-    let peer = request.extensions().get::<Arc<Peer>>();
-    let mut response = match edge.door.enter(endpoint.method, timeout(request.headers()), peer) {
-        Err(refusal) => Problem::refused(&refusal).response(),
+    let caller = Caller {
+        headers: request.headers(),
+        asked: timeout(request.headers()),
+        peer: request.extensions().get::<Arc<Peer>>(),
+    };
+    let mut response = match edge.door.enter(endpoint.method, caller) {
+        Err(no) => Problem::no_entry(&no).response(),
         Ok(mut pass) => {
             let admitted = pass.admitted().clone();
             let (code, mut response) = match reply(&edge, endpoint, request, &admitted).await {
@@ -75,6 +82,11 @@ pub(super) async fn call(edge: Arc<Edge>, endpoint: Endpoint, request: Request<B
             };
             // A client that leaves before this is counted as such.
             pass.finish(Code::Cancelled);
+            if let Some(Quota { limit, remaining }) = pass.quota() {
+                let headers = response.headers_mut();
+                headers.insert("x-ratelimit-limit-requests", HeaderValue::from(limit));
+                headers.insert("x-ratelimit-remaining-requests", HeaderValue::from(remaining));
+            }
             if let Some(taken_by) = pass.taken_by() {
                 response.extensions_mut().insert(taken_by);
             }
@@ -134,6 +146,18 @@ fn ok(edge: &Edge, reply: Reply) -> Response<Body> {
         }
     }
     response
+}
+
+/// Lets those in who have a key, if there are keys: for what is no call.
+pub(super) async fn locked(
+    State(edge): State<Arc<Edge>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response<Body> {
+    match edge.door.identify(request.headers()) {
+        Ok(_) => next.run(request).await,
+        Err(unknown) => Problem::no_entry(&unknown.into()).response(),
+    }
 }
 
 /// JSON, as it is: a form is what curl sends unless told otherwise, and what is compressed has a size that nobody

@@ -233,6 +233,8 @@ impl Edge {
         items: impl IntoIterator<Item = Item<'_>>,
         asked: &Asked,
     ) -> Result<Vec<Input>, Problem> {
+        let items: Vec<Item<'_>> = items.into_iter().collect();
+        asked.admitted.take_rows(items.len()).map_err(|refusal| Problem::refused(&refusal))?;
         try_join_all(items.into_iter().map(|item| self.input(item, asked))).await
     }
 

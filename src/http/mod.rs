@@ -21,6 +21,7 @@ mod wire;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use http::HeaderValue;
 use tokio::net::TcpListener;
@@ -47,6 +48,8 @@ pub struct Options {
     pub fetch_images: Vec<Host>,
     /// Bytes of one of them.
     pub max_image_bytes: u64,
+    /// Whether `/openapi.json` asks for no key.
+    pub open_reflection: bool,
     pub connections: connections::Limits,
 }
 
@@ -98,19 +101,26 @@ pub async fn serve(
         door,
         workers,
     });
-    Ok(connections::serve(listener, "http", options.connections, router(edge), phase, clock, &metrics).await)
+    let router = router(edge, options.open_reflection);
+    Ok(connections::serve(listener, "http", options.connections, router, phase, clock, &metrics).await)
 }
 
-fn router(edge: Arc<Edge>) -> Router {
-    let mut router = Router::new()
+fn router(edge: Arc<Edge>, open_reflection: bool) -> Router {
+    let mut described = Router::new().route("/openapi.json", get(openapi::document));
+    let models = Router::new()
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/meta", get(weaviate::meta))
+        .route_layer(from_fn_with_state(edge.clone(), entrance::locked));
+    if !open_reflection {
+        described = described.route_layer(from_fn_with_state(edge.clone(), entrance::locked));
+    }
+    let mut router = models
+        .merge(described)
         .route("/.well-known/live", get(weaviate::live))
         .route("/.well-known/ready", get(weaviate::ready))
         .route("/livez", get(models::livez))
-        .route("/readyz", get(models::readyz))
-        .route("/openapi.json", get(openapi::document));
+        .route("/readyz", get(models::readyz));
     // Clients disagree on whether the version belongs to the address that they are given.
     for (paths, endpoint) in [
         (&["/v1/embeddings", "/embeddings"][..], endpoint("/v1/embeddings", embeddings::answer)),

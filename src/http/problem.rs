@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::IntoResponse;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::admission::{Fault, Refusal};
+use crate::admission::{Fault, NoEntry, Refusal};
 use crate::code::Code;
 use crate::pipeline::error::{self, Error, InputError};
 
@@ -100,6 +100,15 @@ impl Problem {
         Problem { retry_after, ..Problem::new(status, code, message) }
     }
 
+    pub(super) fn no_entry(no: &NoEntry) -> Problem {
+        match no {
+            NoEntry::Unknown(unknown) => {
+                Problem::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, unknown.to_string())
+            }
+            NoEntry::Refused(refusal) => Problem::refused(refusal),
+        }
+    }
+
     pub(super) fn refused(refusal: &Refusal) -> Problem {
         let retry_after = Some(refusal.retry_after);
         let problem =
@@ -149,12 +158,14 @@ impl Problem {
         let object = ErrorObject {
             r#type: match self.status {
                 StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+                StatusCode::UNAUTHORIZED => "authentication_error",
                 status if status.is_client_error() => "invalid_request_error",
                 _ => "server_error",
             },
             code: match self.status {
                 StatusCode::NOT_FOUND if self.param.is_some() => Some("model_not_found"),
                 StatusCode::TOO_MANY_REQUESTS => Some("rate_limit_exceeded"),
+                StatusCode::UNAUTHORIZED => Some("invalid_api_key"),
                 _ => None,
             },
             message: self.message,
@@ -165,6 +176,9 @@ impl Problem {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(after) = self.retry_after {
             // Whole seconds, of which none would be too few; the other is what OpenAI's libraries read first.
             headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil() as u64));

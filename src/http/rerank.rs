@@ -83,6 +83,8 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
             items.push(item);
         }
         // The query goes first.
+        let rows = asked.admitted.take_rows(1 + items.len());
+        rows.map_err(|refusal| Problem::refused(&refusal))?;
         let items = std::iter::once(request.query).chain(items);
         let mut items = try_join_all(items.map(|item| rank_item(&edge, item, &asked))).await?.into_iter();
         let query = items.next().unwrap_or_else(|| unreachable!("the query is there"));

@@ -21,6 +21,11 @@ const CONNECTIONS_ENDED: &str = "clip_connections_ended_total";
 const STREAMS: &str = "clip_streams";
 const REQUEST_BYTES: &str = "clip_request_bytes_in_flight";
 const RESPONSE_BYTES: &str = "clip_response_bytes_in_flight";
+const KEYS: &str = "clip_keys";
+const KEY_RELOAD_FAILURES: &str = "clip_key_reload_failures_total";
+const KEY_REQUESTS: &str = "clip_key_requests_total";
+const KEY_ROWS: &str = "clip_key_rows_total";
+const KEY_BYTES: &str = "clip_key_request_bytes_total";
 const LIMIT: &str = "clip_limit";
 const MODEL_INFO: &str = "clip_model_info";
 const REQUESTS_IN_FLIGHT: &str = "clip_requests_in_flight";
@@ -165,6 +170,28 @@ impl Metrics {
 
     pub fn sample_response_bytes(&self, value: impl Fn() -> usize + Send + 'static) {
         self.sample(self.gauge(RESPONSE_BYTES, &[]), move || value() as f64);
+    }
+
+    pub fn sample_keys(&self, value: impl Fn() -> usize + Send + 'static) {
+        self.sample(self.gauge(KEYS, &[]), move || value() as f64);
+    }
+
+    pub fn key_reload_failures(&self) -> Counter {
+        self.counter(KEY_RELOAD_FAILURES, &[])
+    }
+
+    /// Calls by the name of their key and canonical gRPC status code name.
+    pub fn key_requests(&self, key: &str, code: &'static str) -> Counter {
+        self.counter(KEY_REQUESTS, &[("key", key), ("code", code)])
+    }
+
+    pub fn key_rows(&self, key: &str) -> Counter {
+        self.counter(KEY_ROWS, &[("key", key)])
+    }
+
+    /// Of request messages.
+    pub fn key_bytes(&self, key: &str) -> Counter {
+        self.counter(KEY_BYTES, &[("key", key)])
     }
 
     /// What the gauge or queue of that name is at most.
@@ -318,6 +345,10 @@ fn describe(recorder: &PrometheusRecorder) {
         ),
         (REJECTIONS, "Calls refused for lack of room, by reason."),
         (CONNECTIONS_ENDED, "Connections that the server ended, by port and reason."),
+        (KEY_REQUESTS, "Calls by the name of their key and status; unknown keys are ?."),
+        (KEY_ROWS, "Images and texts by the name of the key."),
+        (KEY_BYTES, "Bytes of request messages by the name of the key."),
+        (KEY_RELOAD_FAILURES, "Changes of the file of keys that could not be used."),
         (BATCHES, "Batches by modality and the reason they closed."),
         (JOBS, "Rows submitted, by outcome: completed, expired, cancelled, rejected, failed."),
         (LABEL_CACHE_HITS, "Prompts whose embedding was cached."),
@@ -329,6 +360,7 @@ fn describe(recorder: &PrometheusRecorder) {
         (STREAMS, "Streams being served."),
         (REQUEST_BYTES, "Bytes of request messages being held."),
         (RESPONSE_BYTES, "Bytes of answers that are not taken yet."),
+        (KEYS, "API keys in force."),
         (LIMIT, "What the server holds at most, by name."),
         (MODEL_INFO, "Always 1; what is served, and what runs it, are labels."),
         (PREPROCESS_QUEUE, "Inputs that wait for or are in preprocessing."),

@@ -18,6 +18,7 @@ mod golden;
 mod health;
 mod http;
 mod hub;
+mod keys;
 mod metrics;
 mod overload;
 mod preprocessing;

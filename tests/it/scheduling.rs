@@ -18,7 +18,7 @@ use crate::support::*;
 const SINGLE: [&str; 1] = ["--max-batch-size=1"];
 
 /// A server whose only worker needs 20 ms for a row.
-async fn slow_server(flags: &[&str]) -> Server {
+pub(crate) async fn slow_server(flags: &[&str]) -> Server {
     let config = config(flags);
     let dim = Model::builtin(Form::PORTABLE).unwrap().spec.embed_dim;
     let pace = Pace { per_batch: Duration::ZERO, per_row: Duration::from_millis(20) };
@@ -29,7 +29,7 @@ async fn slow_server(flags: &[&str]) -> Server {
     server
 }
 
-async fn queued(server: &Server, rows: f64) {
+pub(crate) async fn queued(server: &Server, rows: f64) {
     while Scrape::of(server.running.metrics_address).await.value("clip_queue_rows{modality=\"image\"}") < rows
     {
         tokio::task::yield_now().await;

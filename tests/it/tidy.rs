@@ -7,11 +7,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of the others. Anything not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 24] = [
+const MAY_USE: [(&str, &[&str]); 25] = [
     (
         "app",
         &[
             "admission",
+            "auth",
             "batcher",
             "cli",
             "clip",
@@ -90,6 +91,7 @@ const MAY_USE: [(&str, &[&str]); 24] = [
         "http",
         &[
             "admission",
+            "auth",
             "batcher",
             "class",
             "clip",
@@ -112,7 +114,8 @@ const MAY_USE: [(&str, &[&str]); 24] = [
     ("clip", &[]),
     ("scheduler", &["class", "clock", "modality"]),
     ("telemetry", &["modality"]),
-    ("admission", &["class", "clock", "code", "connections", "shutdown", "telemetry"]),
+    ("admission", &["auth", "class", "clock", "code", "connections", "shutdown", "telemetry"]),
+    ("auth", &["clock", "telemetry"]),
     ("connections", &["clock", "shutdown", "telemetry"]),
     ("class", &[]),
     ("code", &[]),
@@ -124,12 +127,13 @@ const MAY_USE: [(&str, &[&str]); 24] = [
 ];
 
 /// A library and the one module that may know it.
-const HOMES: [(&str, &[&str]); 14] = [
+const HOMES: [(&str, &[&str]); 15] = [
     ("hf_hub", &["model"]),
     ("ureq", &["http", "model"]),
     ("tonic", &["bench", "cli", "grpc"]),
     ("tonic_health", &["grpc"]),
     ("hyper", &["connections"]),
+    ("governor", &["auth"]),
     ("tonic_reflection", &["grpc"]),
     ("axum", &["http", "metrics_port"]),
     ("ort", &["engine"]),

@@ -1,14 +1,15 @@
-//! Benchmarks of the gRPC edge: `cargo bench --bench edge [-- SECTION...]`
+//! Benchmarks of the edges: `cargo bench --bench edge [-- SECTION...]`
 //!
 //! Sections: `labels` (what Classify with cached labels adds to Embed), `uploads` (large messages from many
-//! clients), `feeding` (rows of an engine that takes no time), `allocations` (of the server, per call). The server has
-//! threads of its own, and the client is the thread that measures: what that thread does not do, the server does.
-//! Every section prints a Markdown table. They are measurements, not tests: nothing fails, and other work on the
-//! machine shows in them.
+//! clients), `feeding` (rows of an engine that takes no time), `edges` (a picture over gRPC and over HTTP),
+//! `allocations` (of the server, per call). The server has threads of its own, and the client is the thread that
+//! measures: what that thread does not do, the server does. Every section prints a Markdown table. They are
+//! measurements, not tests: nothing fails, and other work on the machine shows in them.
 
 #![expect(clippy::print_stdout, reason = "a benchmark reports")]
 
 mod allocations;
+mod edges;
 mod feeding;
 mod labels;
 mod load;
@@ -23,10 +24,11 @@ fn main() {
     // cargo adds `--bench`.
     let chosen: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let sections: [(&str, fn()); 4] = [
+    let sections: [(&str, fn()); 5] = [
         ("labels", labels::added),
         ("uploads", uploads::rates),
         ("feeding", feeding::rates),
+        ("edges", edges::costs),
         ("allocations", allocations::per_call),
     ];
     for (name, section) in sections {

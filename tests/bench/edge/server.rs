@@ -1,5 +1,6 @@
 //! A server on threads of its own, and its client on the thread that measures.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,6 +69,10 @@ impl Server {
         threads.block_on(running.ready()).expect("the server warms up");
         let here = Builder::new_current_thread().enable_all().build().expect("a runtime starts");
         Server { here, running, _threads: threads }
+    }
+
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.running.http_address.expect("it is not switched off")
     }
 
     /// On a connection of its own.
