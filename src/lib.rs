@@ -75,6 +75,7 @@ pub mod class;
 pub mod clock;
 pub mod code;
 pub mod cpu_time;
+pub mod follow;
 pub mod long_work;
 pub mod modality;
 pub mod readiness;

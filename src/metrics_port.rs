@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::connections::{self, Clocks, Http2, Limits, Protocol};
+use crate::connections::{self, Clocks, Http2, Limits, Listener, Protocol};
 use crate::readiness::Readiness;
 use crate::shutdown::{self, Phase};
 use crate::telemetry::metrics::Metrics;
@@ -126,7 +126,8 @@ async fn serve(
 ) {
     match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => {
-            connections::serve(listener, "metrics", LIMITS, router, phase, clock, &metrics).await;
+            let listener = Listener { name: "metrics", socket: listener, limits: LIMITS, tls: None };
+            connections::serve(listener, router, phase, clock, &metrics).await;
         }
         Err(error) => tracing::error!(%error, "metrics listener failed"),
     }

@@ -31,6 +31,8 @@ use crate::clip::text::TextTokenizer;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::report::MemoryLimits;
+use crate::connections::Protocol;
+use crate::connections::tls::{Tls, TlsError};
 use crate::engine::{Description, EngineError};
 use crate::grpc::{self, ModelCard};
 use crate::http;
@@ -68,6 +70,8 @@ pub enum StartError {
     Tokenizer(#[from] crate::clip::text::TokenizerError),
     #[error(transparent)]
     Classifier(#[from] ClassifierFileError),
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     #[error("--api-keys {path}: {error}")]
     Keys { path: String, error: KeyFileError },
     #[error("cannot listen on {address} ({flag}): {error}")]
@@ -142,6 +146,7 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
         spec: served.spec.clone(),
         door: door.clone(),
         workers: workers.clone(),
+        tls: tls(config, config.http.connections.protocol, &metrics)?,
         metrics: metrics.clone(),
     };
     let services = grpc::Services {
@@ -154,6 +159,7 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
             limits: wire_limits(config),
         },
         workers: workers.clone(),
+        tls: tls(config, config.grpc.connections.protocol, &metrics)?,
         metrics,
     };
     let (ended, served) = watch::channel(None);
@@ -238,6 +244,10 @@ fn keys(config: &Config, clock: Clock, metrics: &Metrics) -> Result<Option<Keys>
     };
     let failed = |error| StartError::Keys { path: path.display().to_string(), error };
     reload::follow(path, clock, metrics).map(Some).map_err(failed)
+}
+
+fn tls(config: &Config, protocol: Protocol, metrics: &Metrics) -> Result<Option<Tls>, StartError> {
+    Ok(config.tls.as_ref().map(|files| Tls::follow(files, protocol, metrics)).transpose()?)
 }
 
 /// What the gauges of the same things are at most.

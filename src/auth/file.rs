@@ -87,12 +87,12 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, KeyFileError> {
     keys.into_iter()
         .map(|Written { name, sha256, expires, bulk, limits }| {
             let wrong = |message: &str| KeyFileError::Key { name: name.clone(), message: message.to_owned() };
-            check_name(&name).map_err(|message| wrong(message))?;
+            check_name(&name).map_err(wrong)?;
             let hash = unhex(&sha256).ok_or_else(|| wrong("sha256 must have 64 hexadecimal digits"))?;
             if !names.insert(name.clone()) || !hashes.insert(hash) {
                 return Err(wrong("is there twice"));
             }
-            limits.check().map_err(|message| wrong(message))?;
+            limits.check().map_err(wrong)?;
             let expires = match expires {
                 Some(at) => {
                     Some(seconds(at).ok_or_else(|| wrong("expires must be a date, or a date and a time"))?)

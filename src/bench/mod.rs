@@ -127,13 +127,13 @@ async fn measure_ceiling(
 }
 
 async fn connect(flags: &BenchFlags, target: &Target) -> Result<(Generator, GetModelResponse), Error> {
-    let first = Server::connect(&target.address).await?;
+    let first = Server::at(&target.address).await?;
     let timeout = first.limits.timeout.and_then(|timeout| timeout.try_into().ok());
     let timeout = flags.timeout.or(timeout);
     let timeout = timeout.ok_or_else(|| Error::Other("the server does not tell its timeout".to_owned()))?;
     let mut clients = vec![first.client];
     for _ in 1..flags.connections {
-        clients.push(Server::connect(&target.address).await?.client);
+        clients.push(Server::at(&target.address).await?.client);
     }
     let generator = Generator { clients: clients.into(), timeout, slo: flags.slo, clock: Clock::start() };
     Ok((generator, first.model))

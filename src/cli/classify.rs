@@ -18,7 +18,7 @@ use crate::grpc::proto::{ClassifyRequest, ClassifyResult, Image, Prediction};
 const MAX_IMAGES: usize = 64;
 
 pub(super) async fn run(flags: &ClassifyFlags) -> Result<Outcome, Error> {
-    let mut server = Server::connect(&flags.server.addr).await?;
+    let mut server = Server::connect(&flags.server).await?;
     let question = Question::new(flags, &server)?;
     let inputs: Vec<Input> = flags.images.iter().map(|path| Input::of_argument(path)).collect();
     let mut report = Report::new(Format::of_flag(flags.json), &inputs, &question.request.labels);

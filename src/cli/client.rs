@@ -1,16 +1,18 @@
 //! The connection to the server: address, key, limits, and when to try again.
 
 use std::error::Error as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 
 use super::Error;
+use super::flags::ServerFlags;
 use crate::grpc::proto::clip_service_client::ClipServiceClient;
 use crate::grpc::proto::{GetModelRequest, GetModelResponse, Limits};
 
@@ -37,9 +39,21 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) async fn connect(address: &Uri) -> Result<Server, Error> {
-        let key = BearerKey::from_environment()?;
-        let channel = Endpoint::from(address.clone())
+    /// One that needs no certificates of ours.
+    pub(crate) async fn at(address: &Uri) -> Result<Server, Error> {
+        let addr = address.clone();
+        let flags = ServerFlags { addr, tls_ca: None, tls_client_cert: None, tls_client_key: None };
+        Server::connect(&flags).await
+    }
+
+    pub(crate) async fn connect(flags: &ServerFlags) -> Result<Server, Error> {
+        let (key, address) = (BearerKey::from_environment()?, &flags.addr);
+        let mut endpoint = Endpoint::from(address.clone());
+        if address.scheme_str() == Some("https") {
+            let unfit = |error| unreachable(&address.to_string(), &error);
+            endpoint = endpoint.tls_config(tls(flags)?).map_err(unfit)?;
+        }
+        let channel = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
@@ -67,6 +81,21 @@ impl Server {
     pub(crate) fn failed(&self, status: Status) -> Error {
         failed(&self.address, status)
     }
+}
+
+/// Whom this client trusts, and what it shows of itself.
+fn tls(flags: &ServerFlags) -> Result<ClientTlsConfig, Error> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|error| Error::Other(format!("{}: {error}", path.display())))
+    };
+    let mut tls = match &flags.tls_ca {
+        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    if let (Some(certificate), Some(key)) = (&flags.tls_client_cert, &flags.tls_client_key) {
+        tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    Ok(tls)
 }
 
 /// While a server warms up it says UNAVAILABLE.

@@ -22,7 +22,7 @@ pub(super) async fn run(flags: &EmbedFlags) -> Result<Outcome, Error> {
     inputs.extend(flags.texts.iter().cloned().map(Input::Text));
     let inputs: Arc<[Input]> = inputs.into();
 
-    let mut server = Server::connect(&flags.server.addr).await?;
+    let mut server = Server::connect(&flags.server).await?;
     let columns = server.model.embedding_size as usize;
     let (destination, progress) = match &flags.out {
         Some(file) => (Destination::create(file, columns)?, Progress::of(inputs.len())),

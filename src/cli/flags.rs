@@ -10,6 +10,25 @@ pub struct ServerFlags {
     /// Address of the server. CLIPD_API_KEY in the environment is sent with every call, as a bearer token
     #[arg(long, env = "CLIPD_ADDR", default_value = "http://127.0.0.1:50051", value_parser = address)]
     pub addr: Uri,
+    /// Certificates in PEM of those who vouch for the server [default: those of the system]
+    #[arg(long, env = "CLIPD_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Certificate of this client in PEM, for servers that ask for one
+    #[arg(
+        long = "tls-client-cert",
+        env = "CLIPD_TLS_CLIENT_CERT",
+        value_name = "FILE",
+        requires = "tls_client_key"
+    )]
+    pub tls_client_cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(
+        long = "tls-client-key",
+        env = "CLIPD_TLS_CLIENT_KEY",
+        value_name = "FILE",
+        requires = "tls_client_cert"
+    )]
+    pub tls_client_key: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -68,14 +87,14 @@ pub enum OutFile {
     Jsonl(PathBuf),
 }
 
-/// `http://HOST:PORT`; a bare `HOST:PORT` is that too.
+/// `http://HOST:PORT` or `https://HOST:PORT`; a bare `HOST:PORT` is the first.
 pub(crate) fn address(text: &str) -> Result<Uri, String> {
     let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let uri: Uri = full.parse().map_err(|error| format!("{error}; write it like http://127.0.0.1:50051"))?;
     match uri.scheme_str() {
-        Some("http") if uri.port().is_some() => Ok(uri),
-        Some("http") => Err("the port is missing; write it like http://127.0.0.1:50051".to_owned()),
-        _ => Err("only http:// is spoken; clipd has no TLS".to_owned()),
+        Some("http" | "https") if uri.port().is_some() => Ok(uri),
+        Some("http" | "https") => Err("the port is missing; write it like http://127.0.0.1:50051".to_owned()),
+        _ => Err("only http:// and https:// are spoken".to_owned()),
     }
 }
 
@@ -101,7 +120,8 @@ mod tests {
         check("clipd.example:50051", Some("http://clipd.example:50051/"));
         check("[::1]:50051", Some("http://[::1]:50051/"));
         check("localhost", None);
-        check("https://clipd.example:443", None);
+        check("https://clipd.example:443", Some("https://clipd.example:443/"));
+        check("ftp://clipd.example:443", None);
         check("http://", None);
     }
 

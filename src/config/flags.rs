@@ -160,13 +160,22 @@ pub struct ServeFlags {
     /// [default: none]
     #[arg(long, env = "CLIPD_MODEL_NAMES", value_delimiter = ',', help_heading = "Model and device")]
     pub model_names: Vec<String>,
-    /// Hosts from which the HTTP API may fetch pictures, as in cdn.example.org,*.example.org; private:HOST[:PORT] may
+    /// Hosts from which the HTTP API may fetch pictures, as in cdn.example.org,*.example.org; private:HOST:PORT may
     /// be in a private network [default: none]
     #[arg(long, env = "CLIPD_FETCH_IMAGES", value_delimiter = ',', help_heading = "Addresses")]
     pub fetch_images: Vec<String>,
     /// File of API keys (clipd keys add): who may call, and how much [default: none, everybody may]
     #[arg(long, env = "CLIPD_API_KEYS", help_heading = "Addresses")]
     pub api_keys: Option<PathBuf>,
+    /// Certificate of the server in PEM, with those that vouch for it; both APIs then speak TLS [default: none]
+    #[arg(long, env = "CLIPD_TLS_CERT", requires = "tls_key", help_heading = "Addresses")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key [default: none]
+    #[arg(long, env = "CLIPD_TLS_KEY", requires = "tls_cert", help_heading = "Addresses")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificates of those who vouch for clients, which then need one [default: none]
+    #[arg(long, env = "CLIPD_TLS_CLIENT_CA", requires = "tls_cert", help_heading = "Addresses")]
+    pub tls_client_ca: Option<PathBuf>,
     /// Ask for no key for gRPC's reflection and /openapi.json
     #[arg(long, env = "CLIPD_OPEN_REFLECTION", help_heading = "Addresses")]
     pub open_reflection: bool,

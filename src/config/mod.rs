@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clip::image::ImageLimits;
+use crate::connections::tls::TlsFiles;
 use crate::connections::{Clocks, Http2, Protocol};
 use crate::engine::choice::DeviceChoice;
 use crate::engine::device::{CudaGraphs, GpuOptions, Precision};
@@ -54,6 +55,8 @@ pub struct Config {
     pub label_cache_bytes: u64,
     /// File of API keys. `None`: everybody may call.
     pub api_keys: Option<PathBuf>,
+    /// `None`: both APIs speak in the clear.
+    pub tls: Option<TlsFiles>,
     pub admission: admission::Limits,
     pub grpc: grpc::Options,
     pub http: http::Options,
@@ -216,6 +219,11 @@ impl Config {
             ),
             label_cache_bytes: problems.bytes("--label-cache-bytes", &flags.label_cache_bytes) as u64,
             api_keys: flags.api_keys.clone(),
+            tls: flags.tls_cert.clone().zip(flags.tls_key.clone()).map(|(certificate, key)| TlsFiles {
+                certificate,
+                key,
+                client_ca: flags.tls_client_ca.clone(),
+            }),
             admission: admission::Limits {
                 concurrent_requests: problems
                     .count("--max-concurrent-requests", &flags.max_concurrent_requests)

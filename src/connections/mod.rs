@@ -13,6 +13,7 @@
 
 mod body;
 mod peer;
+pub mod tls;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -33,7 +34,8 @@ use metrics::Counter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_util::either::Either;
 use tower_service::Service;
 
 use crate::clock::Clock;
@@ -43,6 +45,7 @@ use body::Answer;
 pub use body::{BoxError, Inbound, TakenBy};
 pub use peer::{Call, Peer};
 use peer::{Open, Why};
+use tls::Tls;
 
 /// Pause after a failed accept (out of file descriptors, say), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -117,12 +120,20 @@ pub fn jittered(age: Duration) -> Duration {
     age.mul_f64(0.9 + 0.2 * (random as f64 / u64::MAX as f64))
 }
 
+/// A port that listens.
+pub struct Listener {
+    /// For metrics.
+    pub name: &'static str,
+    pub socket: TcpListener,
+    pub limits: Limits,
+    /// `None`: it speaks in the clear.
+    pub tls: Option<Tls>,
+}
+
 /// Accepts connections until [`Phase::Stopping`], then waits for the calls in flight, until [`Phase::Over`] at the
-/// latest. Returns how many calls were cut off. `name` is the port's, for metrics.
+/// latest. Returns how many calls were cut off.
 pub async fn serve<S, B>(
-    listener: TcpListener,
-    name: &'static str,
-    limits: Limits,
+    listener: Listener,
     service: S,
     phase: watch::Receiver<Phase>,
     clock: Clock,
@@ -134,7 +145,8 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let port = Port::new(name, limits, clock, metrics);
+    let Listener { name, socket: listener, limits, tls } = listener;
+    let port = Port::new(name, limits, tls, clock, metrics);
     let mut connections = JoinSet::new();
     {
         let mut stopping = pin!(shutdown::reached(phase.clone(), Phase::Stopping));
@@ -163,6 +175,7 @@ where
 /// What the connections of a port have in common.
 struct Port {
     limits: Limits,
+    tls: Option<Tls>,
     permits: Arc<Semaphore>,
     open: Mutex<HashMap<u64, Arc<Peer>>>,
     /// Of the next connection.
@@ -181,7 +194,13 @@ struct Place {
 }
 
 impl Port {
-    fn new(name: &'static str, limits: Limits, clock: Clock, metrics: &Metrics) -> Arc<Port> {
+    fn new(
+        name: &'static str,
+        limits: Limits,
+        tls: Option<Tls>,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Arc<Port> {
         let permits = Arc::new(Semaphore::new(limits.connections));
         let (free, all) = (permits.clone(), limits.connections);
         metrics.sample_connections(name, move || all.saturating_sub(free.available_permits()));
@@ -193,7 +212,7 @@ impl Port {
         let untaken = metrics.expirations("reply");
         untaken.increment(0);
         let (open, number) = (Mutex::default(), AtomicU64::new(0));
-        Arc::new(Port { limits, permits, open, number, clock, ended, untaken })
+        Arc::new(Port { limits, tls, permits, open, number, clock, ended, untaken })
     }
 
     /// The next connection, and its place.
@@ -251,8 +270,30 @@ impl Place {
         let Limits { protocol, clocks, http2, .. } = &port.limits;
         let builder = builder(*protocol, http2);
         let service = Counted { service, peer: peer.clone(), clock: port.clock };
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut stopping = pin!(shutdown::reached(phase.clone(), Phase::Stopping));
+        let stream = match &port.tls {
+            None => Either::Left(stream),
+            Some(tls) => tokio::select! {
+                handshake = timeout(clocks.first_request, tls.accept(stream)) => match handshake {
+                    Ok(Ok(stream)) => Either::Right(stream),
+                    // Somebody who speaks no TLS, or none that we speak, or has no certificate.
+                    Ok(Err(_)) => {
+                        port.count(Why::Handshake);
+                        return 0;
+                    }
+                    Err(_) => {
+                        port.count(Why::FirstRequest);
+                        return 0;
+                    }
+                },
+                () = peer.evicted() => {
+                    port.count(Why::Full);
+                    return 0;
+                }
+                () = &mut stopping => return 0,
+            },
+        };
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut over = pin!(shutdown::reached(phase, Phase::Over));
         let clocks = Clocks { max_age: clocks.max_age.map(jittered), ..*clocks };
         let mut look = every(LOOK.min(clocks.answer / 4).min(clocks.first_request / 4));

@@ -40,6 +40,7 @@ pub(super) trait Untaken: Send + Sync {
 /// Why a connection is ended; a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
+    Handshake,
     FirstRequest,
     Idle,
     Age,
@@ -49,11 +50,12 @@ pub(super) enum Why {
 }
 
 impl Why {
-    pub(super) const ALL: [Why; 6] =
-        [Why::FirstRequest, Why::Idle, Why::Age, Why::Answer, Why::Full, Why::Shutdown];
+    pub(super) const ALL: [Why; 7] =
+        [Why::Handshake, Why::FirstRequest, Why::Idle, Why::Age, Why::Answer, Why::Full, Why::Shutdown];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
+            Why::Handshake => "handshake",
             Why::FirstRequest => "first_request",
             Why::Idle => "idle",
             Why::Age => "age",

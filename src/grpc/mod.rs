@@ -23,7 +23,8 @@ use tonic::service::Routes;
 
 use crate::admission::Door;
 use crate::batcher::Workers;
-use crate::connections;
+use crate::connections::tls::Tls;
+use crate::connections::{self, Listener};
 use crate::pipeline::Pipeline;
 use crate::readiness::Readiness;
 use crate::telemetry::metrics::Metrics;
@@ -61,6 +62,7 @@ pub struct Services {
     pub model: ModelCard,
     pub door: Door,
     pub workers: watch::Receiver<Workers>,
+    pub tls: Option<Tls>,
     pub metrics: Metrics,
 }
 
@@ -71,7 +73,7 @@ pub async fn serve(
     options: Options,
     services: Services,
 ) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
-    let Services { pipeline, model, door, workers, metrics } = services;
+    let Services { pipeline, model, door, workers, tls, metrics } = services;
     let (phase, clock) = (door.phase(), door.clock());
     let readiness = Readiness::new(phase.clone(), workers.clone());
     let state = readiness.now();
@@ -102,7 +104,8 @@ pub async fn serve(
         .add_service(Locked::new(reflection().build_v1()?, lock.clone()))
         .add_service(Locked::new(reflection().build_v1alpha()?, lock))
         .prepare();
-    let cut = connections::serve(listener, "grpc", options.connections, routes, phase, clock, &metrics).await;
+    let listener = Listener { name: "grpc", socket: listener, limits: options.connections, tls };
+    let cut = connections::serve(listener, routes, phase, clock, &metrics).await;
     health.await?;
     Ok(cut)
 }

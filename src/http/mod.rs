@@ -30,7 +30,8 @@ use tokio::sync::watch;
 use crate::admission::{Door, Kind, Method};
 use crate::batcher::Workers;
 use crate::clip::spec::ClipSpec;
-use crate::connections;
+use crate::connections::tls::Tls;
+use crate::connections::{self, Listener};
 use crate::pipeline::Pipeline;
 use crate::readiness::Readiness;
 use crate::telemetry::metrics::Metrics;
@@ -61,6 +62,7 @@ pub struct Services {
     pub spec: ClipSpec,
     pub door: Door,
     pub workers: watch::Receiver<Workers>,
+    pub tls: Option<Tls>,
     pub metrics: Metrics,
 }
 
@@ -87,7 +89,7 @@ pub async fn serve(
     options: Options,
     services: Services,
 ) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
-    let Services { pipeline, name, fingerprint, spec, door, workers, metrics } = services;
+    let Services { pipeline, name, fingerprint, spec, door, workers, tls, metrics } = services;
     let (phase, clock) = (door.phase(), door.clock());
     let edge = Arc::new(Edge {
         pipeline,
@@ -102,7 +104,8 @@ pub async fn serve(
         workers,
     });
     let router = router(edge, options.open_reflection);
-    Ok(connections::serve(listener, "http", options.connections, router, phase, clock, &metrics).await)
+    let listener = Listener { name: "http", socket: listener, limits: options.connections, tls };
+    Ok(connections::serve(listener, router, phase, clock, &metrics).await)
 }
 
 fn router(edge: Arc<Edge>, open_reflection: bool) -> Router {

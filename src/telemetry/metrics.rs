@@ -22,7 +22,7 @@ const STREAMS: &str = "clip_streams";
 const REQUEST_BYTES: &str = "clip_request_bytes_in_flight";
 const RESPONSE_BYTES: &str = "clip_response_bytes_in_flight";
 const KEYS: &str = "clip_keys";
-const KEY_RELOAD_FAILURES: &str = "clip_key_reload_failures_total";
+const RELOAD_FAILURES: &str = "clip_reload_failures_total";
 const KEY_REQUESTS: &str = "clip_key_requests_total";
 const KEY_ROWS: &str = "clip_key_rows_total";
 const KEY_BYTES: &str = "clip_key_request_bytes_total";
@@ -176,8 +176,9 @@ impl Metrics {
         self.sample(self.gauge(KEYS, &[]), move || value() as f64);
     }
 
-    pub fn key_reload_failures(&self) -> Counter {
-        self.counter(KEY_RELOAD_FAILURES, &[])
+    /// Changes that could not be used, of the files of `what`: keys or tls.
+    pub fn reload_failures(&self, what: &'static str) -> Counter {
+        self.counter(RELOAD_FAILURES, &[("files", what)])
     }
 
     /// Calls by the name of their key and canonical gRPC status code name.
@@ -348,7 +349,7 @@ fn describe(recorder: &PrometheusRecorder) {
         (KEY_REQUESTS, "Calls by the name of their key and status; unknown keys are ?."),
         (KEY_ROWS, "Images and texts by the name of the key."),
         (KEY_BYTES, "Bytes of request messages by the name of the key."),
-        (KEY_RELOAD_FAILURES, "Changes of the file of keys that could not be used."),
+        (RELOAD_FAILURES, "Changes of files that could not be used: of keys, or of tls."),
         (BATCHES, "Batches by modality and the reason they closed."),
         (JOBS, "Rows submitted, by outcome: completed, expired, cancelled, rejected, failed."),
         (LABEL_CACHE_HITS, "Prompts whose embedding was cached."),

@@ -212,7 +212,7 @@ async fn keys_change_while_the_server_runs() {
     // A broken file changes nothing, and shows.
     let good = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, "keys = nonsense").unwrap();
-    let failures = "clip_key_reload_failures_total";
+    let failures = "clip_reload_failures_total{files=\"keys\"}";
     while Scrape::of(server.running.metrics_address).await.value(failures) == 0.0 {
         embed(&server, &old).await.unwrap();
     }

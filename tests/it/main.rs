@@ -29,4 +29,5 @@ mod stalls;
 mod streams;
 mod support;
 mod tidy;
+mod tls;
 mod zero_shot;

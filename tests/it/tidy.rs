@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of the others. Anything not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 25] = [
+const MAY_USE: [(&str, &[&str]); 26] = [
     (
         "app",
         &[
@@ -18,6 +18,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
             "clip",
             "clock",
             "config",
+            "connections",
             "engine",
             "grpc",
             "http",
@@ -115,9 +116,10 @@ const MAY_USE: [(&str, &[&str]); 25] = [
     ("scheduler", &["class", "clock", "modality"]),
     ("telemetry", &["modality"]),
     ("admission", &["auth", "class", "clock", "code", "connections", "shutdown", "telemetry"]),
-    ("auth", &["clock", "telemetry"]),
-    ("connections", &["clock", "shutdown", "telemetry"]),
+    ("auth", &["clock", "follow", "telemetry"]),
+    ("connections", &["clock", "follow", "shutdown", "telemetry"]),
     ("class", &[]),
+    ("follow", &[]),
     ("code", &[]),
     ("clock", &[]),
     ("cpu_time", &[]),
@@ -127,12 +129,13 @@ const MAY_USE: [(&str, &[&str]); 25] = [
 ];
 
 /// A library and the one module that may know it.
-const HOMES: [(&str, &[&str]); 15] = [
+const HOMES: [(&str, &[&str]); 16] = [
     ("hf_hub", &["model"]),
     ("ureq", &["http", "model"]),
     ("tonic", &["bench", "cli", "grpc"]),
     ("tonic_health", &["grpc"]),
     ("hyper", &["connections"]),
+    ("tokio_rustls", &["connections"]),
     ("governor", &["auth"]),
     ("tonic_reflection", &["grpc"]),
     ("axum", &["http", "metrics_port"]),
