@@ -144,6 +144,7 @@ impl Scheduler {
         if let Some(rejection) = arrivals(jobs).find_map(|arrival| outlook.refusal(now, &arrival)) {
             return Err(rejection);
         }
+        debug_assert!(!self.draining, "{} jobs are admitted during the drain", jobs.len());
         if self.is_quiet() {
             self.share.level();
         }
@@ -159,6 +160,7 @@ impl Scheduler {
                 // after it does not wait behind the whole of it.
                 let turn = self.interval(job).saturating_mul(u32::try_from(index / full).unwrap_or(u32::MAX));
                 let due = now.saturating_add(target).saturating_add(turn);
+                debug_assert!(!self.is_queued(job.id), "{:?} is submitted once more", job.id);
                 self.queues[modality.index()].push(now, due, *job);
             }
         }
@@ -167,35 +169,40 @@ impl Scheduler {
 
     /// Forgets a queued job. A job that has been dispatched or dropped is not affected.
     pub fn cancel(&mut self, job: JobId) -> bool {
-        self.queues.iter_mut().any(|queue| queue.remove(job).is_some())
+        let waiting = self.waiting();
+        let cancelled = self.queues.iter_mut().any(|queue| queue.remove(job).is_some());
+        debug_assert!(!self.is_queued(job), "{job:?} is cancelled, but still waits");
+        debug_assert_eq!(
+            self.waiting() + usize::from(cancelled),
+            waiting,
+            "jobs waited before {job:?} was cancelled"
+        );
+        cancelled
     }
 
-    /// The worker is warm and has nothing to run.
+    /// The worker, which was starting, is warm and has nothing to run.
     pub fn worker_idle(&mut self, worker: WorkerId) {
-        self.workers.set_idle(worker);
+        self.workers.warm(worker);
     }
 
     /// The worker has finished its batch, and starts the staged one if there is one.
     pub fn batch_done(&mut self, now: Timestamp, worker: WorkerId) {
-        match self.workers.unstage(worker) {
-            Some(run) => self.start_run(worker, now, run),
-            None => self.worker_idle(worker),
+        if let Some(run) = self.workers.finish(worker) {
+            self.start_run(worker, now, run);
         }
     }
 
     /// The batch dispatched to this worker last will not run, since nobody waits for it any more.
     pub fn batch_abandoned(&mut self, worker: WorkerId) {
-        if self.workers.unstage(worker).is_none() {
-            self.worker_idle(worker);
-        }
+        self.workers.abandon(worker);
     }
 
     /// The worker will never run a batch again.
     pub fn worker_lost(&mut self, worker: WorkerId) {
-        self.workers.set_lost(worker);
+        self.workers.lose(worker);
     }
 
-    /// Admits nothing more; what is queued runs without waiting for company.
+    /// Admits nothing more; what is queued runs without waiting for company. There is no way back.
     pub fn begin_drain(&mut self) {
         self.draining = true;
     }
@@ -216,6 +223,15 @@ impl Scheduler {
     /// Waiting rows.
     pub fn queued(&self, modality: Modality) -> usize {
         self.queues[modality.index()].len()
+    }
+
+    /// Waiting rows of both modalities.
+    fn waiting(&self) -> usize {
+        self.queues.iter().map(Queue::len).sum()
+    }
+
+    fn is_queued(&self, job: JobId) -> bool {
+        self.queues.iter().any(|queue| queue.contains(job))
     }
 
     /// The next thing to do at `now`, or `None` until the next event or wake-up.
@@ -321,14 +337,22 @@ impl Scheduler {
     fn close(&mut self, now: Timestamp, offer: Offer) -> Batch {
         let Offer { opening, modality, close_reason } = offer;
         let jobs = self.next_batch(now, modality, &opening);
+        debug_assert!(!jobs.is_empty(), "a batch of nothing is closed");
         let queue = &mut self.queues[modality.index()];
+        let waiting = queue.len();
         for job in &jobs {
             queue.remove(job.id);
         }
+        debug_assert_eq!(queue.len() + jobs.len(), waiting, "jobs waited before {} were closed", jobs.len());
         let longest = jobs.iter().map(|job| job.tokens).max().unwrap_or(0);
         let run = self.cost(opening.device).predict(modality, jobs.len(), longest);
         self.share.charge(modality, run);
         let Opening { worker, staged, .. } = opening;
+        debug_assert_eq!(
+            staged,
+            self.workers.idle().is_none(),
+            "a batch is staged only where no worker is idle"
+        );
         if staged {
             self.workers.stage(worker, run);
         } else {
@@ -341,6 +365,6 @@ impl Scheduler {
     fn start_run(&mut self, worker: WorkerId, now: Timestamp, run: Duration) {
         let until = now.saturating_add(run);
         let closes = self.next_closes(self.workers.device(worker), run, until);
-        self.workers.set_busy(worker, until, closes);
+        self.workers.start(worker, until, closes);
     }
 }
