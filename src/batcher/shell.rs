@@ -241,8 +241,9 @@ impl Shell {
         let gauge = |point: Measurement| {
             self.metrics.predicted_duration(name, point.modality, point.rows, point.tokens)
         };
-        self.predicted[device.0] = cost.points().map(gauge).collect();
         self.scheduler.set_cost(device, cost);
+        // Those of the first worker there, whose points count.
+        self.predicted[device.0] = self.scheduler.cost(device).points().map(gauge).collect();
         self.publish_costs();
     }
 

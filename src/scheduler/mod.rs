@@ -43,7 +43,7 @@ use device::Device;
 use outlook::arrivals;
 use queue::Queue;
 use share::Share;
-use workers::{DeviceId, Opening, WorkerCounts, WorkerId, Workers};
+use workers::{DeviceId, Opening, Run, WorkerCounts, WorkerId, Workers};
 
 /// Unique among the jobs of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,10 +122,13 @@ impl Scheduler {
         }
     }
 
-    /// Replaces the cost model of a device, as measured by a worker's warm-up.
+    /// The cost model of a device, as measured by the warm-up of its first worker. What other workers measure there is
+    /// ignored: they did so while that one may have been serving, which corrects the model better.
     pub fn set_cost(&mut self, device: DeviceId, cost: CostModel) {
-        self.devices[device.0].cost = cost;
-        self.weigh_batch_sizes(device);
+        if !self.cost(device).is_measured() {
+            self.devices[device.0].cost = cost;
+            self.weigh_batch_sizes(device);
+        }
     }
 
     /// Corrects the cost model of a device by a batch that has run there.
@@ -345,8 +348,8 @@ impl Scheduler {
         }
         debug_assert_eq!(queue.len() + jobs.len(), waiting, "jobs waited before {} were closed", jobs.len());
         let longest = jobs.iter().map(|job| job.tokens).max().unwrap_or(0);
-        let run = self.cost(opening.device).predict(modality, jobs.len(), longest);
-        self.share.charge(modality, run);
+        let run = Run { modality, time: self.cost(opening.device).predict(modality, jobs.len(), longest) };
+        self.share.charge(modality, run.time);
         let Opening { worker, staged, .. } = opening;
         debug_assert_eq!(
             staged,
@@ -362,8 +365,8 @@ impl Scheduler {
         Batch { worker, staged, modality, jobs, close_reason }
     }
 
-    fn start_run(&mut self, worker: WorkerId, now: Timestamp, run: Duration) {
-        let until = now.saturating_add(run);
+    fn start_run(&mut self, worker: WorkerId, now: Timestamp, run: Run) {
+        let until = now.saturating_add(run.time);
         let closes = self.next_closes(self.workers.device(worker), run, until);
         self.workers.start(worker, until, closes);
     }

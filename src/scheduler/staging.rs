@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use super::Scheduler;
-use super::workers::{DeviceId, Opening};
+use super::workers::{DeviceId, Opening, Run};
 use crate::clock::Timestamp;
 
 /// Share of a new observation in the lead.
@@ -66,9 +66,10 @@ impl Scheduler {
         self.choose(&opening).map(|_| closes)
     }
 
-    /// When the next batch of a worker closes that is predicted to run for `run` until `until`.
-    pub(super) fn next_closes(&self, device: DeviceId, run: Duration, until: Timestamp) -> Option<Timestamp> {
+    /// When the next batch of a worker closes whose `run` is predicted to end at `until`.
+    pub(super) fn next_closes(&self, device: DeviceId, run: Run, until: Timestamp) -> Option<Timestamp> {
         let lead = self.devices[device.0].lead?;
-        Some(until.saturating_sub(lead.time()).saturating_sub(run.mul_f64(self.cost(device).error())))
+        let error = run.time.mul_f64(self.cost(device).error(run.modality));
+        Some(until.saturating_sub(lead.time()).saturating_sub(error))
     }
 }

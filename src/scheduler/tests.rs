@@ -64,8 +64,12 @@ fn cost() -> CostModel {
 
 /// `workers` of them, all idle.
 fn scheduler(settings: Settings, workers: usize) -> Scheduler {
+    scheduler_by(cost(), settings, workers)
+}
+
+fn scheduler_by(cost: CostModel, settings: Settings, workers: usize) -> Scheduler {
     let mut scheduler = Scheduler::new(settings, &vec![DeviceId(0); workers]);
-    scheduler.set_cost(DeviceId(0), cost());
+    scheduler.set_cost(DeviceId(0), cost);
     for worker in 0..workers {
         scheduler.worker_idle(WorkerId(worker));
     }

@@ -17,6 +17,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::modality::Modality;
 
 /// Index of a worker, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,8 +59,15 @@ struct Busy {
     until: Timestamp,
     /// From then on its next batch may close; `None`: only once it is idle.
     closes: Option<Timestamp>,
-    /// Predicted run of the batch that comes next, if that has been closed.
-    staged: Option<Duration>,
+    /// The batch that comes next, if that has been closed.
+    staged: Option<Run>,
+}
+
+/// What a batch is predicted to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) modality: Modality,
+    pub(super) time: Duration,
 }
 
 /// A worker that a batch may be closed for.
@@ -95,8 +103,8 @@ impl Workers {
         }
     }
 
-    /// The worker's next batch was closed; it is predicted to run for so long.
-    pub(super) fn stage(&mut self, worker: WorkerId, run: Duration) {
+    /// The worker's next batch was closed.
+    pub(super) fn stage(&mut self, worker: WorkerId, run: Run) {
         match &mut self.0[worker.0].state {
             State::Busy(Busy { staged: staged @ None, .. }) => *staged = Some(run),
             state => debug_assert!(false, "{worker:?} is given a next batch, but is {state:?}"),
@@ -104,7 +112,7 @@ impl Workers {
     }
 
     /// The worker's batch is done. The one that was staged, if there is any, has to be started.
-    pub(super) fn finish(&mut self, worker: WorkerId) -> Option<Duration> {
+    pub(super) fn finish(&mut self, worker: WorkerId) -> Option<Run> {
         let state = &mut self.0[worker.0].state;
         let State::Busy(Busy { staged, .. }) = *state else {
             debug_assert!(false, "{worker:?} finishes a batch, but is {state:?}");
@@ -158,7 +166,9 @@ impl Workers {
     /// ready.
     pub(super) fn first_free(&self) -> Option<Timestamp> {
         let until = |worker: &Worker| match worker.state {
-            State::Busy(busy) => Some(busy.until.saturating_add(busy.staged.unwrap_or_default())),
+            State::Busy(busy) => {
+                Some(busy.until.saturating_add(busy.staged.map_or(Duration::ZERO, |run| run.time)))
+            }
             State::Starting | State::Idle | State::Lost => None,
         };
         if self.idle().is_some() { None } else { self.0.iter().filter_map(until).min() }

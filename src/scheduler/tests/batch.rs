@@ -17,8 +17,7 @@ fn text_cost() -> CostModel {
 
 /// The batches that one worker runs one after another.
 fn batches(settings: Settings, jobs: &[Job]) -> Vec<Vec<u64>> {
-    let mut scheduler = scheduler(settings, 1);
-    scheduler.set_cost(DeviceId(0), text_cost());
+    let mut scheduler = scheduler_by(text_cost(), settings, 1);
     scheduler.submit(at(0), jobs).unwrap();
     std::iter::from_fn(|| {
         let Some(Action::Dispatch(batch)) = scheduler.poll(at(0)) else { return None };

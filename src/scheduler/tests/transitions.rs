@@ -3,6 +3,7 @@
 use super::*;
 
 const WORKER: WorkerId = WorkerId(0);
+const RUN: Run = Run { modality: Modality::Image, time: Duration::from_millis(13) };
 
 /// Its only worker runs image 1.
 fn busy() -> Scheduler {
@@ -15,7 +16,7 @@ fn busy() -> Scheduler {
 /// And it has a next batch.
 fn staged() -> Scheduler {
     let mut scheduler = busy();
-    scheduler.workers.stage(WORKER, Duration::from_millis(13));
+    scheduler.workers.stage(WORKER, RUN);
     scheduler
 }
 
@@ -78,13 +79,13 @@ fn an_idle_worker_has_no_batch_to_abandon() {
 #[test]
 #[should_panic(expected = "is given a next batch, but is Idle")]
 fn an_idle_worker_has_no_next_batch() {
-    scheduler(settings(), 1).workers.stage(WORKER, Duration::ZERO);
+    scheduler(settings(), 1).workers.stage(WORKER, RUN);
 }
 
 #[test]
 #[should_panic(expected = "is given a next batch, but is Busy")]
 fn a_worker_has_one_next_batch() {
-    staged().workers.stage(WORKER, Duration::ZERO);
+    staged().workers.stage(WORKER, RUN);
 }
 
 #[test]
