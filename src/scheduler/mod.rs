@@ -15,8 +15,100 @@
 //! with the default `max_queue_delay` of zero an idle worker takes what is there. Where engines have two inputs, the
 //! next batch closes a little before the current one ends ([`staging`]).
 //!
-//! Drive it so: call `submit`, `cancel`, `batch_done`, `worker_lost` and the like as events arrive, then `poll` until
-//! it returns `None`, then sleep until the next event or `next_wakeup`.
+//! # How it is driven
+//!
+//! In a loop of three steps. What has happened is reported: [`submit`](Scheduler::submit),
+//! [`cancel`](Scheduler::cancel), [`batch_done`](Scheduler::batch_done), [`worker_lost`](Scheduler::worker_lost) and
+//! the like. Then [`poll`](Scheduler::poll) says what to do, until it returns `None`. Then there is nothing to do until
+//! the next event or the [`next_wakeup`](Scheduler::next_wakeup), which is asked for anew each time. Here with a worker
+//! whose first batch takes longer than predicted:
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use std::num::NonZeroUsize;
+//! use std::time::Duration;
+//!
+//! use clipd::class::Class;
+//! use clipd::clock::Timestamp;
+//! use clipd::modality::{ByModality, Modality};
+//! use clipd::scheduler::cost::{CostModel, Measurement, Sizes};
+//! use clipd::scheduler::workers::{DeviceId, WorkerId};
+//! use clipd::scheduler::{Action, Job, JobId, Scheduler, Settings};
+//!
+//! enum Event {
+//!     Submitted(Job),
+//!     Done(WorkerId, Measurement),
+//! }
+//!
+//! let ms = Duration::from_millis;
+//! let at = |millis| Timestamp::default().saturating_add(ms(millis));
+//! let (modality, tokens, class) = (Modality::Image, 0, Class::Interactive);
+//! let ran = |rows, millis| Measurement { modality, rows, tokens, elapsed: ms(millis) };
+//! let submitted = |id, deadline| Event::Submitted(Job { id: JobId(id), modality, tokens, class, deadline });
+//!
+//! let mut scheduler = Scheduler::new(
+//!     Settings {
+//!         max_batch_size: ByModality::both(NonZeroUsize::new(4).unwrap()),
+//!         max_batch_tokens: NonZeroUsize::MAX,
+//!         max_queue_delay: Duration::ZERO,
+//!         max_queue_size: 100,
+//!         interactive_target: ms(500),
+//!         bulk_target: ms(5_000),
+//!     },
+//!     &[DeviceId(0)],
+//! );
+//! // The only worker has measured one image and four, and is ready.
+//! scheduler.set_cost(DeviceId(0), CostModel::new(Sizes::Any, &[ran(1, 10), ran(4, 25)]));
+//! scheduler.worker_idle(WorkerId(0));
+//!
+//! let mut events = BTreeMap::from([
+//!     (at(0), submitted(1, at(1_000))),
+//!     (at(2), submitted(2, at(1_000))),
+//!     (at(3), submitted(3, at(38))),
+//!     (at(4), submitted(4, at(1_000))),
+//! ]);
+//! let (mut now, mut done) = (at(0), Vec::new());
+//! loop {
+//!     // What has happened; all of it before anything is decided, so that rows that came together run together.
+//!     while let Some(event) = events.first_entry() && *event.key() <= now {
+//!         match event.remove() {
+//!             Event::Submitted(job) => scheduler.submit(now, &[job]).unwrap(),
+//!             Event::Done(worker, batch) => {
+//!                 scheduler.observe(DeviceId(0), &batch);
+//!                 scheduler.batch_done(now, worker);
+//!             }
+//!         }
+//!     }
+//!     // What to do.
+//!     while let Some(action) = scheduler.poll(now) {
+//!         done.push(match action {
+//!             Action::Dispatch(batch) => {
+//!                 let end = Event::Done(batch.worker, ran(batch.jobs.len(), 30));
+//!                 events.insert(now.saturating_add(ms(30)), end);
+//!                 (now, "run", batch.jobs)
+//!             }
+//!             Action::Drop(job, _) => (now, "expired", vec![job]),
+//!         });
+//!     }
+//!     // Nothing until then.
+//!     let event = events.first_key_value().map(|(at, _)| *at);
+//!     let Some(next) = event.into_iter().chain(scheduler.next_wakeup()).min() else { break };
+//!     now = next;
+//! }
+//! assert_eq!(
+//!     done,
+//!     [
+//!         (at(0), "run", vec![JobId(1)]),
+//!         // The worker is still busy, and no batch takes less than 9 ms.
+//!         (at(29), "expired", vec![JobId(3)]),
+//!         (at(30), "run", vec![JobId(2), JobId(4)]),
+//!     ]
+//! );
+//! assert!(scheduler.is_quiet());
+//! ```
+//!
+//! What comes in an order that cannot be, as a batch that is done twice, is a bug of the caller, and debug assertions
+//! say so ([`workers`] has the table).
 
 mod batch;
 pub mod cost;
