@@ -113,7 +113,7 @@
 mod batch;
 pub mod cost;
 mod decision;
-mod device;
+mod devices;
 pub mod outlook;
 pub mod preparation;
 mod queue;
@@ -129,10 +129,11 @@ use std::time::Duration;
 use crate::class::Class;
 use crate::clock::Timestamp;
 use crate::modality::{ByModality, Modality};
+use batch::Bounds;
 use cost::{CostModel, Measurement};
 pub use decision::{Action, Batch, CloseReason, DropReason, Rejection};
-use device::Device;
-use outlook::arrivals;
+use devices::Devices;
+use outlook::{Outlook, arrivals};
 use queue::Queue;
 use share::Share;
 use workers::{DeviceId, Opening, Run, WorkerCounts, WorkerId, Workers};
@@ -149,7 +150,7 @@ pub struct Job {
     /// Length of a text row; 0 for an image.
     pub tokens: u32,
     pub class: Class,
-    /// The job is dropped if it has not started by then.
+    /// The job is dropped once it cannot be done by then, and never starts later.
     pub deadline: Timestamp,
 }
 
@@ -169,6 +170,13 @@ pub struct Settings {
     pub bulk_target: Duration,
 }
 
+impl Settings {
+    /// A batch that runs longer holds up what arrives meanwhile for too long.
+    fn longest_run(&self) -> Duration {
+        self.interactive_target
+    }
+}
+
 /// A run is done within this many times its prediction, but for rare exceptions: the latest safe start allows it.
 const LIKELY: f64 = 1.1;
 
@@ -185,8 +193,7 @@ struct Offer {
 #[derive(Debug)]
 pub struct Scheduler {
     settings: Settings,
-    /// Indexed by [`DeviceId`].
-    devices: Vec<Device>,
+    devices: Devices,
     /// Indexed by `Modality::index`.
     queues: [Queue; 2],
     share: Share,
@@ -199,13 +206,8 @@ impl Scheduler {
     /// them has been reported idle.
     pub fn new(settings: Settings, devices: &[DeviceId]) -> Scheduler {
         let count = devices.iter().map(|device| device.0 + 1).max().unwrap_or(0);
-        let cold = || Device {
-            cost: CostModel::default(),
-            best_images: settings.max_batch_size.image.get(),
-            lead: None,
-        };
         Scheduler {
-            devices: std::iter::repeat_with(cold).take(count).collect(),
+            devices: Devices::cold(count, &settings),
             settings,
             queues: [Queue::default(), Queue::default()],
             share: Share::default(),
@@ -217,20 +219,41 @@ impl Scheduler {
     /// The cost model of a device, as measured by the warm-up of its first worker. What other workers measure there is
     /// ignored: they did so while that one may have been serving, which corrects the model better.
     pub fn set_cost(&mut self, device: DeviceId, cost: CostModel) {
-        if !self.cost(device).is_measured() {
-            self.devices[device.0].cost = cost;
-            self.weigh_batch_sizes(device);
-        }
+        self.devices.set_cost(device, cost);
     }
 
     /// Corrects the cost model of a device by a batch that has run there.
     pub fn observe(&mut self, device: DeviceId, batch: &Measurement) {
-        self.devices[device.0].cost.observe(batch);
-        self.weigh_batch_sizes(device);
+        self.devices.observe(device, batch);
     }
 
     pub fn cost(&self, device: DeviceId) -> &CostModel {
-        &self.devices[device.0].cost
+        self.devices.cost(device)
+    }
+
+    /// The workers of a device have a second input: their next batch is put together while one runs.
+    pub fn enable_staging(&mut self, device: DeviceId) {
+        self.devices.enable_staging(device);
+    }
+
+    /// How long a batch of this device took from being closed to being ready.
+    pub fn observe_lead(&mut self, device: DeviceId, took: Duration) {
+        self.devices.observe_lead(device, took);
+    }
+
+    /// What admission decides by.
+    pub fn outlook(&self) -> Outlook {
+        let closed = if self.draining {
+            Some(Rejection::Draining)
+        } else if self.workers.all_lost() {
+            Some(Rejection::NoWorker)
+        } else if self.workers.counts().ready == 0 {
+            Some(Rejection::Starting)
+        } else {
+            None
+        };
+        let max_queue_size = self.settings.max_queue_size;
+        Outlook::new(closed, max_queue_size, &self.queues, &self.devices, &self.workers)
     }
 
     /// Admits all of `jobs`, or none.
@@ -244,7 +267,7 @@ impl Scheduler {
             self.share.level();
         }
         for modality in Modality::ALL {
-            let full = self.full_batch(self.reference(), modality);
+            let full = self.devices.full_batch(self.devices.reference(&self.workers), modality);
             let of_modality = jobs.iter().filter(|job| job.modality == modality);
             for (index, job) in of_modality.enumerate() {
                 let target = match job.class {
@@ -342,7 +365,7 @@ impl Scheduler {
                 return Some(Action::Drop(job.id, DropReason::NoWorker));
             }
         }
-        let opening = self.opening(now)?;
+        let opening = staging::opening(&self.workers, now)?;
         let (modality, close_reason) = self.choose(&opening)?;
         for other in Modality::ALL {
             if self.close_reason(other, &opening).is_none() {
@@ -359,8 +382,19 @@ impl Scheduler {
             let deadline = self.queues[modality.index()].first_deadline()?;
             Some(deadline.saturating_sub(self.shortest_run(modality)))
         });
-        let closes = Modality::ALL.into_iter().filter_map(|modality| self.closes_at(modality, idle?));
+        let closes = |device| Modality::ALL.map(|modality| self.closes_at(modality, device));
+        let closes = idle.map(closes).into_iter().flatten().flatten();
         expires.chain(closes).chain(self.staging_closes()).min()
+    }
+
+    /// When the next batch of a busy worker closes, if there is something to close and no worker is idle.
+    fn staging_closes(&self) -> Option<Timestamp> {
+        let (closes, opening) = self.workers.first_closing().filter(|_| self.workers.idle().is_none())?;
+        self.choose(&opening).map(|_| closes)
+    }
+
+    fn shortest_run(&self, modality: Modality) -> Duration {
+        self.devices.shortest_run(&self.workers, modality)
     }
 
     /// The modality to serve next, if any may be closed: one whose slack is used up goes first,
@@ -384,7 +418,7 @@ impl Scheduler {
         let (arrival, live) = (queue.first_arrival()?, queue.live(hopeless));
         if live == 0 {
             None
-        } else if live >= self.full_batch(opening.device, modality) {
+        } else if live >= self.devices.full_batch(opening.device, modality) {
             Some(CloseReason::BestSize)
         } else if self.draining {
             Some(CloseReason::Drain)
@@ -415,17 +449,32 @@ impl Scheduler {
     /// The latest start at which the batch that could close now still meets its earliest deadline after `hopeless`.
     fn latest_start(&self, modality: Modality, device: DeviceId, hopeless: Timestamp) -> Option<Timestamp> {
         let queue = &self.queues[modality.index()];
-        let rows = queue.len().min(self.full_batch(device, modality));
+        let rows = queue.len().min(self.devices.full_batch(device, modality));
         let run = self.cost(device).predict(modality, rows, queue.longest());
         Some(queue.first_live_deadline(hopeless)?.saturating_sub(run.mul_f64(LIKELY)))
     }
 
     /// Predicted time from one full batch of such jobs to the next.
     fn interval(&self, job: &Job) -> Duration {
-        let reference = self.reference();
-        let rows = self.full_batch(reference, job.modality);
-        let run = self.cost(reference).predict(job.modality, rows, job.tokens);
-        run.div_f64(self.capacity(job.modality, job.tokens))
+        let (devices, workers) = (&self.devices, &self.workers);
+        let reference = devices.reference(workers);
+        let rows = devices.full_batch(reference, job.modality);
+        let run = devices.cost(reference).predict(job.modality, rows, job.tokens);
+        run.div_f64(devices.capacity(workers, job.modality, job.tokens))
+    }
+
+    /// The jobs that run together next.
+    fn next_batch(&self, now: Timestamp, modality: Modality, opening: &Opening) -> Vec<Job> {
+        let (queue, cost) = (&self.queues[modality.index()], self.cost(opening.device));
+        let (rows, hopeless) =
+            (self.devices.full_batch(opening.device, modality), self.hopeless(modality, opening));
+        match modality {
+            Modality::Image => batch::images(queue, hopeless, cost, rows),
+            Modality::Text => {
+                let (tokens, run) = (self.settings.max_batch_tokens.get(), self.settings.longest_run());
+                batch::texts(queue, hopeless, cost, Bounds { rows, tokens, run }, now)
+            }
+        }
     }
 
     /// Takes the jobs of a batch off the queue.
@@ -459,7 +508,7 @@ impl Scheduler {
 
     fn start_run(&mut self, worker: WorkerId, now: Timestamp, run: Run) {
         let until = now.saturating_add(run.time);
-        let closes = self.next_closes(self.workers.device(worker), run, until);
+        let closes = self.devices.next_closes(self.workers.device(worker), run, until);
         self.workers.start(worker, until, closes);
     }
 }
