@@ -214,16 +214,17 @@ impl Shell {
             return;
         }
         self.metrics.batches(batch.modality, batch.close_reason.as_str()).increment(1);
-        let Some(line) = &self.lines[batch.worker.0] else { return };
         let rows = jobs.len() as u64;
         let assignment = Assignment { modality: batch.modality, jobs, closed: self.shared.clock.now() };
-        // There is room: the scheduler knows what each worker has. If the worker is lost, its report is on the way,
-        // and it answers what it gets until that was read.
-        let sent = match batch.staged {
-            true => line.staging.try_send(assignment).is_ok(),
-            false => line.work.try_send(Work::Close(assignment)).is_ok(),
+        // It is taken: the scheduler gives nothing to a worker that was reported lost, and knows what each of the
+        // others has. If one is lost, its report is on the way, and it answers what it gets until that was read.
+        let sent = match &self.lines[batch.worker.0] {
+            Some(line) if batch.staged => line.staging.try_send(assignment).is_ok(),
+            Some(line) => line.work.try_send(Work::Close(assignment)).is_ok(),
+            None => false,
         };
         if !sent {
+            // The replies are dropped with the assignment, which tells the callers.
             self.shared.outcomes.failed.increment(rows);
         }
     }
@@ -240,8 +241,9 @@ impl Shell {
         let gauge = |point: Measurement| {
             self.metrics.predicted_duration(name, point.modality, point.rows, point.tokens)
         };
-        self.predicted[device.0] = cost.points().map(gauge).collect();
         self.scheduler.set_cost(device, cost);
+        // Those of the first worker there, whose points count.
+        self.predicted[device.0] = self.scheduler.cost(device).points().map(gauge).collect();
         self.publish_costs();
     }
 
@@ -287,5 +289,28 @@ impl Shell {
                 description.device = devices;
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batcher::tests::{Bench, outcomes, shared, submission};
+    use crate::scheduler::workers::WorkerId;
+
+    #[test]
+    fn a_batch_for_a_worker_that_is_gone_has_failed() {
+        let (shared, seats) = (shared(), vec![DeviceId(0)]);
+        let mut scheduler = Scheduler::new(Bench::settings(), &seats);
+        scheduler.worker_idle(WorkerId(0));
+        let mut shell = Shell::new(scheduler, shared.clone(), seats, Vec::new(), watch::Sender::default());
+        shell.lines.push(None);
+        let (submissions, mut replies): (Vec<_>, Vec<_>) = [1, 2].map(submission).into_iter().unzip();
+        shell.submit(submissions);
+        while let Some(action) = shell.scheduler.poll(shared.clock.now()) {
+            shell.perform(action);
+        }
+        assert_eq!(outcomes(&shared.metrics), [0, 0, 0, 0, 2]);
+        assert!(replies.iter_mut().all(|reply| reply.try_recv().is_err()), "nobody waits for an answer");
     }
 }

@@ -11,7 +11,7 @@ use crate::scheduler::Rejection;
 
 const DIM: usize = 4;
 
-struct Bench {
+pub(super) struct Bench {
     batcher: Batcher,
     gate: Gate,
     clock: Clock,
@@ -19,7 +19,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn settings() -> Settings {
+    pub(super) fn settings() -> Settings {
         Settings {
             max_batch_size: ByModality::both(NonZeroUsize::new(4).unwrap()),
             max_batch_tokens: NonZeroUsize::MAX,
@@ -48,16 +48,9 @@ impl Bench {
 
     fn with(engine: SyntheticEngine, gate: Gate) -> Bench {
         let (clock, metrics) = (Clock::start(), Metrics::new());
-        let options = Options {
-            settings: Bench::settings(),
-            context_length: 8,
-            image_row_bytes: 12,
-            clock,
-            metrics: metrics.clone(),
-            workers: watch::Sender::default(),
-        };
         let engine = OpenEngine::new("cpu", move || Ok(engine));
-        Bench { batcher: Batcher::start(options, vec![engine]).unwrap(), gate, clock, metrics }
+        let batcher = Batcher::start(options(clock, &metrics), vec![engine]).unwrap();
+        Bench { batcher, gate, clock, metrics }
     }
 
     fn submit(&self, rows: usize) -> Vec<Ticket> {
@@ -69,14 +62,53 @@ impl Bench {
         self.batcher.handle().submit(rows, Class::Interactive, deadline).unwrap()
     }
 
-    /// `completed`, `expired`, `cancelled`, `rejected`, `failed`.
     fn outcomes(&self) -> [u64; 5] {
-        let text = self.metrics.render();
-        ["completed", "expired", "cancelled", "rejected", "failed"].map(|outcome| {
-            let sample = format!("clip_jobs_total{{outcome=\"{outcome}\"}} ");
-            text.lines().find_map(|line| line.strip_prefix(&sample)).map_or(0, |value| value.parse().unwrap())
-        })
+        outcomes(&self.metrics)
     }
+}
+
+pub(super) fn options(clock: Clock, metrics: &Metrics) -> Options {
+    Options {
+        settings: Bench::settings(),
+        context_length: 8,
+        image_row_bytes: 12,
+        clock,
+        metrics: metrics.clone(),
+        workers: watch::Sender::default(),
+    }
+}
+
+/// `completed`, `expired`, `cancelled`, `rejected`, `failed`.
+pub(super) fn outcomes(metrics: &Metrics) -> [u64; 5] {
+    let text = metrics.render();
+    ["completed", "expired", "cancelled", "rejected", "failed"].map(|outcome| {
+        let sample = format!("clip_jobs_total{{outcome=\"{outcome}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&sample)).map_or(0, |value| value.parse().unwrap())
+    })
+}
+
+/// What the threads of a batcher of one device share, for a test of one of them.
+pub(super) fn shared() -> Arc<Shared> {
+    let metrics = Metrics::new();
+    Arc::new(Shared {
+        clock: Clock::start(),
+        next_id: AtomicU64::new(0),
+        outlook: watch::Sender::new(Scheduler::new(Bench::settings(), &[DeviceId(0)]).outlook()),
+        costs: watch::Sender::default(),
+        devices: vec!["cpu".to_owned()],
+        outcomes: Outcomes::new(&metrics),
+        metrics,
+    })
+}
+
+/// An image that nobody hurries, and where its answer arrives.
+pub(super) fn submission(id: u64) -> (Submission, oneshot::Receiver<Result<Embedded, JobError>>) {
+    let (reply, receiver) = oneshot::channel();
+    let (row, deadline) = (image(0), Timestamp::MAX);
+    let (modality, tokens, class) = (row.modality(), row.tokens(), Class::Interactive);
+    let job = Job { id: JobId(id), modality, tokens, class, deadline };
+    let answer = Answer { arrival: Timestamp::default(), deadline, reply };
+    (Submission { job, payload: Payload { row, answer } }, receiver)
 }
 
 fn image(seed: u8) -> Row {

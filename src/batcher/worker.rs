@@ -161,6 +161,8 @@ impl Runner<'_> {
         let start = worker.now();
         answers.expire(start, outcomes);
         let Some(oldest) = answers.arrivals().min() else {
+            // Whatever became of the rows; but an input that broke is not used again.
+            let _ = filled?;
             worker.give_back(input);
             worker.report(Report::Done { worker: worker.id, batch: None, lead });
             return Ok(());
@@ -239,5 +241,38 @@ impl Meters {
         if input.modality() == Modality::Text {
             self.padding.record(input.padding());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batcher::answers::Answers;
+    use crate::batcher::tests::{options, shared};
+    use crate::engine::synthetic::{Gate, SyntheticEngine};
+
+    /// What a worker says of a batch that nobody waits for any more, and the inputs that it has then.
+    fn run(filled: Result<Result<(), EngineError>, Lost>) -> (Result<(), Lost>, usize) {
+        let (shared, id) = (shared(), WorkerId(0));
+        let (_, work) = crossbeam_channel::bounded(1);
+        let (give_back, inputs) = crossbeam_channel::bounded(2);
+        let (reports, _reports) = crossbeam_channel::bounded(1);
+        let warm_up = WarmUp::new(&options(shared.clock, &shared.metrics));
+        let worker = Worker { id, shared, warm_up, work, give_back, inputs, reports };
+        let mut engine = SyntheticEngine::gated(1, Gate::open());
+        let input = engine.input().unwrap();
+        let meters = Meters::new(&worker.shared.metrics, engine.description());
+        let (engine, free_since) = (Box::new(engine), Timestamp::default());
+        let mut runner = Runner { worker: &worker, engine, meters, failures: 0, free_since };
+        let ran = runner.run(Staged { input, filled, answers: Answers::new(Vec::new()), lead: None });
+        (ran, worker.inputs.len())
+    }
+
+    #[test]
+    fn an_input_that_broke_is_not_used_again() {
+        let (ran, inputs) = run(Err(Lost("filling panicked".to_owned())));
+        assert_eq!((ran.map_err(|Lost(error)| error), inputs), (Err("filling panicked".to_owned()), 0));
+        let (ran, inputs) = run(Ok(Ok(())));
+        assert_eq!((ran.is_ok(), inputs), (true, 1), "nothing broke");
     }
 }

@@ -8,41 +8,35 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use super::Job;
 use super::cost::CostModel;
-use super::workers::Opening;
-use super::{Job, Scheduler};
+use super::queue::Queue;
 use crate::clock::Timestamp;
 use crate::modality::Modality;
 
 /// Texts are grouped by length among this many full batches, the most urgent ones.
 const WINDOW: usize = 4;
 
-impl Scheduler {
-    /// The jobs that run together next.
-    pub(super) fn next_batch(&self, now: Timestamp, modality: Modality, opening: &Opening) -> Vec<Job> {
-        let (queue, cost) = (&self.queues[modality.index()], self.cost(opening.device));
-        let (rows, hopeless) = (self.full_batch(opening.device, modality), self.hopeless(modality, opening));
-        let window = |rows| queue.window(rows, hopeless);
-        if modality == Modality::Image {
-            let live = queue.live(hopeless);
-            return jobs(window(if live < rows { cost.images_now(live) } else { rows }));
-        }
-        let bounds = Bounds {
-            rows,
-            tokens: self.settings.max_batch_tokens.get(),
-            run: self.longest_run().as_secs_f64(),
-        };
-        let window = window(WINDOW * rows);
-        match window.first() {
-            // Nothing that is overdue waits for its like.
-            Some((due, _)) if *due <= now => bounds.prefix(jobs(window), cost),
-            _ => like_the_first(&jobs(window), cost, bounds),
-        }
-    }
+/// The images that run together next, where `best` run best together. Those of no later deadline than `hopeless` are
+/// left out.
+pub(super) fn images(queue: &Queue, hopeless: Timestamp, cost: &CostModel, best: usize) -> Vec<Job> {
+    let live = queue.live(hopeless);
+    jobs(queue.window(if live < best { cost.images_now(live) } else { best }, hopeless))
+}
 
-    /// A batch that runs longer holds up what arrives meanwhile for too long.
-    pub(super) fn longest_run(&self) -> Duration {
-        self.settings.interactive_target
+/// The texts that run together next; again without the hopeless.
+pub(super) fn texts(
+    queue: &Queue,
+    hopeless: Timestamp,
+    cost: &CostModel,
+    bounds: Bounds,
+    now: Timestamp,
+) -> Vec<Job> {
+    let window = queue.window(WINDOW * bounds.rows, hopeless);
+    match window.first() {
+        // Nothing that is overdue waits for its like.
+        Some((due, _)) if *due <= now => bounds.prefix(jobs(window), cost),
+        _ => like_the_first(&jobs(window), cost, bounds),
     }
 }
 
@@ -52,12 +46,11 @@ fn jobs(window: Vec<(Timestamp, Job)>) -> Vec<Job> {
 
 /// What a batch of texts may be.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
-    rows: usize,
+pub(super) struct Bounds {
+    pub(super) rows: usize,
     /// Rows times the longest.
-    tokens: usize,
-    /// Seconds.
-    run: f64,
+    pub(super) tokens: usize,
+    pub(super) run: Duration,
 }
 
 impl Bounds {
@@ -78,7 +71,7 @@ impl Bounds {
         rows == 1
             || rows <= self.rows
                 && rows * longest as usize <= self.tokens
-                && cost.predict(Modality::Text, rows, longest).as_secs_f64() <= self.run
+                && cost.predict(Modality::Text, rows, longest) <= self.run
     }
 }
 

@@ -1,7 +1,8 @@
 //! Predicts how long a batch runs: tau(modality, rows, tokens), measured at the warm-up, corrected in service.
 //!
 //! The model is a curve per modality over the work in a batch (rows for images, padded tokens for texts),
-//! linear between the measured points. A batch that has run moves the points beside it a little.
+//! linear between the measured points. A batch that has run moves the points beside it a little. Each curve knows by
+//! how much it is usually wrong: images of one size may be predictable where texts of many shapes are not.
 //!
 //! Where a device runs batches of certain sizes only (*buckets*), the curve has steps instead: every bucket is a
 //! measured point, and what is smaller is padded up to it.
@@ -48,8 +49,14 @@ pub enum Sizes {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CostModel {
     sizes: Sizes,
-    /// By rising work, or by rows and then tokens where these are buckets. Indexed by `Modality::index`.
-    curves: [Vec<Point>; 2],
+    /// Indexed by `Modality::index`.
+    curves: [Curve; 2],
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Curve {
+    /// By rising work, or by rows and then tokens where these are buckets.
+    points: Vec<Point>,
     /// See [`CostModel::error`].
     error: f64,
 }
@@ -75,28 +82,33 @@ impl CostModel {
             for index in 0..points.len() {
                 sizes.straighten(&mut points, index);
             }
-            points
+            Curve { points, error: 0.0 }
         });
-        CostModel { sizes, curves, error: 0.0 }
+        CostModel { sizes, curves }
+    }
+
+    /// Whether there was a warm-up.
+    pub fn is_measured(&self) -> bool {
+        self.curves.iter().any(|curve| !curve.points.is_empty())
     }
 
     /// Predicted run time of a batch of `rows` whose longest row has `tokens`.
     pub fn predict(&self, modality: Modality, rows: usize, tokens: u32) -> Duration {
-        let seconds =
-            self.sizes.interpolate(&self.curves[modality.index()], Size::new(modality, rows, tokens));
+        let points = &self.curves[modality.index()].points;
+        let seconds = self.sizes.interpolate(points, Size::new(modality, rows, tokens));
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)
     }
 
     /// Learns from a batch in service.
     pub fn observe(&mut self, batch: &Measurement) {
-        let (sizes, points) = (self.sizes, &mut self.curves[batch.modality.index()]);
+        let (sizes, Curve { points, error }) = (self.sizes, &mut self.curves[batch.modality.index()]);
         let size = Size::new(batch.modality, batch.rows, batch.tokens);
         let predicted = sizes.interpolate(points, size);
         if predicted <= 0.0 {
             return;
         }
         let ratio = (batch.elapsed.as_secs_f64() / predicted).clamp(1.0 / OUTLIER, OUTLIER);
-        self.error += LEARNING_RATE * ((ratio - 1.0).abs() - self.error);
+        *error += LEARNING_RATE * ((ratio - 1.0).abs() - *error);
         for (index, nearness) in sizes.neighbours(points, size).into_iter().flatten() {
             points[index].seconds *= 1.0 + LEARNING_RATE * nearness * (ratio - 1.0);
             sizes.straighten(points, index);
@@ -104,8 +116,8 @@ impl CostModel {
     }
 
     /// The share of a prediction by which runs differ from it, on average.
-    pub fn error(&self) -> f64 {
-        self.error
+    pub fn error(&self, modality: Modality) -> f64 {
+        self.curves[modality.index()].error
     }
 
     /// What a batch occupies a worker for: its run, and the way to the worker and back.
@@ -134,7 +146,7 @@ impl CostModel {
 
     /// The largest bucket of images that fewer than `rows` fill, if `rows` fill none.
     fn bucket_below(&self, rows: usize) -> Option<usize> {
-        let points = &self.curves[Modality::Image.index()];
+        let points = &self.curves[Modality::Image.index()].points;
         let above = points.partition_point(|point| point.rows < rows);
         let between = self.sizes == Sizes::Buckets && points.get(above).is_none_or(|point| point.rows > rows);
         above.checked_sub(1).filter(|_| between).map(|below| points[below].rows)
@@ -143,7 +155,7 @@ impl CostModel {
     /// Every point of the model as a batch of that size, with what it takes now.
     pub fn points(&self) -> impl Iterator<Item = Measurement> {
         Modality::ALL.into_iter().flat_map(|modality| {
-            self.curves[modality.index()].iter().map(move |point| Measurement {
+            self.curves[modality.index()].points.iter().map(move |point| Measurement {
                 modality,
                 rows: point.rows,
                 tokens: point.tokens,

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use super::{Job, Rejection, Scheduler};
+use super::devices::Devices;
+use super::queue::Queue;
+use super::workers::Workers;
+use super::{Job, Rejection};
 use crate::class::Class;
 use crate::clock::Timestamp;
 use crate::modality::Modality;
@@ -51,6 +54,19 @@ pub struct Arrival {
 }
 
 impl Outlook {
+    /// `closed`: why nothing is admitted. Of `max_queue_size` and `queues`, each is of one modality.
+    pub(super) fn new(
+        closed: Option<Rejection>,
+        max_queue_size: usize,
+        queues: &[Queue; 2],
+        devices: &Devices,
+        workers: &Workers,
+    ) -> Outlook {
+        let lane = |modality: Modality| Lane::new(&queues[modality.index()], modality, devices, workers);
+        let lanes = Modality::ALL.map(lane);
+        Outlook { closed, max_queue_size, first_free: workers.first_free(), lanes }
+    }
+
     /// Why these rows would be refused at `now`, if they would.
     pub fn refusal(&self, now: Timestamp, arrival: &Arrival) -> Option<Rejection> {
         if self.closed.is_some() || arrival.rows == 0 {
@@ -110,6 +126,19 @@ impl Outlook {
 }
 
 impl Lane {
+    fn new(queue: &Queue, modality: Modality, devices: &Devices, workers: &Workers) -> Lane {
+        let (reference, tokens) = (devices.reference(workers), queue.mean_tokens().max(1));
+        let (batch_rows, cost) = (devices.full_batch(reference, modality), devices.cost(reference));
+        Lane {
+            waiting: queue.len(),
+            interactive: queue.interactive(),
+            batch_rows,
+            batch_run: cost.predict(modality, batch_rows, tokens),
+            single_run: cost.predict(modality, 1, tokens),
+            capacity: devices.capacity(workers, modality, tokens),
+        }
+    }
+
     /// Time in which all workers together get through `rows`.
     fn shared(&self, rows: usize) -> Duration {
         self.run(rows).div_f64(self.capacity)
@@ -126,42 +155,6 @@ impl Lane {
         // Linear between one row and a full batch; rest < batch_rows, so there are at least two.
         let share = (rest - 1) as f64 / (self.batch_rows - 1) as f64;
         batches + self.single_run + self.batch_run.saturating_sub(self.single_run).mul_f64(share)
-    }
-}
-
-impl Scheduler {
-    /// What admission decides by.
-    pub fn outlook(&self) -> Outlook {
-        let counts = self.workers.counts();
-        let closed = if self.draining {
-            Some(Rejection::Draining)
-        } else if self.workers.all_lost() {
-            Some(Rejection::NoWorker)
-        } else if counts.ready == 0 {
-            Some(Rejection::Starting)
-        } else {
-            None
-        };
-        Outlook {
-            closed,
-            max_queue_size: self.settings.max_queue_size,
-            first_free: self.workers.first_free(),
-            lanes: Modality::ALL.map(|modality| self.lane(modality)),
-        }
-    }
-
-    fn lane(&self, modality: Modality) -> Lane {
-        let queue = &self.queues[modality.index()];
-        let (reference, tokens) = (self.reference(), queue.mean_tokens().max(1));
-        let (batch_rows, cost) = (self.full_batch(reference, modality), self.cost(reference));
-        Lane {
-            waiting: queue.len(),
-            interactive: queue.interactive(),
-            batch_rows,
-            batch_run: cost.predict(modality, batch_rows, tokens),
-            single_run: cost.predict(modality, 1, tokens),
-            capacity: self.capacity(modality, tokens),
-        }
     }
 }
 

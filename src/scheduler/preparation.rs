@@ -9,8 +9,9 @@
 //! effort times the *pace*, which is learned from what inputs took by the clock. A slower machine shows in it, and
 //! so does all that the engine and the network take from the same cores.
 //!
-//! Drive it so: call `admit`, `join`, `done` and `leave` as events arrive, and after each of them `next` until it
-//! returns `None`. It needs no wake-up: where a thread is free nothing waits, and where none is, nothing can start.
+//! It is driven like the scheduler: call `admit`, `join`, `done` and `leave` as events arrive, and after each of them
+//! `next` until it returns `None`. It needs no wake-up: where a thread is free nothing waits, and where none is,
+//! nothing can start.
 //! Its length is bounded by the calls and streams that the edge lets in.
 
 use std::collections::BTreeMap;

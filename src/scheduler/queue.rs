@@ -6,7 +6,8 @@ use super::{Job, JobId};
 use crate::class::Class;
 use crate::clock::Timestamp;
 
-/// Every operation is O(log n).
+/// A job is in all of the orders and counts, or in none. What changes them is O(log n); `live` and `window` pass over
+/// what they count or leave out.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// Most urgent first: (effective deadline, id).
@@ -29,6 +30,7 @@ struct Waiting {
 
 impl Queue {
     pub(super) fn push(&mut self, arrival: Timestamp, due: Timestamp, job: Job) {
+        debug_assert!(!self.contains(job.id), "{:?} is queued twice", job.id);
         let effective = job.deadline.min(due);
         self.by_urgency.insert((effective, job.id), Waiting { job, arrival });
         self.by_deadline.insert((job.deadline, job.id));
@@ -37,6 +39,7 @@ impl Queue {
         self.effective.insert(job.id, effective);
         self.tokens += job.tokens as usize;
         self.interactive += usize::from(job.class == Class::Interactive);
+        self.assert_consistent();
     }
 
     /// Removes the most urgent job.
@@ -67,7 +70,21 @@ impl Queue {
                 self.by_length.remove(&job.tokens);
             }
         }
+        self.assert_consistent();
         Some(job)
+    }
+
+    fn assert_consistent(&self) {
+        let jobs = self.len();
+        let orders = [self.by_deadline.len(), self.by_arrival.len(), self.effective.len()];
+        debug_assert_eq!(orders, [jobs; 3], "jobs by deadline, by arrival and by id, where {jobs} wait");
+        debug_assert_eq!(self.by_length.values().sum::<usize>(), jobs, "jobs by length");
+        debug_assert!(self.interactive <= jobs, "{} of {jobs} jobs are interactive", self.interactive);
+        debug_assert!(jobs > 0 || self.tokens == 0, "{} tokens of no job", self.tokens);
+    }
+
+    pub(super) fn contains(&self, job: JobId) -> bool {
+        self.effective.contains_key(&job)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -117,5 +134,46 @@ impl Queue {
     /// Tokens of the longest waiting row; 0 for images.
     pub(super) fn longest(&self) -> u32 {
         self.by_length.last_key_value().map_or(0, |(tokens, _)| *tokens)
+    }
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::*;
+    use crate::modality::Modality;
+
+    fn queue() -> Queue {
+        let mut queue = Queue::default();
+        let (modality, class, deadline) = (Modality::Text, Class::Interactive, Timestamp::MAX);
+        queue.push(
+            Timestamp::default(),
+            deadline,
+            Job { id: JobId(1), modality, tokens: 5, class, deadline },
+        );
+        queue
+    }
+
+    #[test]
+    #[should_panic(expected = "3 tokens of no job")]
+    fn tokens_that_are_miscounted_are_noticed() {
+        let mut queue = queue();
+        queue.tokens += 3;
+        queue.pop();
+    }
+
+    #[test]
+    #[should_panic(expected = "1 of 0 jobs are interactive")]
+    fn jobs_that_are_miscounted_are_noticed() {
+        let mut queue = queue();
+        queue.interactive += 1;
+        queue.pop();
+    }
+
+    #[test]
+    #[should_panic(expected = "jobs by deadline, by arrival and by id, where 0 wait")]
+    fn a_job_that_stays_in_an_order_is_noticed() {
+        let mut queue = queue();
+        queue.by_arrival.insert((Timestamp::MAX, JobId(1)));
+        queue.pop();
     }
 }

@@ -9,8 +9,7 @@
 
 use std::time::Duration;
 
-use super::Scheduler;
-use super::workers::{DeviceId, Opening};
+use super::workers::{Opening, Workers};
 use crate::clock::Timestamp;
 
 /// Share of a new observation in the lead.
@@ -26,8 +25,13 @@ pub(super) struct Lead {
 }
 
 impl Lead {
-    fn observe(&mut self, took: Duration) {
+    pub(super) fn observe(&mut self, took: Duration) {
         self.seconds += LEARNING_RATE * (took.as_secs_f64() - self.seconds);
+    }
+
+    /// When the next batch closes where one is predicted to run until `until`, give or take `error`.
+    pub(super) fn closes(self, until: Timestamp, error: Duration) -> Timestamp {
+        until.saturating_sub(self.time()).saturating_sub(error)
     }
 
     fn time(self) -> Duration {
@@ -35,40 +39,14 @@ impl Lead {
     }
 }
 
-impl Scheduler {
-    /// The workers of a device have a second input: their next batch is put together while one runs.
-    pub fn enable_staging(&mut self, device: DeviceId) {
-        self.devices[device.0].lead.get_or_insert_default();
-    }
-
-    /// How long a batch of this device took from being closed to being ready.
-    pub fn observe_lead(&mut self, device: DeviceId, took: Duration) {
-        if let Some(lead) = &mut self.devices[device.0].lead {
-            lead.observe(took);
-        }
-    }
-
-    /// The worker to close a batch for at `now`: an idle one, or the first that will be free.
-    pub(super) fn opening(&self, now: Timestamp) -> Option<Opening> {
-        let idle = self.workers.idle().map(|worker| {
-            let device = self.workers.device(worker);
-            Opening { worker, device, start: now, staged: false }
-        });
-        idle.or_else(|| {
-            let (closes, opening) = self.workers.first_closing()?;
-            (closes <= now).then(|| Opening { start: opening.start.max(now), ..opening })
-        })
-    }
-
-    /// When the next batch of a busy worker closes, if there is something to close and no worker is idle.
-    pub(super) fn staging_closes(&self) -> Option<Timestamp> {
-        let (closes, opening) = self.workers.first_closing().filter(|_| self.workers.idle().is_none())?;
-        self.choose(&opening).map(|_| closes)
-    }
-
-    /// When the next batch of a worker closes that is predicted to run for `run` until `until`.
-    pub(super) fn next_closes(&self, device: DeviceId, run: Duration, until: Timestamp) -> Option<Timestamp> {
-        let lead = self.devices[device.0].lead?;
-        Some(until.saturating_sub(lead.time()).saturating_sub(run.mul_f64(self.cost(device).error())))
-    }
+/// The worker to close a batch for at `now`: an idle one, or the first that will be free.
+pub(super) fn opening(workers: &Workers, now: Timestamp) -> Option<Opening> {
+    let idle = workers.idle().map(|worker| {
+        let device = workers.device(worker);
+        Opening { worker, device, start: now, staged: false }
+    });
+    idle.or_else(|| {
+        let (closes, opening) = workers.first_closing()?;
+        (closes <= now).then(|| Opening { start: opening.start.max(now), ..opening })
+    })
 }

@@ -6,6 +6,8 @@ mod devices;
 mod preparation;
 mod share;
 mod staging;
+#[cfg(debug_assertions)]
+mod transitions;
 
 use super::cost::{Measurement, Sizes};
 use super::*;
@@ -62,8 +64,12 @@ fn cost() -> CostModel {
 
 /// `workers` of them, all idle.
 fn scheduler(settings: Settings, workers: usize) -> Scheduler {
+    scheduler_by(cost(), settings, workers)
+}
+
+fn scheduler_by(cost: CostModel, settings: Settings, workers: usize) -> Scheduler {
     let mut scheduler = Scheduler::new(settings, &vec![DeviceId(0); workers]);
-    scheduler.set_cost(DeviceId(0), cost());
+    scheduler.set_cost(DeviceId(0), cost);
     for worker in 0..workers {
         scheduler.worker_idle(WorkerId(worker));
     }
@@ -113,9 +119,9 @@ fn batches_grow_while_the_worker_is_busy() {
         scheduler.submit(at(id), &[image(id)]).unwrap();
         check(&mut scheduler, at(id), &[]);
     }
-    scheduler.worker_idle(WorkerId(0));
+    scheduler.batch_done(at(10), WorkerId(0));
     check(&mut scheduler, at(10), &["0:image[2,3,4,5]best_size"]);
-    scheduler.worker_idle(WorkerId(0));
+    scheduler.batch_done(at(50), WorkerId(0));
     check(&mut scheduler, at(50), &["0:image[6,7]idle"]);
 }
 
@@ -191,10 +197,10 @@ fn bulk_gives_way_until_its_target() {
     scheduler.submit(at(1), &bulk).unwrap();
     scheduler.submit(at(400), &[text(5, 10), text(6, 10)]).unwrap();
     scheduler.submit(at(502), &[text(7, 10)]).unwrap();
-    scheduler.worker_idle(WorkerId(0));
+    scheduler.batch_done(at(503), WorkerId(0));
     // Bulk is due at 1001: after the texts of 400, due at 900, and before that of 502, due at 1002.
     check(&mut scheduler, at(503), &["0:text[5,6,1,2]best_size"]);
-    scheduler.worker_idle(WorkerId(0));
+    scheduler.batch_done(at(504), WorkerId(0));
     check(&mut scheduler, at(504), &["0:text[3,4,7]idle"]);
 }
 
@@ -209,7 +215,7 @@ fn an_expired_job_is_dropped_and_never_starts() {
     assert_eq!(scheduler.next_wakeup(), Some(hopeless), "13 ms less a tenth before the deadline");
     check(&mut scheduler, at(48), &[]);
     check(&mut scheduler, at(49), &["expired 2"]);
-    scheduler.worker_idle(WorkerId(0));
+    scheduler.batch_done(at(50), WorkerId(0));
     check(&mut scheduler, at(50), &["0:image[3]idle"]);
 }
 
@@ -230,7 +236,7 @@ fn a_cancelled_job_is_forgotten() {
     assert!(!scheduler.cancel(JobId(2)), "only once");
     assert!(!scheduler.cancel(JobId(1)), "it runs already");
     assert_eq!(scheduler.queued(Modality::Image), 1);
-    scheduler.worker_idle(WorkerId(0));
+    scheduler.batch_done(at(2), WorkerId(0));
     check(&mut scheduler, at(2), &["0:image[3]idle"]);
 }
 
@@ -263,8 +269,8 @@ fn drain_runs_what_is_queued_without_waiting() {
     scheduler.begin_drain();
     assert_eq!(scheduler.submit(at(1), &[image(6)]), Err(Rejection::Draining));
     assert!(!scheduler.is_quiet());
-    scheduler.worker_idle(WorkerId(0));
+    scheduler.batch_done(at(2), WorkerId(0));
     check(&mut scheduler, at(2), &["0:image[5]drain"]);
-    scheduler.worker_idle(WorkerId(0));
+    scheduler.batch_done(at(3), WorkerId(0));
     assert!(scheduler.is_quiet());
 }

@@ -1,8 +1,23 @@
 //! The only record of worker state, and of which device a worker runs on.
+//!
+//! ```text
+//! warm     starting                -> idle
+//! start    idle                    -> busy
+//! stage    busy                    -> busy, with a next batch
+//! finish   busy                    -> idle
+//!          busy, with a next batch -> idle, and that batch is started
+//! abandon  busy                    -> idle
+//!          busy, with a next batch -> busy
+//! lose     all but lost            -> lost
+//! ```
+//!
+//! Anything else is a bug of the scheduler or of its shell. It panics where debug assertions are on; elsewhere it
+//! changes nothing, so that what is lost stays lost.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::modality::Modality;
 
 /// Index of a worker, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,8 +59,15 @@ struct Busy {
     until: Timestamp,
     /// From then on its next batch may close; `None`: only once it is idle.
     closes: Option<Timestamp>,
-    /// Predicted run of the batch that comes next, if that has been closed.
-    staged: Option<Duration>,
+    /// The batch that comes next, if that has been closed.
+    staged: Option<Run>,
+}
+
+/// What a batch is predicted to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) modality: Modality,
+    pub(super) time: Duration,
 }
 
 /// A worker that a batch may be closed for.
@@ -65,32 +87,54 @@ impl Workers {
         Workers(devices.iter().map(|device| Worker { device: *device, state: State::Starting }).collect())
     }
 
-    pub(super) fn set_idle(&mut self, worker: WorkerId) {
-        self.0[worker.0].state = State::Idle;
-    }
-
-    /// `closes`: see [`Busy`].
-    pub(super) fn set_busy(&mut self, worker: WorkerId, until: Timestamp, closes: Option<Timestamp>) {
-        self.0[worker.0].state = State::Busy(Busy { until, closes, staged: None });
-    }
-
-    /// The worker's next batch was closed; it is predicted to run for so long.
-    pub(super) fn stage(&mut self, worker: WorkerId, run: Duration) {
-        if let State::Busy(busy) = &mut self.0[worker.0].state {
-            busy.staged = Some(run);
-        }
-    }
-
-    /// Takes what was staged.
-    pub(super) fn unstage(&mut self, worker: WorkerId) -> Option<Duration> {
+    /// The worker is warm.
+    pub(super) fn warm(&mut self, worker: WorkerId) {
         match &mut self.0[worker.0].state {
-            State::Busy(busy) => busy.staged.take(),
-            State::Starting | State::Idle | State::Lost => None,
+            state @ State::Starting => *state = State::Idle,
+            state => debug_assert!(false, "{worker:?} becomes ready, but is {state:?}"),
         }
     }
 
-    pub(super) fn set_lost(&mut self, worker: WorkerId) {
-        self.0[worker.0].state = State::Lost;
+    /// The worker runs a batch. `closes`: see [`Busy`].
+    pub(super) fn start(&mut self, worker: WorkerId, until: Timestamp, closes: Option<Timestamp>) {
+        match &mut self.0[worker.0].state {
+            state @ State::Idle => *state = State::Busy(Busy { until, closes, staged: None }),
+            state => debug_assert!(false, "{worker:?} starts a batch, but is {state:?}"),
+        }
+    }
+
+    /// The worker's next batch was closed.
+    pub(super) fn stage(&mut self, worker: WorkerId, run: Run) {
+        match &mut self.0[worker.0].state {
+            State::Busy(Busy { staged: staged @ None, .. }) => *staged = Some(run),
+            state => debug_assert!(false, "{worker:?} is given a next batch, but is {state:?}"),
+        }
+    }
+
+    /// The worker's batch is done. The one that was staged, if there is any, has to be started.
+    pub(super) fn finish(&mut self, worker: WorkerId) -> Option<Run> {
+        let state = &mut self.0[worker.0].state;
+        let State::Busy(Busy { staged, .. }) = *state else {
+            debug_assert!(false, "{worker:?} finishes a batch, but is {state:?}");
+            return None;
+        };
+        *state = State::Idle;
+        staged
+    }
+
+    /// The batch that the worker was given last will not run.
+    pub(super) fn abandon(&mut self, worker: WorkerId) {
+        match &mut self.0[worker.0].state {
+            State::Busy(Busy { staged: staged @ Some(_), .. }) => *staged = None,
+            state @ State::Busy(_) => *state = State::Idle,
+            state => debug_assert!(false, "a batch of {worker:?} is abandoned, but it is {state:?}"),
+        }
+    }
+
+    pub(super) fn lose(&mut self, worker: WorkerId) {
+        let state = &mut self.0[worker.0].state;
+        debug_assert!(*state != State::Lost, "{worker:?} is lost once more");
+        *state = State::Lost;
     }
 
     pub(super) fn device(&self, worker: WorkerId) -> DeviceId {
@@ -122,7 +166,9 @@ impl Workers {
     /// ready.
     pub(super) fn first_free(&self) -> Option<Timestamp> {
         let until = |worker: &Worker| match worker.state {
-            State::Busy(busy) => Some(busy.until.saturating_add(busy.staged.unwrap_or_default())),
+            State::Busy(busy) => {
+                Some(busy.until.saturating_add(busy.staged.map_or(Duration::ZERO, |run| run.time)))
+            }
             State::Starting | State::Idle | State::Lost => None,
         };
         if self.idle().is_some() { None } else { self.0.iter().filter_map(until).min() }

@@ -131,7 +131,14 @@ impl Model {
         }
     }
 
+    /// What its first worker measured.
     pub(crate) fn set_cost(&mut self, device: DeviceId, cost: CostModel) {
+        if *self.cost(device) == CostModel::default() {
+            self.put_cost(device, cost);
+        }
+    }
+
+    fn put_cost(&mut self, device: DeviceId, cost: CostModel) {
         self.devices[device.0] = Device {
             lead: self.devices[device.0].lead,
             best_images: cost.best_images(self.settings.max_batch_size.image.get(), self.longest_run()),
@@ -150,11 +157,18 @@ impl Model {
         }
     }
 
-    /// The worker starts a batch that is predicted to run so long.
-    pub(crate) fn start(&mut self, worker: WorkerId, now: Timestamp, number: usize, run: Duration) {
+    /// The worker starts a batch of `modality` that is predicted to run so long.
+    pub(crate) fn start(
+        &mut self,
+        worker: WorkerId,
+        now: Timestamp,
+        number: usize,
+        modality: Modality,
+        run: Duration,
+    ) {
         let device = self.device(worker);
         let until = now.saturating_add(run);
-        let early = run.mul_f64(self.cost(device).error()) + TIMER;
+        let early = run.mul_f64(self.cost(device).error(modality)) + TIMER;
         let lead = self.devices[device.0].lead.map(Duration::from_secs_f64);
         let closes = lead.map(|lead| until.saturating_sub(lead).saturating_sub(early));
         self.workers[worker.0] = Worker::Busy(Busy { number, until, closes, staged: None });
@@ -164,7 +178,7 @@ impl Model {
     pub(crate) fn observe(&mut self, device: DeviceId, ran: &Measurement) {
         let mut cost = self.cost(device).clone();
         cost.observe(ran);
-        self.set_cost(device, cost);
+        self.put_cost(device, cost);
     }
 
     pub(crate) fn cost(&self, device: DeviceId) -> &CostModel {

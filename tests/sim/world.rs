@@ -310,7 +310,7 @@ impl World {
         lead: Option<Duration>,
     ) {
         self.serial += 1;
-        self.model.start(worker, self.now, self.serial, predicted);
+        self.model.start(worker, self.now, self.serial, ran.modality, predicted);
         let end = Due::Finished { worker, batch: self.serial, ran, lead };
         self.agenda.insert((self.now.saturating_add(waits + ran.elapsed), self.serial), end);
     }

@@ -17,12 +17,11 @@ fn text_cost() -> CostModel {
 
 /// The batches that one worker runs one after another.
 fn batches(settings: Settings, jobs: &[Job]) -> Vec<Vec<u64>> {
-    let mut scheduler = scheduler(settings, 1);
-    scheduler.set_cost(DeviceId(0), text_cost());
+    let mut scheduler = scheduler_by(text_cost(), settings, 1);
     scheduler.submit(at(0), jobs).unwrap();
     std::iter::from_fn(|| {
         let Some(Action::Dispatch(batch)) = scheduler.poll(at(0)) else { return None };
-        scheduler.worker_idle(WorkerId(0));
+        scheduler.batch_done(at(0), WorkerId(0));
         let mut ids: Vec<u64> = batch.jobs.into_iter().map(|JobId(id)| id).collect();
         ids.sort();
         Some(ids)
@@ -78,6 +77,6 @@ fn a_large_request_does_not_hold_up_a_small_one() {
     check(&mut scheduler, at(0), &["0:image[0,1,2,3]best_size"]);
     scheduler.submit(at(1), &[image(100)]).unwrap();
     // The rows of the large request are due every 40 ms from 500 on, the small one's at 501.
-    scheduler.worker_idle(WorkerId(0));
+    scheduler.batch_done(at(40), WorkerId(0));
     check(&mut scheduler, at(40), &["0:image[100,4,5,6]best_size"]);
 }

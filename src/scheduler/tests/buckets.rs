@@ -68,11 +68,8 @@ fn padding_is_weighed_against_another_batch() {
 
 #[test]
 fn what_does_not_fill_a_bucket_waits_for_the_next_batch() {
-    let mut scheduler = scheduler(
-        Settings { max_batch_size: ByModality::both(NonZeroUsize::new(8).unwrap()), ..settings() },
-        1,
-    );
-    scheduler.set_cost(DeviceId(0), buckets(1_000));
+    let eight = ByModality::both(NonZeroUsize::new(8).unwrap());
+    let mut scheduler = scheduler_by(buckets(1_000), Settings { max_batch_size: eight, ..settings() }, 1);
     scheduler.submit(at(0), &(1..=5).map(image).collect::<Vec<_>>()).unwrap();
     check(&mut scheduler, at(0), &["0:image[1,2,3,4]idle"]);
     scheduler.batch_done(at(5), WorkerId(0));

@@ -54,6 +54,32 @@ fn predictions_that_are_often_wrong_close_it_earlier() {
 }
 
 #[test]
+fn predictions_of_texts_that_are_wrong_do_not_close_images_earlier() {
+    let mut scheduler = staging();
+    for _ in 0..200 {
+        for micros in [800, 1_600] {
+            let elapsed = Duration::from_micros(micros);
+            let ran = Measurement { modality: Modality::Text, rows: 1, tokens: 10, elapsed };
+            scheduler.observe(DeviceId(0), &ran);
+        }
+    }
+    let error = |modality| scheduler.cost(DeviceId(0)).error(modality);
+    assert!(error(Modality::Text) > 0.2 && error(Modality::Image) == 0.0, "{}", error(Modality::Text));
+    scheduler.submit(at(0), &[image(1)]).unwrap();
+    check(&mut scheduler, at(0), &["0:image[1]idle"]);
+    scheduler.submit(at(0), &[image(2), text(3, 10)]).unwrap();
+    check(&mut scheduler, at(10), &[]);
+    check(&mut scheduler, at(11), &["0:text[3]idle staged"]);
+    scheduler.batch_done(at(13), WorkerId(0));
+    check(&mut scheduler, at(13), &["0:image[2]idle staged"]);
+    // And not those that were staged: this one runs until 27.
+    scheduler.batch_done(at(14), WorkerId(0));
+    scheduler.submit(at(14), &[image(4)]).unwrap();
+    check(&mut scheduler, at(24), &[]);
+    check(&mut scheduler, at(25), &["0:image[4]idle staged"]);
+}
+
+#[test]
 fn an_idle_worker_goes_before_one_that_will_be() {
     let mut scheduler = scheduler(settings(), 2);
     scheduler.enable_staging(DeviceId(0));
