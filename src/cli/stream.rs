@@ -42,9 +42,13 @@ pub(super) async fn embed(
         if run.ledger.is_complete() {
             return Ok(());
         }
-        if run.ledger.progress() > before {
+        let end = if run.ledger.progress() > before {
             backoff = Backoff::default();
-        }
+            // Proxies have words of their own for a stream that the server has ended, so any will do.
+            Status::unavailable(end.message())
+        } else {
+            end
+        };
         backoff.wait(end).await.map_err(|status| server.failed(status))?;
     }
 }

@@ -74,14 +74,12 @@ pub(super) async fn call(edge: Arc<Edge>, endpoint: Endpoint, request: Request<B
     };
     let mut response = match edge.door.enter(endpoint.method, caller) {
         Err(no) => Problem::no_entry(&no).response(),
-        Ok(mut pass) => {
+        Ok(pass) => {
             let admitted = pass.admitted().clone();
             let (code, mut response) = match reply(&edge, endpoint, request, &admitted).await {
                 Ok(reply) => (Code::Ok, ok(&edge, reply)),
                 Err(problem) => (problem.code, problem.response()),
             };
-            // A client that leaves before this is counted as such.
-            pass.finish(Code::Cancelled);
             if let Some(Quota { limit, remaining }) = pass.quota() {
                 let headers = response.headers_mut();
                 headers.insert("x-ratelimit-limit-requests", HeaderValue::from(limit));

@@ -327,7 +327,7 @@ async fn wrong_flags_are_usage_errors() {
         &["classify", "--labels=a"],
         &["classify", "a.png", "--labels=a", "--classifier=b"],
         &["classify", "a.png", "--labels=a", "--top-k=0"],
-        &["classify", "a.png", "--labels=a", "--addr=https://localhost:1"],
+        &["classify", "a.png", "--labels=a", "--addr=ftp://localhost:1"],
         &["embed"],
         &["embed", "a.png", "--out=x.txt"],
         &["embed", "a.png", "--out=x.npy", "--json"],

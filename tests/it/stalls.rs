@@ -276,6 +276,60 @@ async fn what_streams_keep_of_their_labels_has_a_limit() {
     assert!(third.into_inner().message().await.unwrap().is_none());
 }
 
+/// All of them at once, beside a client that goes on over its connection and over new ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_siege_ends_by_the_clocks() {
+    let limits =
+        ["--max-concurrent-requests=8", "--max-streams=4", "--max-stream-age=1s", "--max-connections=16"];
+    let (server, _gate) = Server::gated(&[&SHORT[..], &limits].concat()).await;
+    let address = server.running.grpc_address;
+    let mut regular = connect(&server.running);
+    regular.embed(one_image(0)).await.unwrap();
+
+    let shut = Stalled::connect(address, 0).await;
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        let get_model = framed(&proto::GetModelRequest {});
+        held.push(shut.call(&format!("{CLIP}GetModel"), get_model, true).await);
+    }
+    for _ in 0..4 {
+        let input = proto::StreamEmbedRequest { input: Some(text_input("a")), ..Default::default() };
+        held.push(shut.call(&format!("{CLIP}StreamEmbed"), framed(&input), false).await);
+    }
+    let slow = Stalled::connect(address, 65_535).await;
+    for path in ["Embed", "Classify", "StreamClassify"] {
+        held.push(slow.call(&format!("{CLIP}{path}"), vec![0, 0, 1, 0, 0, 1, 2, 3], false).await);
+    }
+    let mut silent = Vec::new();
+    for _ in 0..60 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let many = proto::EmbedRequest { inputs: vec![proto::Input::default(); 200_000], ..Default::default() };
+
+    let (mut in_a_row, mut refused) = (0, 0);
+    while in_a_row < 50 {
+        let outcome = async {
+            regular.embed(one_image(1)).await?;
+            let mut newcomer = connect(&server.running);
+            newcomer.embed(one_image(2)).await?;
+            newcomer.stream_embed(tokio_stream::empty()).await.map(|_| ())
+        };
+        match outcome.await {
+            Ok(()) => in_a_row += 1,
+            Err(status) => {
+                assert_eq!(status.code(), Code::ResourceExhausted, "nobody is late or cut off: {status}");
+                (in_a_row, refused) = (0, refused + 1);
+            }
+        }
+        let crowd = regular.embed(many.clone()).await.unwrap_err();
+        assert!([Code::InvalidArgument, Code::ResourceExhausted].contains(&crowd.code()), "{crowd}");
+    }
+    println!("{refused} times a place was taken by those who stall");
+    let scrape = Scrape::quiet(server.running.metrics_address).await;
+    assert!(scrape.value("clip_expirations_total{stage=\"reply\"}") >= 1.0);
+    assert_eq!(scrape.value("clip_streams"), 0.0);
+}
+
 /// Each holds something when the server is to end: none of them is waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_waits_for_none_of_them() {

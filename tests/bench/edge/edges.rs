@@ -46,7 +46,7 @@ pub(crate) fn costs() {
         let picture = STANDARD.encode(jpeg);
         format!("{{\"input\":[{{\"image\":\"{picture}\"}}],\"encoding_format\":\"{format}\"}}")
     };
-    let mut arms = vec![
+    let mut arms = [
         ("gRPC, numbers as bytes", Arm::Grpc(server.client(), packed)),
         ("HTTP, base64", Arm::Http(connect(&server), json("base64").into())),
         ("HTTP, float", Arm::Http(connect(&server), json("float").into())),
