@@ -25,6 +25,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -34,7 +36,7 @@ use metrics::Counter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::either::Either;
 use tower_service::Service;
 
@@ -286,7 +288,7 @@ impl Place {
                         return 0;
                     }
                 },
-                () = peer.evicted() => {
+                () = peer.clone().evicted() => {
                     port.count(Why::Full);
                     return 0;
                 }
@@ -294,25 +296,38 @@ impl Place {
             },
         };
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut over = pin!(shutdown::reached(phase, Phase::Over));
         let clocks = Clocks { max_age: clocks.max_age.map(jittered), ..*clocks };
-        let mut look = every(LOOK.min(clocks.answer / 4).min(clocks.first_request / 4));
+        // Polled together, they cost a connection that is busy with its client next to nothing.
+        let mut events = FuturesUnordered::<Pin<Box<dyn Future<Output = Event> + Send>>>::new();
+        let reached = |at, event| shutdown::reached(phase.clone(), at).map(move |()| event);
+        events.push(Box::pin(reached(Phase::Stopping, Event::Stopping)));
+        events.push(Box::pin(reached(Phase::Over, Event::Over)));
+        events.push(Box::pin(peer.clone().evicted().map(|()| Event::Evicted)));
+        let mut pause = LOOK.min(clocks.answer / 4).min(clocks.first_request / 4);
+        let look = |pause| Box::pin(sleep(pause).map(move |()| Event::Look(pause)));
+        events.push(look(pause));
         let (mut stops, mut leaving) = (false, None);
         loop {
-            let why = tokio::select! {
+            let event = tokio::select! {
                 // How a client breaks a connection is its own affair.
                 _ = &mut connection => return 0,
-                () = &mut over => return peer.cut(),
-                () = &mut stopping, if !stops => {
-                    stops = true;
-                    Some(Why::Shutdown)
-                }
-                () = peer.evicted() => {
+                Some(event) = events.next() => event,
+            };
+            let now = port.clock.now();
+            let why = match event {
+                Event::Over => return peer.cut(),
+                Event::Evicted => {
                     port.count(Why::Full);
                     return 0;
                 }
-                _ = look.tick() => {
-                    let now = port.clock.now();
+                Event::Stopping => {
+                    stops = true;
+                    Some(Why::Shutdown)
+                }
+                Event::Look(paused) => {
+                    if paused == pause {
+                        events.push(look(pause));
+                    }
                     let patience = if stops { LAST_WORDS.min(clocks.answer) } else { clocks.answer };
                     let untaken = peer.drop_untaken(now, patience);
                     port.untaken.increment(untaken as u64);
@@ -321,31 +336,35 @@ impl Place {
             };
             match (leaving, why) {
                 (None, Some(why)) => {
-                    leaving = Some(port.clock.now());
+                    leaving = Some(now);
                     port.count(why);
-                    look = every(LAST_LOOK);
+                    pause = LAST_LOOK;
+                    events.push(look(pause));
                     connection.as_mut().graceful_shutdown();
                 }
-                (Some(since), _) if peer.calls() == 0 && port.clock.now().since(since) >= LAST_WORDS => {
-                    return 0;
-                }
-                // A connection that leaves for its age is in no hurry once the server stops either.
+                (Some(since), _) if peer.calls() == 0 && now.since(since) >= LAST_WORDS => return 0,
+                // Calls are waited for.
                 _ => {}
             }
         }
     }
 }
 
+/// What a connection hears of, beside its client.
+#[derive(Clone, Copy)]
+enum Event {
+    /// It is time to look at the clocks, so long after the last time.
+    Look(Duration),
+    /// Its place is needed.
+    Evicted,
+    Stopping,
+    Over,
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.port.open().remove(&self.number);
     }
-}
-
-fn every(period: Duration) -> Interval {
-    let mut interval = interval_at(Instant::now() + period, period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }
 
 fn builder(protocol: Protocol, http2: &Http2) -> Builder<TokioExecutor> {

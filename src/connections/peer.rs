@@ -111,7 +111,7 @@ impl Peer {
         self.evict.notify_one();
     }
 
-    pub(super) async fn evicted(&self) {
+    pub(super) async fn evicted(self: Arc<Self>) {
         self.evict.notified().await;
     }
 
