@@ -3,14 +3,14 @@
 //! `serve` and the tests start a server through the same [`start`]; only the engines differ. [`load`] says where they
 //! come from.
 //!
-//! A server has its [`ports`] before it has a model, and the gRPC port listens once every worker is warm or lost: until
+//! A server has its [`ports`] before it has a model, and those of calls listen once every worker is warm or lost: until
 //! then a connection is refused, which sends clients and balancers elsewhere, as an error inside a call would not.
 
 mod descriptors;
+mod edges;
 pub mod load;
 pub mod ports;
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -22,7 +22,6 @@ use tokio::sync::watch;
 
 use crate::admission::Door;
 use crate::auth::file::KeyFileError;
-use crate::auth::{Keys, reload};
 use crate::batcher::{self, Batcher, OpenEngine, Workers};
 use crate::clip::classifier::{Coefficient, Logits};
 use crate::clip::image::ImagePreprocessor;
@@ -31,8 +30,7 @@ use crate::clip::text::TextTokenizer;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::report::MemoryLimits;
-use crate::connections::Protocol;
-use crate::connections::tls::{Tls, TlsError};
+use crate::connections::tls::TlsError;
 use crate::engine::{Description, EngineError};
 use crate::grpc::{self, ModelCard};
 use crate::http;
@@ -44,7 +42,8 @@ use crate::pipeline::classifiers::{self, Source};
 use crate::pipeline::{self, Pipeline};
 use crate::shutdown::{self, Phase};
 use crate::telemetry::metrics::Metrics;
-use ports::{Port, Ports};
+use edges::{Edges, keys, tls};
+use ports::Ports;
 
 /// What a server serves, and what runs it.
 pub struct Served {
@@ -169,7 +168,7 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
     grpc_options.connections.connections = allowed;
     http_options.connections.connections = allowed;
     let edges = Edges { grpc, grpc_options, services, http, http_options, http_services };
-    let serving = serve(edges, phase.clone());
+    let serving = edges::serve(edges, phase.clone());
     tokio::spawn(async move {
         ended.send_replace(Some(serving.await.map_err(|error| error.to_string())));
     });
@@ -185,69 +184,6 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
         drain_delay: config.drain_delay,
         shutdown_grace: config.shutdown_grace,
     })
-}
-
-/// The doors of a server, and what is behind them.
-struct Edges {
-    grpc: Port,
-    grpc_options: grpc::Options,
-    services: grpc::Services,
-    http: Option<Port>,
-    http_options: http::Options,
-    http_services: http::Services,
-}
-
-/// Listens once every worker is warm or lost, and serves until the phase says stop. Returns how many calls were cut
-/// off.
-async fn serve(edges: Edges, phase: watch::Sender<Phase>) -> Result<usize, Box<dyn Error + Send + Sync>> {
-    let Edges { grpc, grpc_options, mut services, http, http_options, http_services } = edges;
-    let warm = |workers: &Workers| workers.counts.starting == 0 && workers.counts.ready > 0;
-    tokio::select! {
-        // An error means that the batcher has ended, and the server with it.
-        warm = services.workers.wait_for(warm) => if warm.is_err() { return Ok(0) },
-        () = shutdown::reached(phase.subscribe(), Phase::Leaving) => return Ok(0),
-    }
-    let (address, http_address) =
-        (grpc.address, http.as_ref().map(|port| tracing::field::display(port.address)));
-    let listener = grpc.listen()?;
-    let http = http.map(Port::listen).transpose()?;
-    if let Some(Description { device, precision, .. }) = &services.workers.borrow().description {
-        let ModelCard { name, fingerprint, .. } = &services.model;
-        services.metrics.model_info(name, fingerprint, device, precision).set(1.0);
-    }
-    tracing::info!(grpc = %address, http = http_address, "listening");
-    shutdown::advance(&phase, Phase::Serving);
-    // Should the others be gone, the server is to end.
-    drop(phase);
-    let http = async {
-        match http {
-            Some(listener) => http::serve(listener, http_options, http_services).await,
-            None => Ok(0),
-        }
-    };
-    let (cut, more) = tokio::try_join!(grpc::serve(listener, grpc_options, services), http)?;
-    Ok(cut + more)
-}
-
-/// Who may call.
-fn keys(config: &Config, clock: Clock, metrics: &Metrics) -> Result<Option<Keys>, StartError> {
-    let Some(path) = &config.api_keys else {
-        let open: Vec<SocketAddr> = [Some(config.listen), config.http_listen]
-            .into_iter()
-            .flatten()
-            .filter(|address| !address.ip().is_loopback())
-            .collect();
-        if !open.is_empty() {
-            tracing::warn!(?open, "whoever reaches these addresses may call: there are no --api-keys");
-        }
-        return Ok(None);
-    };
-    let failed = |error| StartError::Keys { path: path.display().to_string(), error };
-    reload::follow(path, clock, metrics).map(Some).map_err(failed)
-}
-
-fn tls(config: &Config, protocol: Protocol, metrics: &Metrics) -> Result<Option<Tls>, StartError> {
-    Ok(config.tls.as_ref().map(|files| Tls::follow(files, protocol, metrics)).transpose()?)
 }
 
 /// What the gauges of the same things are at most.

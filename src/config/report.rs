@@ -45,7 +45,9 @@ impl MemoryLimits {
             label_cache: config.label_cache_bytes,
             stream_labels: config.label_cache_bytes,
             answers: config.admission.response_bytes as u64,
-            connection_windows: connections.connections as u64
+            // Each of the two APIs has a port.
+            connection_windows: (1 + u64::from(config.http_listen.is_some()))
+                * connections.connections as u64
                 * u64::from(connections.http2.connection_window_bytes),
         }
     }
