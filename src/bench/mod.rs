@@ -29,10 +29,12 @@ mod workload;
 use std::io::Write;
 use std::sync::Arc;
 
+use http::Uri;
 use serde::Serialize;
 
 use crate::cli;
 use crate::cli::client::Server;
+use crate::cli::flags::ServerFlags;
 use crate::clock::Clock;
 use crate::config::bench::BenchFlags;
 use crate::config::own_server::OwnServer;
@@ -127,13 +129,13 @@ async fn measure_ceiling(
 }
 
 async fn connect(flags: &BenchFlags, target: &Target) -> Result<(Generator, GetModelResponse), Error> {
-    let first = Server::at(&target.address).await?;
+    let first = Server::connect(&plain(&target.address)).await?;
     let timeout = first.limits.timeout.and_then(|timeout| timeout.try_into().ok());
     let timeout = flags.timeout.or(timeout);
     let timeout = timeout.ok_or_else(|| Error::Other("the server does not tell its timeout".to_owned()))?;
     let mut clients = vec![first.client];
     for _ in 1..flags.connections {
-        clients.push(Server::at(&target.address).await?.client);
+        clients.push(Server::connect(&plain(&target.address)).await?.client);
     }
     let generator = Generator { clients: clients.into(), timeout, slo: flags.slo, clock: Clock::start() };
     Ok((generator, first.model))
@@ -158,4 +160,10 @@ fn write_file(path: &std::path::Path, content: &str) -> Result<(), Error> {
     let mut file = cli::output::PartialFile::create(path)?;
     file.write_all(content.as_bytes()).map_err(failed)?;
     Ok(file.complete().map_err(failed)?)
+}
+
+/// A server that needs no certificates of ours.
+fn plain(address: &Uri) -> ServerFlags {
+    let addr = address.clone();
+    ServerFlags { addr, tls_ca: None, tls_client_cert: None, tls_client_key: None }
 }

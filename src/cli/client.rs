@@ -4,7 +4,6 @@ use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::Uri;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -39,13 +38,6 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// One that needs no certificates of ours.
-    pub(crate) async fn at(address: &Uri) -> Result<Server, Error> {
-        let addr = address.clone();
-        let flags = ServerFlags { addr, tls_ca: None, tls_client_cert: None, tls_client_key: None };
-        Server::connect(&flags).await
-    }
-
     pub(crate) async fn connect(flags: &ServerFlags) -> Result<Server, Error> {
         let (key, address) = (BearerKey::from_environment()?, &flags.addr);
         let mut endpoint = Endpoint::from(address.clone());
