@@ -185,12 +185,12 @@ async fn the_command_line_speaks_tls() {
     let (server, _gate) = start(&files.flags()).await;
     let port = server.running.grpc_address.port();
     let run = |ca: Option<&Path>| {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_clipd"));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_clipd"));
         command.args(["embed", "--text", "a", "--addr", &format!("https://localhost:{port}")]);
         if let Some(ca) = ca {
             command.arg("--tls-ca").arg(ca);
         }
-        command.output()
+        tokio::task::spawn_blocking(move || command.output().unwrap())
     };
     let output = run(Some(&files.path("ca.pem"))).await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
