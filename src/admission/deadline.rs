@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     /// Work that will not be done by then is dropped.
-    pub start_by: Timestamp,
+    pub done_by: Timestamp,
     /// The request is answered by then, if only with an error.
     pub reply_by: Timestamp,
     /// Who goes first when there is time.
@@ -23,7 +23,7 @@ impl Deadline {
     pub(super) fn new(arrival: Timestamp, timeout: Duration, class: Class) -> Deadline {
         let margin = (timeout / 4).min(REPLY_MARGIN);
         Deadline {
-            start_by: arrival.saturating_add(timeout - margin),
+            done_by: arrival.saturating_add(timeout - margin),
             reply_by: arrival.saturating_add(timeout - margin / 2),
             class,
         }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tonic::{Code, Request, Status};
 
 use super::Error;
+use super::edge::Sender;
 use super::progress::Progress;
 use super::tally::{Counts, Outcome, Tally};
 use super::workload::Call;
@@ -34,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Where requests go, and what they have in common. Clones are cheap and the same generator.
 #[derive(Clone)]
 pub(super) struct Generator {
-    pub(super) clients: Arc<[Client]>,
+    pub(super) clients: Arc<[Sender]>,
     pub(super) timeout: Duration,
     pub(super) slo: Duration,
     pub(super) clock: Clock,
@@ -176,7 +177,11 @@ impl Load {
         let generator = &self.generator;
         let client = generator.clients[index % generator.clients.len()].clone();
         let call = self.calls[index % self.calls.len()].clone();
-        let outcome = send(client, call, generator.timeout).await;
+        let outcome = match (client, call) {
+            (Sender::Http(client), Call::Json(call)) => client.send(call, generator.timeout).await,
+            (Sender::Grpc(client), call) => send(client, call, generator.timeout).await,
+            (Sender::Http(_), _) => unreachable!("calls are made for the edge that they go over"),
+        };
         self.tally().record(outcome, generator.clock.now().since(since));
         self.progress.advance();
         outcome
@@ -189,6 +194,7 @@ impl Load {
 
 async fn send(mut client: Client, call: Call, timeout: Duration) -> Outcome {
     let answer = match call {
+        Call::Json(_) => unreachable!("calls are made for the edge that they go over"),
         Call::Embed(message) => client.embed(within(timeout, message)).await.map(|answer| {
             let results = answer.into_inner().results;
             input_error(results.into_iter().map(|result| match result.result {

@@ -12,6 +12,8 @@
 mod arrivals;
 mod bank;
 mod ceiling;
+mod edge;
+mod json;
 mod load;
 mod machine;
 mod plan;
@@ -32,21 +34,22 @@ use std::sync::Arc;
 use http::Uri;
 use serde::Serialize;
 
+use crate::app;
 use crate::cli;
 use crate::cli::client::Server;
 use crate::cli::flags::ServerFlags;
 use crate::clock::Clock;
-use crate::config::bench::BenchFlags;
+use crate::config::bench::{BenchFlags, Edge};
 use crate::config::own_server::OwnServer;
 use crate::shutdown::Signals;
-use crate::{app, grpc::proto::GetModelResponse};
 use ceiling::Ceiling;
+use edge::{HttpClient, Sender};
 use load::Generator;
 use progress::Progress;
 use recommend::recommend;
 use report::{BenchReport, Environment};
 use server::Target;
-use workload::Inputs;
+use workload::{Call, Inputs};
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -99,13 +102,15 @@ async fn bench(flags: &BenchFlags, own: Option<OwnServer>) -> Result<(), Error> 
             Target::start(&own.arguments).await?
         }
         (None, None) => return Err(Error::Other("there is no server to start or to load".to_owned())),
-        (Some(address), _) => Target::running(address, flags.metrics_addr.as_ref())?,
+        (Some(address), _) => {
+            Target::running(address, flags.http_addr.as_ref(), flags.metrics_addr.as_ref())?
+        }
     };
-    let (generator, model) = connect(flags, &target).await?;
+    let (generator, Server { model, .. }) = connect(flags, &target).await?;
     let plan = plan::Plan { flags, trace, generator, target: &target, progress: &progress };
     let mut services = Vec::new();
     for workload in &flags.workload {
-        let calls = inputs.calls(*workload, &model)?;
+        let calls = over(flags.edge, inputs.calls(*workload, &model)?)?;
         let ceiling = ceiling.as_ref().and_then(|ceiling| ceiling.of(*workload));
         services.push(plan.measure(*workload, calls.into(), ceiling).await?);
     }
@@ -128,17 +133,26 @@ async fn measure_ceiling(
         .map_err(|error| Error::Other(error.to_string()))?
 }
 
-async fn connect(flags: &BenchFlags, target: &Target) -> Result<(Generator, GetModelResponse), Error> {
+/// What sends the load, and the server as it says it is.
+async fn connect(flags: &BenchFlags, target: &Target) -> Result<(Generator, Server), Error> {
     let first = Server::connect(&plain(&target.address)).await?;
     let timeout = first.limits.timeout.and_then(|timeout| timeout.try_into().ok());
     let timeout = flags.timeout.or(timeout);
     let timeout = timeout.ok_or_else(|| Error::Other("the server does not tell its timeout".to_owned()))?;
-    let mut clients = vec![first.client];
+    let mut clients = vec![Sender::Grpc(first.client.clone())];
     for _ in 1..flags.connections {
-        clients.push(Server::connect(&plain(&target.address)).await?.client);
+        clients.push(Sender::Grpc(Server::connect(&plain(&target.address)).await?.client));
+    }
+    if flags.edge == Edge::Http {
+        let http = target.http.clone();
+        let http = http.ok_or_else(|| {
+            Error::Other("--edge http needs --http-addr, the address of the HTTP API".into())
+        })?;
+        // It keeps as many connections as there are requests at a time.
+        clients = vec![Sender::Http(HttpClient::new(http))];
     }
     let generator = Generator { clients: clients.into(), timeout, slo: flags.slo, clock: Clock::start() };
-    Ok((generator, first.model))
+    Ok((generator, first))
 }
 
 /// `page` is for `--html`.
@@ -160,6 +174,14 @@ fn write_file(path: &std::path::Path, content: &str) -> Result<(), Error> {
     let mut file = cli::output::PartialFile::create(path)?;
     file.write_all(content.as_bytes()).map_err(failed)?;
     Ok(file.complete().map_err(failed)?)
+}
+
+/// The requests as that edge takes them.
+fn over(edge: Edge, calls: Vec<Call>) -> Result<Vec<Call>, Error> {
+    match edge {
+        Edge::Grpc => Ok(calls),
+        Edge::Http => calls.into_iter().map(Call::over_http).collect(),
+    }
 }
 
 /// A server that needs no certificates of ours.

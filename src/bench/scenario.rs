@@ -31,7 +31,7 @@ use super::scrape::Scrape;
 use super::server::Target;
 use super::workload::{Call, Inputs, text_of};
 use super::{Error, connect};
-use crate::cli::client::Client;
+use crate::cli::client::{Client, Server};
 use crate::clip::embedding::{dot, normalize};
 use crate::config::bench::{BenchFlags, Workload};
 use crate::config::own_server::SERVE;
@@ -176,9 +176,9 @@ impl Station {
         target: &Target,
         inputs: &Inputs,
     ) -> Result<Station, Error> {
-        let (generator, model) = connect(flags, target).await?;
+        let (generator, Server { client, model, .. }) = connect(flags, target).await?;
         let calls: Arc<[Call]> = inputs.repeated(arm.repeat_texts).calls(arm.workload, &model)?.into();
-        let embeddings = embeddings(&generator.clients[0], &calls).await?;
+        let embeddings = embeddings(&client, &calls).await?;
         let runs = format!("{} {}", model.device, model.precision);
         Ok(Station { arm: arm.clone(), server, generator, calls, embeddings, rounds: Vec::new(), runs })
     }

@@ -24,6 +24,8 @@ const LAST_LINES: usize = 20;
 /// Where requests go, and where to look at what they cost.
 pub(super) struct Target {
     pub(super) address: Uri,
+    /// Of the HTTP API, if it is known.
+    pub(super) http: Option<Uri>,
     /// `http://.../metrics`.
     pub(super) metrics: Option<Uri>,
     /// Killed when this is dropped.
@@ -32,9 +34,9 @@ pub(super) struct Target {
 
 impl Target {
     /// A server that somebody else runs.
-    pub(super) fn running(address: &Uri, metrics: Option<&Uri>) -> Result<Target, Error> {
+    pub(super) fn running(address: &Uri, http: Option<&Uri>, metrics: Option<&Uri>) -> Result<Target, Error> {
         let metrics = metrics.and_then(Uri::authority).map(|host| page(host.as_str())).transpose()?;
-        Ok(Target { address: address.clone(), metrics, child: None })
+        Ok(Target { address: address.clone(), http: http.cloned(), metrics, child: None })
     }
 
     /// Starts a server, and waits until it is ready.
@@ -56,9 +58,12 @@ impl Target {
             .map_err(|_| Error::Other(format!("the server is not ready after {START_TIMEOUT:?}")))??;
         // A full pipe would block the server.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let address = format!("http://{}", addresses.grpc).parse();
-        let address = address.map_err(|error: http::uri::InvalidUri| Error::Other(error.to_string()))?;
-        Ok(Target { address, metrics: Some(page(&addresses.metrics)?), child: Some(child) })
+        let uri = |host: &String| {
+            let uri = format!("http://{host}").parse();
+            uri.map_err(|error: http::uri::InvalidUri| Error::Other(error.to_string()))
+        };
+        let (address, http) = (uri(&addresses.grpc)?, addresses.http.as_ref().map(uri).transpose()?);
+        Ok(Target { address, http, metrics: Some(page(&addresses.metrics)?), child: Some(child) })
     }
 
     /// Whether it runs on this machine, for this bench alone.
@@ -81,11 +86,13 @@ struct LogLine {
 struct Fields {
     message: String,
     grpc: Option<String>,
+    http: Option<String>,
     metrics: Option<String>,
 }
 
 struct Addresses {
     grpc: String,
+    http: Option<String>,
     metrics: String,
 }
 
@@ -100,7 +107,9 @@ async fn until_ready(lines: &mut Lines<BufReader<ChildStderr>>) -> Result<Addres
         // What is not of the log, such as a panic, is shown if the server does not start.
         if let Ok(LogLine { fields }) = serde_json::from_str(&line) {
             match (fields.message.as_str(), fields.grpc, fields.metrics) {
-                ("starting", Some(grpc), Some(metrics)) => addresses = Some(Addresses { grpc, metrics }),
+                ("starting", Some(grpc), Some(metrics)) => {
+                    addresses = Some(Addresses { grpc, http: fields.http, metrics });
+                }
                 ("ready", ..) => match addresses {
                     Some(addresses) => return Ok(addresses),
                     None => break,

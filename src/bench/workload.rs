@@ -9,6 +9,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use super::json::JsonCall;
 use super::{Error, words};
 use crate::cli::inputs::{self, Depth};
 use crate::clip::image::{ImageLimits, ImagePreprocessor};
@@ -50,6 +51,19 @@ pub(super) struct Inputs {
 pub(super) enum Call {
     Embed(EmbedRequest),
     Classify(ClassifyRequest),
+    /// Over HTTP.
+    Json(JsonCall),
+}
+
+impl Call {
+    /// The same for the HTTP API.
+    pub(super) fn over_http(self) -> Result<Call, Error> {
+        Ok(Call::Json(match self {
+            Call::Embed(request) => JsonCall::embed(&request)?,
+            Call::Classify(request) => JsonCall::classify(&request)?,
+            Call::Json(call) => call,
+        }))
+    }
 }
 
 impl Workload {

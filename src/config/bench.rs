@@ -18,6 +18,12 @@ pub struct BenchFlags {
     /// Address of its Prometheus endpoint; without it nothing is known of the server's CPU time and batches
     #[arg(long, requires = "addr", value_parser = address, help_heading = "Server")]
     pub metrics_addr: Option<Uri>,
+    /// Address of the HTTP API of that server, for --edge http
+    #[arg(long, value_name = "HTTP_ADDR", value_parser = address, requires = "addr", help_heading = "Server")]
+    pub http_addr: Option<Uri>,
+    /// Which API the requests go over
+    #[arg(long, value_enum, default_value = "grpc", help_heading = "Requests")]
+    pub edge: Edge,
     /// Flags of `clipd serve`, for the server that is started and for the ceiling. With --addr: as that server
     /// has them, if it runs on this machine; without them no ceiling is measured
     #[arg(last = true, value_name = "SERVE FLAGS")]
@@ -28,7 +34,7 @@ pub struct BenchFlags {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["addr", "html", "mode", "rate", "concurrency", "duration", "workload", "warm_up"],
+        conflicts_with_all = ["addr", "html", "mode", "rate", "concurrency", "duration", "workload", "warm_up", "edge"],
         help_heading = "Server"
     )]
     pub scenario: Option<PathBuf>,
@@ -114,6 +120,14 @@ pub struct BenchFlags {
     /// Write a page with curves to this file
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub html: Option<PathBuf>,
+}
+
+/// The API of the server that requests go over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Edge {
+    Grpc,
+    /// JSON over HTTP/1.1, one connection for each request at a time.
+    Http,
 }
 
 /// What the requests of a load ask for: one picture or text each.

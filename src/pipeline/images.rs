@@ -33,8 +33,8 @@ impl Pipeline {
         }
         let pending = match patience {
             Patience::None => {
-                let start_by = deadline.start_by.saturating_sub(line.completion(&images, deadline));
-                self.admissible(Modality::Image, images.len(), Deadline { start_by, ..deadline })?;
+                let done_by = deadline.done_by.saturating_sub(line.completion(&images, deadline));
+                self.admissible(Modality::Image, images.len(), Deadline { done_by, ..deadline })?;
                 line.admit(images, deadline)?
             }
             Patience::UntilDeadline => line.join(images, deadline),

@@ -288,5 +288,5 @@ fn efforts(images: &[Image]) -> Vec<Duration> {
 }
 
 fn request(efforts: &[Duration], deadline: Deadline) -> Request<'_> {
-    Request { efforts, class: deadline.class, deadline: deadline.start_by }
+    Request { efforts, class: deadline.class, deadline: deadline.done_by }
 }

@@ -211,8 +211,8 @@ impl Pipeline {
 
     /// Refuses work that would be refused later, before it is prepared.
     fn admissible(&self, modality: Modality, rows: usize, deadline: Deadline) -> Result<(), Error> {
-        let Deadline { start_by, class, .. } = deadline;
-        match self.batcher.refusal(&Arrival { modality, rows, class, deadline: start_by }) {
+        let Deadline { done_by, class, .. } = deadline;
+        match self.batcher.refusal(&Arrival { modality, rows, class, deadline: done_by }) {
             Some(rejection) => Err(rejection.into()),
             None => Ok(()),
         }
@@ -225,16 +225,16 @@ impl Pipeline {
 
     /// Submits one row, and waits for room in the queue as long as the deadline allows.
     async fn run_when_there_is_room(&self, row: Row, deadline: Deadline) -> Result<Embedded, Error> {
-        let Deadline { start_by, class, .. } = deadline;
+        let Deadline { done_by, class, .. } = deadline;
         let modality = row.modality();
-        let arrival = Arrival { modality, rows: 1, class, deadline: start_by };
+        let arrival = Arrival { modality, rows: 1, class, deadline: done_by };
         loop {
             // Who needs time, not room, must not hold up those behind it.
             self.batcher.time(&arrival).await;
             let tickets = {
                 let _turn = self.turnstile[modality].acquire().await;
                 self.batcher.room(modality).await;
-                self.batcher.submit(vec![row.clone()], class, start_by)
+                self.batcher.submit(vec![row.clone()], class, done_by)
             };
             match tickets_in_order(tickets).await {
                 // Another one was faster, or time has become short.
@@ -251,7 +251,7 @@ async fn run(batcher: &Handle, rows: Vec<Row>, deadline: Deadline) -> Result<Vec
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    tickets_in_order(batcher.submit(rows, deadline.class, deadline.start_by)).await
+    tickets_in_order(batcher.submit(rows, deadline.class, deadline.done_by)).await
 }
 
 async fn tickets_in_order(tickets: Result<Vec<Ticket>, JobError>) -> Result<Vec<Embedded>, Error> {

@@ -219,3 +219,19 @@ async fn a_scenario_compares_its_arms_in_turns() {
     let ran = bench(&["--scenario", file, "--mode=poisson"]).await;
     assert_eq!(ran.code, Some(64), "{}", ran.stderr);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_load_goes_over_http() {
+    let server = Server::start(&[]).await;
+    let [addr, metrics] = of(&server);
+    let http = format!("--http-addr={}", server.running.http_address.unwrap());
+    let flags = ["--workload=images,texts,classify", "--mode=closed", "--concurrency=4", "--requests=20"];
+    let arguments = [&[addr.as_str(), &metrics, &http, "--edge=http", "--warm-up=1ms"], &flags[..]].concat();
+    let ran = bench(&arguments).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    for load in loads(&ran.json) {
+        assert_eq!(load["answered"], 20, "{load}");
+    }
+    let without = bench(&[&addr, "--edge=http"]).await;
+    assert!(without.code == Some(1) && without.stderr.contains("--http-addr"), "{}", without.stderr);
+}

@@ -480,3 +480,64 @@ async fn pictures_are_fetched_from_hosts_that_are_allowed_and_from_nowhere_else(
     let (message, _) = post(&strict, "/v1/embeddings", &body).await.error(400);
     assert!(message.contains("no address that pictures are fetched from"), "{message}");
 }
+
+/// Everything that the server says to these bytes, until it ends the connection.
+async fn raw(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address(server)).await.unwrap();
+    // It may have ended before all of it was sent.
+    let _ = stream.write_all(bytes).await;
+    let mut said = Vec::new();
+    let _ = stream.read_to_end(&mut said).await;
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_and_hostile_http_has_its_answer_or_an_end() {
+    // What is left open ends by its clock.
+    let server = Server::start(&["--max-connection-idle=200ms", "--first-request-timeout=500ms"]).await;
+    let body = json!({"input": "a"}).to_string();
+    let head = "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let plain = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    let statuses = async |bytes: String| -> Vec<String> {
+        let said = raw(&server, bytes.as_bytes()).await;
+        // A body ends without a line's end.
+        said.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect()
+    };
+    // One after the other on one connection, before the first is answered.
+    assert_eq!(statuses(plain.repeat(3)).await, ["200"; 3]);
+    let chunks: String = body.chars().map(|char| format!("1\r\n{char}\r\n")).collect();
+    assert_eq!(statuses(format!("{head}transfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")).await, ["200"]);
+    let expects = format!("{head}expect: 100-continue\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    assert_eq!(statuses(expects).await, ["100", "200"]);
+
+    // What two servers could read in two ways: refused, or read in one way and nothing else taken for a request.
+    let inside = "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n";
+    for smuggled in [
+        format!("{head}content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{inside}"),
+        format!("{head}content-length: 0\r\ncontent-length: {}\r\n\r\n{inside}", inside.len()),
+        format!("{head}transfer-encoding: xchunked\r\n\r\n0\r\n\r\n{inside}"),
+        format!("{head}content-length: -1\r\n\r\n{inside}"),
+        format!("{head}content-length: +{}\r\n\r\n{body}{inside}", body.len()),
+        format!("{head}transfer-encoding : chunked\r\n\r\n0\r\n\r\n{inside}"),
+        format!("{head}transfer-encoding: chunked\r\n\r\nzz\r\n{inside}"),
+        format!("{head}transfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\n{inside}"),
+    ] {
+        let statuses = statuses(smuggled.clone()).await;
+        let refused = statuses.iter().all(|status| status.starts_with('4'));
+        assert!(refused || !statuses.contains(&"200".to_owned()), "{smuggled}: {statuses:?}");
+    }
+    for hostile in [
+        "\u{16}\u{3}\u{1}nonsense".to_owned(),
+        "GET / HTTP/9.9\r\n\r\n".to_owned(),
+        format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(200_000)),
+        format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(5_000)),
+        format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(200_000)),
+        format!("{}\r\n\r\n", "\r\n".repeat(1000)),
+    ] {
+        let statuses = statuses(hostile.clone()).await;
+        assert!(statuses.iter().all(|status| status.starts_with('4')), "{statuses:?}");
+    }
+    assert_eq!(statuses(plain).await, ["200"], "still here");
+    let scrape = Scrape::quiet(server.running.metrics_address).await;
+    assert_eq!(scrape.value("clip_requests_total{method=\"/v1/embeddings\",code=\"INTERNAL\"}"), 0.0);
+}

@@ -237,6 +237,41 @@ async fn an_answer_that_would_be_too_large_is_refused_before_anything_is_compute
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
 }
 
+/// More answers than the server holds: those that fit are held until their clocks end, and the others are refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_takes_are_held_up_to_their_limit() {
+    let limits = ["--max-response-bytes=1000000", "--max-response-bytes-in-flight=2000000"];
+    let (server, _gate) = Server::gated(&[&SHORT[..], &limits].concat()).await;
+    let metrics = server.running.metrics_address;
+    let request = proto::ClassifyRequest {
+        images: (0..20).map(picture).collect(),
+        labels: (0..5).map(|n| format!("{n}{}", "x".repeat(8000)).into()).collect(),
+        templates: vec!["{}".to_owned()],
+        ..Default::default()
+    };
+    let stalled = Stalled::connect(server.running.grpc_address, 0).await;
+    let mut held = Vec::new();
+    for _ in 0..12 {
+        held.push(stalled.call(&format!("{CLIP}Classify"), framed(&request), true).await);
+    }
+    let bytes = "clip_response_bytes_in_flight";
+    let mut most = 0.0_f64;
+    loop {
+        let scrape = Scrape::of(metrics).await;
+        most = most.max(scrape.value(bytes));
+        assert!(most <= 2_000_000.0, "{most}");
+        let ended = scrape.value("clip_expirations_total{stage=\"reply\"}")
+            + scrape.value("clip_rejections_total{reason=\"response_bytes_in_flight\"}");
+        if ended >= 12.0 && scrape.value("clip_requests_in_flight") == 0.0 {
+            break;
+        }
+    }
+    // Two of 802 kB fit.
+    assert!(most > 1_600_000.0, "{most}");
+    assert_eq!(Scrape::of(metrics).await.value(bytes), 0.0);
+    server.client.clone().embed(one_image(1)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_million_inputs_without_content_are_refused_before_they_are_decoded() {
     let (server, _gate) = Server::gated(&[]).await;
