@@ -50,6 +50,10 @@ pub(super) async fn serve(
         let ModelCard { name, fingerprint, .. } = &services.model;
         services.metrics.model_info(name, fingerprint, device, precision).set(1.0);
     }
+    grpc::announce(&services.door);
+    if http.is_some() {
+        http::announce(&http_services.door);
+    }
     tracing::info!(grpc = %address, http = http_address, "listening");
     shutdown::advance(&phase, Phase::Serving);
     // Should the others be gone, the server is to end.

@@ -41,9 +41,13 @@ pub(super) struct Entrance<S> {
 
 impl<S> Entrance<S> {
     pub(super) fn new(inner: S, door: Door) -> Entrance<S> {
-        METHODS.iter().for_each(|method| door.announce(*method));
         Entrance { inner, door }
     }
+}
+
+/// Shows the series of every method before its first call.
+pub(super) fn announce(door: &Door) {
+    METHODS.iter().for_each(|method| door.announce(*method));
 }
 
 impl<S: NamedService> NamedService for Entrance<S> {

@@ -66,6 +66,11 @@ pub struct Services {
     pub metrics: Metrics,
 }
 
+/// Shows the series of every method before its first call.
+pub fn announce(door: &Door) {
+    entrance::announce(door);
+}
+
 /// Serves until [`Phase::Stopping`](crate::shutdown::Phase), then answers the calls in flight, and returns how many of
 /// them were cut off.
 pub async fn serve(

@@ -108,6 +108,21 @@ pub async fn serve(
     Ok(connections::serve(listener, router, phase, clock, &metrics).await)
 }
 
+/// What answers calls, and where. Clients disagree on whether the version belongs to the address that they are given.
+const ENDPOINTS: [(&[&str], Endpoint); 6] = [
+    (&["/v1/embeddings", "/embeddings"], endpoint("/v1/embeddings", embeddings::answer)),
+    (&["/v1/rerank", "/v2/rerank", "/rerank"], endpoint("/v1/rerank", rerank::answer)),
+    (&["/v1/classify", "/classify"], endpoint("/v1/classify", classify::answer)),
+    (&["/zero-shot-image-classification"], endpoint("/zero-shot", classify::zero_shot)),
+    (&["/v2/embed", "/v1/embed"], endpoint("/v2/embed", cohere::answer)),
+    (&["/vectorize"], endpoint("/vectorize", weaviate::vectorize)),
+];
+
+/// Shows the series of every endpoint before its first call.
+pub fn announce(door: &Door) {
+    ENDPOINTS.iter().for_each(|(_, endpoint)| door.announce(endpoint.method));
+}
+
 fn router(edge: Arc<Edge>, open_reflection: bool) -> Router {
     let mut described = Router::new().route("/openapi.json", get(openapi::document));
     let models = Router::new()
@@ -124,16 +139,7 @@ fn router(edge: Arc<Edge>, open_reflection: bool) -> Router {
         .route("/.well-known/ready", get(weaviate::ready))
         .route("/livez", get(models::livez))
         .route("/readyz", get(models::readyz));
-    // Clients disagree on whether the version belongs to the address that they are given.
-    for (paths, endpoint) in [
-        (&["/v1/embeddings", "/embeddings"][..], endpoint("/v1/embeddings", embeddings::answer)),
-        (&["/v1/rerank", "/v2/rerank", "/rerank"], endpoint("/v1/rerank", rerank::answer)),
-        (&["/v1/classify", "/classify"], endpoint("/v1/classify", classify::answer)),
-        (&["/zero-shot-image-classification"], endpoint("/zero-shot", classify::zero_shot)),
-        (&["/v2/embed", "/v1/embed"], endpoint("/v2/embed", cohere::answer)),
-        (&["/vectorize"], endpoint("/vectorize", weaviate::vectorize)),
-    ] {
-        edge.door.announce(endpoint.method);
+    for (paths, endpoint) in ENDPOINTS {
         for path in paths {
             router = router.route(
                 path,
@@ -147,6 +153,6 @@ fn router(edge: Arc<Edge>, open_reflection: bool) -> Router {
         .with_state(edge)
 }
 
-fn endpoint(name: &'static str, answer: entrance::Answer) -> Endpoint {
+const fn endpoint(name: &'static str, answer: entrance::Answer) -> Endpoint {
     Endpoint { method: Method { name, kind: Kind::Unary }, answer }
 }
