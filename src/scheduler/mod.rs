@@ -356,9 +356,9 @@ impl Scheduler {
     pub fn poll(&mut self, now: Timestamp) -> Option<Action> {
         let all_lost = self.workers.all_lost();
         for modality in Modality::ALL {
-            let done_by = now.saturating_add(self.shortest_run(modality));
+            let start_by = now.saturating_add(self.shortest_run(modality));
             let queue = &mut self.queues[modality.index()];
-            if let Some(job) = queue.pop_expired(done_by) {
+            if let Some(job) = queue.pop_expired(start_by) {
                 return Some(Action::Drop(job, DropReason::Expired));
             }
             if all_lost && let Some(job) = queue.pop() {
