@@ -13,7 +13,7 @@ use tokio::time::interval;
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Calls `apply` with the contents whenever they have changed from `contents`, which are in use. Runs in the background
-/// as long as the process; must be called on a runtime.
+/// as long as the process; must be called on a runtime of several threads.
 pub fn follow(
     paths: Vec<PathBuf>,
     contents: Vec<Vec<u8>>,

@@ -14,7 +14,8 @@ use clipd::app::ports::Ports;
 use clipd::auth::{Limits, file};
 use clipd::cli::download::Download;
 use clipd::cli::{classify, embed};
-use clipd::config::flags::{Cli, Command, ExportFlags, KeysCommand, KeysFlags, LoggingFlags, PullFlags};
+use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags, PullFlags};
+use clipd::config::keys::{KeysCommand, KeysFlags};
 #[cfg(feature = "bench")]
 use clipd::config::own_server::OwnServer;
 use clipd::config::report::{self, MemoryLimits};

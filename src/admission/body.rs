@@ -9,7 +9,9 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{sleep, sleep_until};
 
-use super::{Admitted, Pass, Refusal};
+use super::admitted::Admitted;
+use super::pass::Pass;
+use super::refusal::Refusal;
 use crate::class::Class;
 use crate::code::Code;
 use crate::shutdown::{self, Phase};
@@ -53,7 +55,7 @@ impl<B> Metered<B> {
 impl Admitted {
     /// Waits for as long as a request is waited for.
     fn overdue(&self) -> impl Future<Output = Overdue> + Send + 'static {
-        let (clock, phase) = (self.door.clock(), self.door.phase());
+        let (clock, phase) = (self.store.clock, self.store.phase.clone());
         let end = self.call_deadline(Class::default()).reply_by;
         async move {
             let late = async {
@@ -88,7 +90,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Metered<B> {
             let overdue = this.overdue.get_or_insert_with(|| Box::pin(this.admitted.overdue()));
             return match ready!(overdue.as_mut().poll(context)) {
                 Overdue::TooLate => {
-                    this.admitted.door.0.expired.increment(1);
+                    this.admitted.store.expired.increment(1);
                     Poll::Ready(Some(Err(Fault::TooLate)))
                 }
                 Overdue::Stopping => Poll::Ready(Some(Err(Fault::Stopping))),

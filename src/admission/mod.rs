@@ -8,30 +8,31 @@
 //!
 //! It knows HTTP's bodies and neither tonic nor axum: what a refusal looks like is the edge's.
 
+mod admitted;
 mod body;
 mod deadline;
+mod pass;
 mod refusal;
+mod store;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use metrics::{Counter, Gauge};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
-use crate::auth::{Exceeded, Key, Keys, Quota, Unknown};
-use crate::class::Class;
-use crate::clock::{Clock, Timestamp};
+use crate::auth::{Key, Keys, Unknown};
+use crate::clock::Clock;
 use crate::code::Code;
-use crate::connections::{self, Peer, TakenBy};
+use crate::connections::Peer;
 use crate::shutdown::Phase;
-use crate::telemetry::metrics::{Metrics, RecordDuration};
+use crate::telemetry::metrics::Metrics;
+pub use admitted::Admitted;
 pub use body::{Counted, Fault, Metered, Status};
 pub use deadline::Deadline;
+pub use pass::Pass;
 pub use refusal::{NoEntry, Reason, Refusal};
-
-/// Hint for calls refused at the door: they cost nothing, so an early second try is cheap.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
+use store::Store;
 
 /// Codes that calls of every method may end with: counted from the first moment, so that the first of a kind shows as
 /// an increase.
@@ -82,21 +83,7 @@ pub struct Method {
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Door(Arc<Shared>);
-
-struct Shared {
-    limits: Limits,
-    calls: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
-    request_bytes: Arc<Semaphore>,
-    response_bytes: Arc<Semaphore>,
-    keys: Option<Keys>,
-    phase: watch::Receiver<Phase>,
-    clock: Clock,
-    metrics: Metrics,
-    in_flight: Gauge,
-    expired: Counter,
-}
+pub struct Door(Arc<Store>);
 
 impl Door {
     /// Without `keys` everybody may call.
@@ -107,26 +94,7 @@ impl Door {
         clock: Clock,
         metrics: &Metrics,
     ) -> Door {
-        let store = |permits: usize| Arc::new(Semaphore::new(permits));
-        let (streams, request_bytes) = (store(limits.streams), store(limits.request_bytes));
-        let response_bytes = store(limits.response_bytes);
-        metrics.sample_streams(held(&streams, limits.streams));
-        metrics.sample_request_bytes(held(&request_bytes, limits.request_bytes));
-        metrics.sample_response_bytes(held(&response_bytes, limits.response_bytes));
-        Reason::ALL.iter().for_each(|reason| metrics.rejections(reason.as_str()).increment(0));
-        Door(Arc::new(Shared {
-            calls: store(limits.concurrent_requests),
-            streams,
-            request_bytes,
-            response_bytes,
-            keys,
-            phase,
-            clock,
-            in_flight: metrics.requests_in_flight(),
-            expired: metrics.expirations("receive"),
-            metrics: metrics.clone(),
-            limits,
-        }))
+        Door(Arc::new(Store::new(limits, keys, phase, clock, metrics)))
     }
 
     /// Shows the series of a method before its first call.
@@ -138,32 +106,17 @@ impl Door {
 
     /// A place for a call that arrives now: first its key is looked at, then the key's limits, then the server's.
     pub fn enter(&self, method: Method, caller: Caller<'_>) -> Result<Pass, NoEntry> {
-        let shared = &self.0;
-        shared.in_flight.increment(1.0);
         let key = self.identify(caller.headers);
-        let mut pass = Pass {
-            admitted: Admitted {
-                door: self.clone(),
-                arrival: shared.clock.now(),
-                asked: caller.asked,
-                key: key.clone().unwrap_or_default(),
-                held: Arc::default(),
-            },
-            method,
-            code: Code::Cancelled,
-            quota: None,
-            places: Vec::new(),
-            _call: caller.peer.map(|peer| peer.call(method.name)),
-        };
+        let mut pass = Pass::new(&self.0, method, caller, key.clone().unwrap_or_default());
         if let Err(unknown) = key {
             pass.finish(Code::Unauthenticated);
             return Err(unknown.into());
         }
         match pass.find_place() {
             Ok(()) => Ok(pass),
-            Err((reason, retry_after)) => {
+            Err(refusal) => {
                 pass.finish(Code::ResourceExhausted);
-                Err(self.refuse(reason, retry_after).into())
+                Err(refusal.into())
             }
         }
     }
@@ -190,11 +143,6 @@ impl Door {
     pub fn response_bytes(&self) -> &Arc<Semaphore> {
         &self.0.response_bytes
     }
-
-    fn refuse(&self, reason: Reason, retry_after: Duration) -> Refusal {
-        self.0.metrics.rejections(reason.as_str()).increment(1);
-        Refusal { reason, retry_after }
-    }
 }
 
 /// What a call brings to the door.
@@ -206,190 +154,4 @@ pub struct Caller<'a> {
     pub asked: Option<Duration>,
     /// Whom it comes from.
     pub peer: Option<&'a Arc<Peer>>,
-}
-
-/// How many permits are taken of `limit`.
-fn held(permits: &Arc<Semaphore>, limit: usize) -> impl Fn() -> usize + Send + 'static {
-    let permits = permits.clone();
-    move || limit.saturating_sub(permits.available_permits())
-}
-
-/// As permits are counted.
-fn permits(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
-/// One call from arrival to the last byte of its answer. Dropping it frees its places and counts it.
-pub struct Pass {
-    admitted: Admitted,
-    method: Method,
-    /// Unknown until the answer says; a call that never says was dropped by its client.
-    code: Code,
-    /// What the key has left of its calls.
-    quota: Option<Quota>,
-    /// Of the server, and of the key.
-    places: Vec<OwnedSemaphorePermit>,
-    _call: Option<connections::Call>,
-}
-
-impl Pass {
-    /// Or which limit is in the way, and for how long.
-    fn find_place(&mut self) -> Result<(), (Reason, Duration)> {
-        let shared = &self.admitted.door.0;
-        let stream = self.method.kind == Kind::Stream;
-        if let Some(key) = &self.admitted.key {
-            let (bounds, why) =
-                (key.bounds(), if stream { Reason::KeyStreams } else { Reason::KeyConcurrency });
-            let of = |reason| move |exceeded: Exceeded| (reason, exceeded.retry_after);
-            self.places.extend(bounds.place(stream).map_err(of(why))?);
-            self.quota = bounds.take_request().map_err(of(Reason::KeyRequests))?;
-        }
-        let (places, reason) = match self.method.kind {
-            Kind::Unary => (&shared.calls, Reason::ConcurrentRequests),
-            Kind::Stream => (&shared.streams, Reason::Streams),
-        };
-        let place = places.clone().try_acquire_owned();
-        self.places.push(place.map_err(|_| (reason, RETRY_AFTER))?);
-        Ok(())
-    }
-
-    /// What the key has left of its calls. `None`: they are not limited.
-    pub fn quota(&self) -> Option<Quota> {
-        self.quota
-    }
-
-    /// What goes on with the request.
-    pub fn admitted(&self) -> &Admitted {
-        &self.admitted
-    }
-
-    /// By when the answer is taken. `None`: the call is a stream, whose answers have no common end.
-    pub fn taken_by(&self) -> Option<TakenBy> {
-        let patience = self.admitted.door.0.limits.answer_timeout;
-        let end = self.admitted.call_deadline(Class::default()).reply_by;
-        (self.method.kind == Kind::Unary).then(|| TakenBy(end.saturating_add(patience)))
-    }
-
-    pub fn finish(&mut self, code: Code) {
-        self.code = code;
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        let shared = &self.admitted.door.0;
-        let (metrics, code) = (&shared.metrics, self.code.as_str());
-        metrics.requests(self.method.name, code).increment(1);
-        let duration = shared.clock.now().since(self.admitted.arrival);
-        metrics.request_duration(self.method.name, code).record_duration(duration);
-        shared.in_flight.decrement(1.0);
-        if shared.keys.is_some() {
-            // Unknown keys share a name that no key can have.
-            let name = self.admitted.key.as_ref().map_or("?", |key| key.name());
-            metrics.key_requests(name, code).increment(1);
-        }
-    }
-}
-
-/// What a call that was let in may take: time, and bytes. Cheap to clone.
-#[derive(Clone)]
-pub struct Admitted {
-    door: Door,
-    arrival: Timestamp,
-    asked: Option<Duration>,
-    key: Option<Arc<Key>>,
-    held: Arc<Mutex<Held>>,
-}
-
-/// Bytes that count against the limits until the call ends.
-#[derive(Default)]
-struct Held {
-    request: Option<OwnedSemaphorePermit>,
-    response: Option<OwnedSemaphorePermit>,
-}
-
-impl Admitted {
-    /// Of a unary call.
-    pub fn call_deadline(&self, class: Class) -> Deadline {
-        let limit = self.door.0.limits.timeout;
-        Deadline::new(self.arrival, self.asked.map_or(limit, |asked| asked.min(limit)), self.ceiling(class))
-    }
-
-    /// Of an input of a stream, which has come now and may take what it asks for.
-    pub fn input_deadline(&self, asked: Option<Duration>, class: Class) -> Deadline {
-        let (now, limit) = (self.door.0.clock.now(), self.door.0.limits.timeout);
-        let left = self.stream_end().map_or(limit, |end| end.since(now).min(limit));
-        Deadline::new(now, asked.map_or(left, |asked| asked.min(left)), self.ceiling(class))
-    }
-
-    /// The class that the key lets it have.
-    fn ceiling(&self, class: Class) -> Class {
-        if self.key.as_ref().is_some_and(|key| key.is_bulk()) { Class::Bulk } else { class }
-    }
-
-    /// Counts rows of a call against the limits of its key.
-    pub fn take_rows(&self, rows: usize) -> Result<(), Refusal> {
-        let refused = |exceeded: Exceeded| self.door.refuse(Reason::KeyRows, exceeded.retry_after);
-        self.rows(rows).map_err(refused)
-    }
-
-    /// Counts an input of a stream, and waits where a call would be refused: its sender is slowed down.
-    pub async fn take_row_in_turn(&self) {
-        while let Err(Exceeded { retry_after }) = self.rows(1) {
-            tokio::time::sleep(retry_after).await;
-        }
-    }
-
-    fn rows(&self, rows: usize) -> Result<(), Exceeded> {
-        let Some(key) = &self.key else { return Ok(()) };
-        key.bounds().take_rows(rows)?;
-        key.meters.rows.increment(rows as u64);
-        Ok(())
-    }
-
-    /// The client's own end for a whole stream.
-    pub fn stream_end(&self) -> Option<Timestamp> {
-        self.asked.map(|asked| self.arrival.saturating_add(asked))
-    }
-
-    /// Counts the bytes of the answer as held until it has been taken. Waits for room, as long as the call may take.
-    pub async fn hold_answer(&self, bytes: usize) -> Result<(), Refusal> {
-        let shared = &self.door.0;
-        let store = shared.response_bytes.clone();
-        let permit = match store.clone().try_acquire_many_owned(permits(bytes)) {
-            Ok(permit) => Ok(permit),
-            Err(_) => {
-                let end = shared.clock.instant(self.call_deadline(Class::default()).reply_by);
-                let end = end.map_or_else(tokio::time::Instant::now, Into::into);
-                tokio::time::timeout_at(end, store.acquire_many_owned(permits(bytes)))
-                    .await
-                    .ok()
-                    .and_then(Result::ok)
-                    .ok_or(())
-            }
-        };
-        let permit = permit.map_err(|()| self.door.refuse(Reason::ResponseBytes, RETRY_AFTER))?;
-        self.held().response = Some(permit);
-        Ok(())
-    }
-
-    /// Counts bytes of the request, or that it brought about, as held until the call ends.
-    pub fn hold_request(&self, bytes: usize) -> Result<(), Refusal> {
-        let store = self.door.0.request_bytes.clone();
-        let permit = store.try_acquire_many_owned(permits(bytes));
-        let permit = permit.map_err(|_| self.door.refuse(Reason::RequestBytes, RETRY_AFTER))?;
-        if let Some(key) = &self.key {
-            key.meters.bytes.increment(bytes as u64);
-        }
-        let mut held = self.held();
-        match held.request.as_mut() {
-            Some(held) => held.merge(permit),
-            None => held.request = Some(permit),
-        }
-        Ok(())
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

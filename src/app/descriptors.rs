@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// For everything that is not a connection of the gRPC port: the metrics port, files, epoll, libraries.
+/// For everything that is not a connection of the ports of calls: the metrics port, files, epoll, libraries.
 const OTHERS: u64 = 256;
 
 /// Raises the limit of the process as far as it may, and says how many of so many connections there can be.

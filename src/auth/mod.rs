@@ -9,7 +9,7 @@ pub mod file;
 mod limits;
 pub mod reload;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use http::HeaderMap;
@@ -117,11 +117,6 @@ impl Keys {
         let same: bool = key.entry.hash.ct_eq(&hash).into();
         let expired = key.entry.expires.is_some_and(|end| self.0.clock.unix_seconds() >= end);
         if same && !expired { Ok(key.clone()) } else { Err(Unknown) }
-    }
-
-    pub fn names(&self) -> HashSet<String> {
-        let table = self.0.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.values().map(|key| key.entry.name.clone()).collect()
     }
 
     fn len(&self) -> usize {

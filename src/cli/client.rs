@@ -14,6 +14,7 @@ use super::Error;
 use super::flags::ServerFlags;
 use crate::grpc::proto::clip_service_client::ClipServiceClient;
 use crate::grpc::proto::{GetModelRequest, GetModelResponse, Limits};
+use crate::grpc::status::PUSHBACK;
 
 pub(crate) type Client = ClipServiceClient<InterceptedService<Channel, BearerKey>>;
 
@@ -155,9 +156,6 @@ impl Interceptor for BearerKey {
         Ok(request)
     }
 }
-
-/// gRPC's retry hint (proposal A6): milliseconds to wait before the next try.
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// Pauses of 0.1, 0.2, 0.4 ... 6.4 and 10 seconds: 23 seconds, in which a pod is replaced.
 const MAX_TRIES: u32 = 8;

@@ -6,6 +6,7 @@
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod flags;
+pub mod keys;
 #[cfg(feature = "bench")]
 pub mod own_server;
 mod problems;

@@ -37,6 +37,14 @@ pub(super) struct Port {
     pub(super) clock: Clock,
     ended: [(Why, Counter); Why::ALL.len()],
     pub(super) untaken: Counter,
+    unlogged: Mutex<Unlogged>,
+}
+
+/// Failed accepts since the log was last told.
+#[derive(Default)]
+struct Unlogged {
+    failed: u64,
+    since: Option<Instant>,
 }
 
 /// A connection's place in its port until dropped.
@@ -66,17 +74,49 @@ impl Port {
         let untaken = metrics.expirations("reply");
         untaken.increment(0);
         let (open, number) = (Mutex::default(), AtomicU64::new(0));
-        Arc::new(Port { limits, tls, permits, open, number, clock, ended, untaken })
+        Arc::new(Port {
+            limits,
+            tls,
+            permits,
+            open,
+            number,
+            clock,
+            ended,
+            untaken,
+            unlogged: Mutex::default(),
+        })
     }
 
     /// The next connection, and its place.
     pub(super) async fn next(self: &Arc<Self>, listener: &TcpListener) -> (TcpStream, Place) {
-        let (stream, address) = accept(listener).await;
+        let (stream, address) = self.accept(listener).await;
         let permit = self.room().await;
         let peer = Arc::new(Peer::new(address, self.clock));
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         self.open().insert(number, peer.clone());
         (stream, Place { port: self.clone(), number, peer, _permit: permit })
+    }
+
+    async fn accept(&self, listener: &TcpListener) -> (TcpStream, SocketAddr) {
+        loop {
+            let accepted = listener.accept().await;
+            let accepted =
+                accepted.and_then(|(stream, address)| stream.set_nodelay(true).map(|()| (stream, address)));
+            match accepted {
+                Ok(accepted) => return accepted,
+                Err(error) => self.not_accepted(&error),
+            }
+            sleep(ACCEPT_PAUSE).await;
+        }
+    }
+
+    fn not_accepted(&self, error: &std::io::Error) {
+        let mut unlogged = self.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
+        unlogged.failed += 1;
+        if unlogged.since.is_none_or(|since| since.elapsed() >= ACCEPT_LOG) {
+            tracing::warn!(%error, failed = unlogged.failed, "connections are not accepted");
+            *unlogged = Unlogged { failed: 0, since: Some(Instant::now()) };
+        }
     }
 
     async fn room(&self) -> OwnedSemaphorePermit {
@@ -114,23 +154,5 @@ impl Port {
 impl Drop for Place {
     fn drop(&mut self) {
         self.port.open().remove(&self.number);
-    }
-}
-
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    let (mut failed, mut logged): (u64, Option<Instant>) = (0, None);
-    loop {
-        let accepted = listener.accept().await;
-        match accepted.and_then(|(stream, address)| stream.set_nodelay(true).map(|()| (stream, address))) {
-            Ok(accepted) => return accepted,
-            Err(error) => {
-                failed += 1;
-                if logged.is_none_or(|at| at.elapsed() >= ACCEPT_LOG) {
-                    tracing::warn!(%error, failed, "connections are not accepted");
-                    logged = Some(Instant::now());
-                }
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
     }
 }

@@ -11,6 +11,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::body::Body;
 use tonic::server::NamedService;
+use tonic::service::Interceptor;
 use tower_service::Service;
 
 use super::{proto, status, timeout};
@@ -101,46 +102,17 @@ where
     }
 }
 
-/// A service that is not counted, and asks for a key where there are keys.
+/// Asks for a key, where there are keys: for services that are not counted. `None`: they are open all the same.
 #[derive(Clone)]
-pub(super) struct Locked<S> {
-    inner: S,
-    /// `None`: it is open all the same.
-    door: Option<Door>,
-}
+pub(super) struct Lock(pub(super) Option<Door>);
 
-impl<S> Locked<S> {
-    pub(super) fn new(inner: S, door: Option<Door>) -> Locked<S> {
-        Locked { inner, door }
-    }
-}
-
-impl<S: NamedService> NamedService for Locked<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S> Service<Request<Body>> for Locked<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let known = self.door.as_ref().map(|door| door.identify(request.headers()));
-        match known {
-            Some(Err(unknown)) => {
-                let status = status::no_entry(&unknown.into());
-                Box::pin(std::future::ready(Ok(status.into_http())))
-            }
-            _ => Box::pin(self.inner.call(request)),
+impl Interceptor for Lock {
+    fn call(&mut self, request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        if let Some(door) = &self.0 {
+            let known = door.identify(request.metadata().as_ref());
+            known.map_err(|unknown| status::no_entry(&unknown.into()))?;
         }
+        Ok(request)
     }
 }
 

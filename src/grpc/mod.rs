@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 
 use crate::admission::Door;
 use crate::batcher::Workers;
@@ -28,7 +29,7 @@ use crate::connections::{self, Listener};
 use crate::pipeline::Pipeline;
 use crate::readiness::Readiness;
 use crate::telemetry::metrics::Metrics;
-use entrance::{Entrance, Locked};
+use entrance::{Entrance, Lock};
 use proto::clip_service_server::ClipServiceServer;
 pub use service::ModelCard;
 use streams::Terms;
@@ -103,11 +104,11 @@ pub async fn serve(
             builder.register_encoded_file_descriptor_set(set)
         })
     };
-    let lock = (!options.open_reflection).then(|| door.clone());
+    let lock = Lock((!options.open_reflection).then(|| door.clone()));
     let routes = Routes::new(Entrance::new(clip, door))
         .add_service(health_service)
-        .add_service(Locked::new(reflection().build_v1()?, lock.clone()))
-        .add_service(Locked::new(reflection().build_v1alpha()?, lock))
+        .add_service(InterceptedService::new(reflection().build_v1()?, lock.clone()))
+        .add_service(InterceptedService::new(reflection().build_v1alpha()?, lock))
         .prepare();
     let listener = Listener { name: "grpc", socket: listener, limits: options.connections, tls };
     let cut = connections::serve(listener, routes, phase, clock, &metrics).await;

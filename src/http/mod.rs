@@ -9,7 +9,8 @@ mod classify;
 mod cohere;
 mod embeddings;
 mod entrance;
-pub mod fetch;
+mod fetch;
+pub mod hosts;
 mod images;
 mod models;
 mod openapi;
@@ -36,7 +37,8 @@ use crate::pipeline::Pipeline;
 use crate::readiness::Readiness;
 use crate::telemetry::metrics::Metrics;
 use entrance::Endpoint;
-use fetch::{Fetcher, Host};
+use fetch::Fetcher;
+use hosts::Host;
 use problem::Problem;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

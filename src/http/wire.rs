@@ -121,11 +121,11 @@ impl<'de: 'a, 'a> Visitor<'de> for ItemVisitor<'a> {
         f.write_str("a string, or an object with text or image")
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Item<'a>, E> {
+    fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Item<'a>, E> {
         Ok(Item::Text(Cow::Borrowed(text)))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Item<'a>, E> {
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Item<'a>, E> {
         Ok(Item::Text(Cow::Owned(text.to_owned())))
     }
 
@@ -176,12 +176,12 @@ impl<'de: 'a, 'a> Visitor<'de> for ItemsVisitor<'a> {
         f.write_str("a string, an object with text or image, or a list of such")
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Items<'a>, E> {
-        Ok(Items(vec![Item::Text(Cow::Borrowed(text))]))
+    fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Items<'a>, E> {
+        Ok(Items(vec![ItemVisitor(PhantomData).visit_borrowed_str(text)?]))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Items<'a>, E> {
-        Ok(Items(vec![Item::Text(Cow::Owned(text.to_owned()))]))
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Items<'a>, E> {
+        Ok(Items(vec![ItemVisitor(PhantomData).visit_str(text)?]))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Items<'a>, A::Error> {

@@ -111,14 +111,14 @@ impl Pipeline {
         labels: Labels,
         top_k: Option<NonZeroUsize>,
     ) -> Result<StreamClassifier, Error> {
-        self.counted(async {
+        let made = async {
             let chosen = self.choose(labels).await?;
             let top_k = chosen.top_k(top_k);
             self.check_predictions(1, chosen.labels(), top_k)?;
             let _kept = if chosen.is_named() { None } else { Some(Arc::new(self.keep(chosen.labels())?)) };
             Ok(StreamClassifier { classifier: self.classifier(chosen).await?, top_k, _kept })
-        })
-        .await
+        };
+        self.counted(made.await)
     }
 
     /// Room for labels and their embeddings as long as a stream has them.
@@ -161,8 +161,13 @@ impl Pipeline {
     ) -> Result<(), Error> {
         let per_image = top_k.map_or(labels.len(), |k| k.get().min(labels.len()));
         check_limit(Place::Predictions, images * per_image, self.limits.predictions)?;
-        let bytes = images * largest(labels, per_image);
         let limit = self.limits.response_bytes;
+        // Few are near the limit: only of those it is looked at which labels are the longest.
+        let longest = labels.iter().map(String::len).max().unwrap_or(0);
+        if images * per_image * (longest + PREDICTION_BYTES) <= limit {
+            return Ok(());
+        }
+        let bytes = images * largest(labels, per_image);
         if bytes > limit {
             let message = format!(
                 "{bytes} may be needed, which is more than the limit of {limit}: set top_k, or send fewer images or \

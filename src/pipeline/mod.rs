@@ -182,12 +182,11 @@ impl Pipeline {
             Some(Err(Error::DeadlineExceeded)) => self.expirations.dropped(progress),
             Some(_) => {}
         }
-        self.counted(async { in_time.unwrap_or(Err(Error::DeadlineExceeded)) }).await
+        self.counted(in_time.unwrap_or(Err(Error::DeadlineExceeded)))
     }
 
-    /// Counts `operation` if it is refused.
-    async fn counted<T>(&self, operation: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let result = operation.await;
+    /// Counts it if it is a refusal.
+    fn counted<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if let Err(Error::Refused(refusal)) = &result {
             self.metrics.rejections(refusal.reason.as_str()).increment(1);
         }

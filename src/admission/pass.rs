@@ -1,0 +1,98 @@
+//! One call, from its arrival to the last byte of its answer.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::admitted::Admitted;
+use super::refusal::{Reason, Refusal};
+use super::store::{RETRY_AFTER, Store};
+use super::{Caller, Kind, Method};
+use crate::auth::{Exceeded, Key, Quota};
+use crate::class::Class;
+use crate::code::Code;
+use crate::connections::{self, TakenBy};
+use crate::telemetry::metrics::RecordDuration;
+
+/// Dropping it frees its places and counts it.
+pub struct Pass {
+    admitted: Admitted,
+    method: Method,
+    /// Unknown until the answer says; a call that never says was dropped by its client.
+    code: Code,
+    /// What the key has left of its calls.
+    quota: Option<Quota>,
+    /// Of the key, and of the server.
+    places: [Option<OwnedSemaphorePermit>; 2],
+    _call: Option<connections::Call>,
+}
+
+impl Pass {
+    /// Of a call that arrives now.
+    pub(super) fn new(store: &Arc<Store>, method: Method, caller: Caller<'_>, key: Option<Arc<Key>>) -> Pass {
+        store.in_flight.increment(1.0);
+        Pass {
+            admitted: Admitted::new(store, caller.asked, key),
+            method,
+            code: Code::Cancelled,
+            quota: None,
+            places: [None, None],
+            _call: caller.peer.map(|peer| peer.call(method.name)),
+        }
+    }
+
+    /// Those of its key first.
+    pub(super) fn find_place(&mut self) -> Result<(), Refusal> {
+        let store = &self.admitted.store;
+        let (places, reason, of_key) = match self.method.kind {
+            Kind::Unary => (&store.calls, Reason::ConcurrentRequests, Reason::KeyConcurrency),
+            Kind::Stream => (&store.streams, Reason::Streams, Reason::KeyStreams),
+        };
+        if let Some(key) = &self.admitted.key {
+            let refused = |reason| move |exceeded: Exceeded| store.refuse(reason, exceeded.retry_after);
+            let place = key.bounds().place(self.method.kind == Kind::Stream);
+            self.places[0] = place.map_err(refused(of_key))?;
+            self.quota = key.bounds().take_request().map_err(refused(Reason::KeyRequests))?;
+        }
+        let place = places.clone().try_acquire_owned();
+        self.places[1] = Some(place.map_err(|_| store.refuse(reason, RETRY_AFTER))?);
+        Ok(())
+    }
+
+    /// What the key has left of its calls. `None`: they are not limited.
+    pub fn quota(&self) -> Option<Quota> {
+        self.quota
+    }
+
+    /// What goes on with the request.
+    pub fn admitted(&self) -> &Admitted {
+        &self.admitted
+    }
+
+    /// By when the answer is taken. `None`: the call is a stream, whose answers have no common end.
+    pub fn taken_by(&self) -> Option<TakenBy> {
+        let patience = self.admitted.store.limits.answer_timeout;
+        let end = self.admitted.call_deadline(Class::default()).reply_by;
+        (self.method.kind == Kind::Unary).then(|| TakenBy(end.saturating_add(patience)))
+    }
+
+    pub fn finish(&mut self, code: Code) {
+        self.code = code;
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let store = &self.admitted.store;
+        let (metrics, code) = (&store.metrics, self.code.as_str());
+        metrics.requests(self.method.name, code).increment(1);
+        let duration = store.clock.now().since(self.admitted.arrival);
+        metrics.request_duration(self.method.name, code).record_duration(duration);
+        store.in_flight.decrement(1.0);
+        if store.keys.is_some() {
+            // Unknown keys share a name that no key can have.
+            let name = self.admitted.key.as_ref().map_or("?", |key| key.name());
+            metrics.key_requests(name, code).increment(1);
+        }
+    }
+}
