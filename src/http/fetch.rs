@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use http::Uri;
 use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
 use ureq::Agent;
 use ureq::config::Config;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
@@ -24,7 +25,7 @@ use super::problem::Problem;
 use super::wire::Item;
 use crate::pipeline::ImageSource;
 use crate::pipeline::embed::Input;
-use crate::pipeline::error::Part;
+use crate::pipeline::error::{Error, Part};
 
 /// Fetches at a time.
 const FETCHES: usize = 16;
@@ -121,7 +122,13 @@ impl Edge {
         if !["http", "https"].iter().any(|each| scheme.eq_ignore_ascii_case(each)) {
             return Ok(item.input());
         }
-        match fetcher.fetch(address).await {
+        let fetched = fetcher.fetch(address);
+        let fetched = match self.door.clock().instant(asked.deadline.reply_by) {
+            Some(end) => timeout_at(end.into(), fetched).await,
+            // Beyond what the platform's clock can say.
+            None => Ok(fetched.await),
+        };
+        match fetched.map_err(|_| Problem::of(&Error::DeadlineExceeded, ""))? {
             Ok(file) => {
                 asked.admitted.hold_request(file.len()).map_err(|refusal| Problem::refused(&refusal))?;
                 Ok(Input::Image(ImageSource::Encoded(file)))

@@ -418,6 +418,8 @@ async fn pictures_elsewhere() -> std::net::SocketAddr {
                 let head = String::from_utf8_lossy(&head[..read]).into_owned();
                 let path = head.split(' ').nth(1).unwrap_or_default();
                 let (status, extra, body) = match path {
+                    // Says nothing until its client has gone.
+                    "/silent" => return drop(stream.read_to_end(&mut Vec::new()).await),
                     "/cat.png" => ("200 OK", String::new(), fixture("images/cat.png")),
                     "/large" => ("200 OK", String::new(), vec![0; 200_000]),
                     "/moved" => ("302 Found", "location: /cat.png\r\n".to_owned(), Vec::new()),
@@ -473,6 +475,9 @@ async fn pictures_are_fetched_from_hosts_that_are_allowed_and_from_nowhere_else(
     refused(&format!("http://2130706433:{port}/cat.png"), "not fetched from that host").await;
     refused(&format!("http://[::ffff:127.0.0.1]:{port}/cat.png"), "not fetched from that host").await;
     refused("https://127.0.0.1/cat.png", "not fetched from that host").await;
+
+    let silent = json!({"input": [{"image": format!("http://{elsewhere}/silent")}]}).to_string();
+    post_with(&server, "/v1/embeddings", &[("clip-timeout", "200ms")], silent).await.error(504);
 
     // The same name without the operator's word that it may be inside.
     let (strict, _gate) = Server::gated(&[&format!("--fetch-images=127.0.0.1:{port}")]).await;
