@@ -191,7 +191,7 @@ def test_litellm_ranks(server, model):
     assert len(answer.results) == 2
 
 
-def test_every_form_of_request_has_an_answer_that_is_documented(server):
+def test_every_form_of_request_has_an_answer_that_is_documented(server, tmp_path):
     """schemathesis makes requests of the document and against it: no status that is not there, and none of 5xx."""
     program = pathlib.Path(__import__("sys").executable).parent / "schemathesis"
     run = subprocess.run(
@@ -207,6 +207,8 @@ def test_every_form_of_request_has_an_answer_that_is_documented(server):
             "--suppress-health-check=all",
             "--request-timeout=30",
         ],
+        # It leaves a cache where it runs.
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

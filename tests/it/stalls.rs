@@ -335,9 +335,10 @@ async fn what_streams_keep_of_their_labels_has_a_limit() {
 /// All of them at once, beside a client that goes on over its connection and over new ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_siege_ends_by_the_clocks() {
-    let limits =
-        ["--max-concurrent-requests=8", "--max-streams=4", "--max-stream-age=1s", "--max-connections=16"];
-    let (server, _gate) = Server::gated(&[&SHORT[..], &limits].concat()).await;
+    let limits = ["--max-concurrent-requests=8", "--max-streams=4", "--max-connections=16"];
+    // Long enough that all are there before the first of them has run out.
+    let clocks = ["--timeout=4s", "--answer-timeout=500ms", "--max-stream-age=4s"];
+    let (server, _gate) = Server::gated(&[&clocks[..], &limits].concat()).await;
     let address = server.running.grpc_address;
     let mut regular = connect(&server.running);
     regular.embed(one_image(0)).await.unwrap();
@@ -361,6 +362,8 @@ async fn a_siege_ends_by_the_clocks() {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
     let many = proto::EmbedRequest { inputs: vec![proto::Input::default(); 200_000], ..Default::default() };
+    // All places of calls and of streams are theirs.
+    until(&server, "clip_requests_in_flight", 12.0).await;
 
     let (mut in_a_row, mut refused) = (0, 0);
     while in_a_row < 50 {
@@ -381,8 +384,9 @@ async fn a_siege_ends_by_the_clocks() {
         assert!([Code::InvalidArgument, Code::ResourceExhausted].contains(&crowd.code()), "{crowd}");
     }
     println!("{refused} times a place was taken by those who stall");
+    assert!(refused > 0);
     let scrape = Scrape::quiet(server.running.metrics_address).await;
-    assert!(scrape.value("clip_expirations_total{stage=\"reply\"}") >= 1.0);
+    assert!(scrape.value("clip_expirations_total{stage=\"reply\"}") >= 6.0, "every answer of a call");
     assert_eq!(scrape.value("clip_streams"), 0.0);
 }
 
