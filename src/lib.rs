@@ -34,7 +34,7 @@
 //! - `bench` is a client too, and opens the engines of `app` by itself to measure what they can do; it is a feature of
 //!   the build;
 //! - [`grpc`] and [`http`] are edges: wire types and their libraries stop there, and neither has a limit of its own;
-//! - [`admission`] knows no edge, [`auth`] (API keys) no call, and [`connections`] neither;
+//! - [`admission`] knows no edge, [`auth`] (API keys, and limits of callers) no call, and [`connections`] neither;
 //! - [`cli`] is a client of a running server, and uses nothing but the generated client of [`grpc`]; it also shows
 //!   downloads of [`model::hub`];
 //! - [`pipeline`] knows no transport; [`clip`] and [`scheduler`] know no threads, files, clocks or logs;

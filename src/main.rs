@@ -11,7 +11,8 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use clipd::app;
 use clipd::app::load::Origin;
 use clipd::app::ports::Ports;
-use clipd::auth::{Limits, file};
+use clipd::auth::Limits;
+use clipd::auth::file::{self, NewKey};
 use clipd::cli::download::Download;
 use clipd::cli::{classify, embed};
 use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags, PullFlags};
@@ -97,7 +98,7 @@ fn pull(flags: &PullFlags) -> Result<(), Box<dyn Error>> {
 fn keys(flags: &KeysFlags) -> Result<(), Box<dyn Error>> {
     let (path, mut out) = (&flags.file, std::io::stdout().lock());
     match &flags.command {
-        KeysCommand::Add { name, expires, bulk, rate, burst, rows, concurrent, streams } => {
+        KeysCommand::Add { name, certificate, expires, bulk, rate, burst, rows, concurrent, streams } => {
             let limits = Limits {
                 requests_per_second: *rate,
                 burst: *burst,
@@ -105,7 +106,16 @@ fn keys(flags: &KeysFlags) -> Result<(), Box<dyn Error>> {
                 concurrent_requests: *concurrent,
                 streams: *streams,
             };
-            writeln!(out, "{}", file::add(path, name, expires.as_deref(), *bulk, &limits)?)?;
+            let new = NewKey {
+                name,
+                certificate: certificate.as_deref(),
+                expires: expires.as_deref(),
+                bulk: *bulk,
+                limits,
+            };
+            if let Some(secret) = file::add(path, &new)? {
+                writeln!(out, "{secret}")?;
+            }
         }
         KeysCommand::List => {
             for key in file::parse(&std::fs::read_to_string(path)?)? {
@@ -116,7 +126,9 @@ fn keys(flags: &KeysFlags) -> Result<(), Box<dyn Error>> {
                 });
                 let limits =
                     if key.limits == Limits::default() { String::new() } else { format!(" {}", key.limits) };
-                writeln!(out, "{}{bulk}{expires}{limits}", key.name)?;
+                let certificate =
+                    key.certificate.map_or(String::new(), |name| format!(" certificate {name}"));
+                writeln!(out, "{}{certificate}{bulk}{expires}{limits}", key.name)?;
             }
         }
         KeysCommand::Revoke { name } => file::revoke(path, name)?,

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::connections::tls::Tls;
 use crate::connections::{self, Clocks, Http2, Limits, Listener, Protocol};
 use crate::readiness::Readiness;
 use crate::shutdown::{self, Phase};
@@ -55,6 +56,7 @@ impl MetricsServer {
     /// Port 0 picks a free one; see `address`. Call it on the runtime that serves calls, whose liveness it tells.
     pub fn start(
         address: SocketAddr,
+        tls: Option<Tls>,
         metrics: Metrics,
         readiness: Readiness,
         clock: Clock,
@@ -72,7 +74,7 @@ impl MetricsServer {
         let stopped = phase.subscribe();
         let thread = std::thread::Builder::new()
             .name("metrics".into())
-            .spawn(move || runtime.block_on(serve(listener, router, stopped, clock, metrics)))?;
+            .spawn(move || runtime.block_on(serve(listener, tls, router, stopped, clock, metrics)))?;
         Ok(MetricsServer { address, phase, thread })
     }
 
@@ -119,6 +121,7 @@ async fn readyz(extract::State(pages): extract::State<Pages>) -> (StatusCode, &'
 
 async fn serve(
     listener: TcpListener,
+    tls: Option<Tls>,
     router: Router,
     phase: watch::Receiver<Phase>,
     clock: Clock,
@@ -126,7 +129,7 @@ async fn serve(
 ) {
     match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => {
-            let listener = Listener { name: "metrics", socket: listener, limits: LIMITS, tls: None };
+            let listener = Listener { name: "metrics", socket: listener, limits: LIMITS, tls };
             connections::serve(listener, router, phase, clock, &metrics).await;
         }
         Err(error) => tracing::error!(%error, "metrics listener failed"),

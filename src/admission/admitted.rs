@@ -9,7 +9,7 @@ use tokio::time::timeout_at;
 use super::deadline::Deadline;
 use super::refusal::{Reason, Refusal};
 use super::store::{RETRY_AFTER, Store, permits};
-use crate::auth::{Exceeded, Key};
+use crate::auth::{Account, Exceeded};
 use crate::class::Class;
 use crate::clock::Timestamp;
 
@@ -19,7 +19,7 @@ pub struct Admitted {
     pub(super) store: Arc<Store>,
     pub(super) arrival: Timestamp,
     asked: Option<Duration>,
-    pub(super) key: Option<Arc<Key>>,
+    pub(super) account: Account,
     held: Arc<Mutex<Held>>,
 }
 
@@ -31,8 +31,8 @@ struct Held {
 }
 
 impl Admitted {
-    pub(super) fn new(store: &Arc<Store>, asked: Option<Duration>, key: Option<Arc<Key>>) -> Admitted {
-        Admitted { store: store.clone(), arrival: store.clock.now(), asked, key, held: Arc::default() }
+    pub(super) fn new(store: &Arc<Store>, asked: Option<Duration>, account: Account) -> Admitted {
+        Admitted { store: store.clone(), arrival: store.clock.now(), asked, account, held: Arc::default() }
     }
 
     /// Of a unary call.
@@ -48,29 +48,22 @@ impl Admitted {
         Deadline::new(now, asked.map_or(left, |asked| asked.min(left)), self.ceiling(class))
     }
 
-    /// The class that the key lets it have.
+    /// The class that the caller may have.
     fn ceiling(&self, class: Class) -> Class {
-        if self.key.as_ref().is_some_and(|key| key.is_bulk()) { Class::Bulk } else { class }
+        if self.account.is_bulk() { Class::Bulk } else { class }
     }
 
-    /// Counts rows of a call against the limits of its key.
+    /// Counts rows of a call against the limits of its caller.
     pub fn take_rows(&self, rows: usize) -> Result<(), Refusal> {
-        let refused = |exceeded: Exceeded| self.store.refuse(Reason::KeyRows, exceeded.retry_after);
-        self.rows(rows).map_err(refused)
+        let refused = |exceeded: Exceeded| self.store.refuse(Reason::CallerRows, exceeded.retry_after);
+        self.account.take_rows(rows).map_err(refused)
     }
 
     /// Counts an input of a stream, and waits where a call would be refused: its sender is slowed down.
     pub async fn take_row_in_turn(&self) {
-        while let Err(Exceeded { retry_after }) = self.rows(1) {
+        while let Err(Exceeded { retry_after }) = self.account.take_rows(1) {
             tokio::time::sleep(retry_after).await;
         }
-    }
-
-    fn rows(&self, rows: usize) -> Result<(), Exceeded> {
-        let Some(key) = &self.key else { return Ok(()) };
-        key.bounds().take_rows(rows)?;
-        key.meters.rows.increment(rows as u64);
-        Ok(())
     }
 
     /// The client's own end for a whole stream.
@@ -98,9 +91,7 @@ impl Admitted {
         let store = self.store.request_bytes.clone();
         let permit = store.try_acquire_many_owned(permits(bytes));
         let permit = permit.map_err(|_| self.store.refuse(Reason::RequestBytes, RETRY_AFTER))?;
-        if let Some(key) = &self.key {
-            key.meters.bytes.increment(bytes as u64);
-        }
+        self.account.sent(bytes);
         let mut held = self.held();
         match held.request.as_mut() {
             Some(held) => held.merge(permit),

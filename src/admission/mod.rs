@@ -21,7 +21,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::sync::{Semaphore, watch};
 
-use crate::auth::{Key, Keys, Unknown};
+use crate::auth::{Account, Callers, Unknown};
 use crate::clock::Clock;
 use crate::code::Code;
 use crate::connections::Peer;
@@ -86,15 +86,14 @@ pub struct Method {
 pub struct Door(Arc<Store>);
 
 impl Door {
-    /// Without `keys` everybody may call.
     pub fn new(
         limits: Limits,
-        keys: Option<Keys>,
+        callers: Callers,
         phase: watch::Receiver<Phase>,
         clock: Clock,
         metrics: &Metrics,
     ) -> Door {
-        Door(Arc::new(Store::new(limits, keys, phase, clock, metrics)))
+        Door(Arc::new(Store::new(limits, callers, phase, clock, metrics)))
     }
 
     /// Shows the series of a method before its first call.
@@ -104,11 +103,11 @@ impl Door {
         CODES.iter().for_each(|code| metrics.requests(method.name, code.as_str()).increment(0));
     }
 
-    /// A place for a call that arrives now: first its key is looked at, then the key's limits, then the server's.
+    /// A place for a call that arrives now: first its caller is looked at, then the caller's limits, then the server's.
     pub fn enter(&self, method: Method, caller: Caller<'_>) -> Result<Pass, NoEntry> {
-        let key = self.identify(caller.headers);
-        let mut pass = Pass::new(&self.0, method, caller, key.clone().unwrap_or_default());
-        if let Err(unknown) = key {
+        let account = self.identify(caller.headers, caller.peer);
+        let mut pass = Pass::new(&self.0, method, caller, account.clone().unwrap_or_default());
+        if let Err(unknown) = account {
             pass.finish(Code::Unauthenticated);
             return Err(unknown.into());
         }
@@ -121,9 +120,9 @@ impl Door {
         }
     }
 
-    /// Whose key the headers have. `None`: the server is open to all.
-    pub fn identify(&self, headers: &HeaderMap) -> Result<Option<Arc<Key>>, Unknown> {
-        self.0.keys.as_ref().map(|keys| keys.identify(headers)).transpose()
+    /// Whom a request is counted for, by its headers and whom it comes from.
+    pub fn identify(&self, headers: &HeaderMap, peer: Option<&Arc<Peer>>) -> Result<Account, Unknown> {
+        self.0.callers.account(headers, peer.map(|peer| (peer.address.ip(), peer.names())))
     }
 
     pub fn clock(&self) -> Clock {

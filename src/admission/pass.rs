@@ -8,7 +8,7 @@ use super::admitted::Admitted;
 use super::refusal::{Reason, Refusal};
 use super::store::{RETRY_AFTER, Store};
 use super::{Caller, Kind, Method};
-use crate::auth::{Exceeded, Key, Quota};
+use crate::auth::{Account, Exceeded, Quota};
 use crate::class::Class;
 use crate::code::Code;
 use crate::connections::{self, TakenBy};
@@ -20,19 +20,19 @@ pub struct Pass {
     method: Method,
     /// Unknown until the answer says; a call that never says was dropped by its client.
     code: Code,
-    /// What the key has left of its calls.
+    /// What the caller has left of its calls.
     quota: Option<Quota>,
-    /// Of the key, and of the server.
+    /// Of the caller, and of the server.
     places: [Option<OwnedSemaphorePermit>; 2],
     _call: Option<connections::Call>,
 }
 
 impl Pass {
     /// Of a call that arrives now.
-    pub(super) fn new(store: &Arc<Store>, method: Method, caller: Caller<'_>, key: Option<Arc<Key>>) -> Pass {
+    pub(super) fn new(store: &Arc<Store>, method: Method, caller: Caller<'_>, account: Account) -> Pass {
         store.in_flight.increment(1.0);
         Pass {
-            admitted: Admitted::new(store, caller.asked, key),
+            admitted: Admitted::new(store, caller.asked, account),
             method,
             code: Code::Cancelled,
             quota: None,
@@ -41,25 +41,25 @@ impl Pass {
         }
     }
 
-    /// Those of its key first.
+    /// Those of its caller first.
     pub(super) fn find_place(&mut self) -> Result<(), Refusal> {
         let store = &self.admitted.store;
-        let (places, reason, of_key) = match self.method.kind {
-            Kind::Unary => (&store.calls, Reason::ConcurrentRequests, Reason::KeyConcurrency),
-            Kind::Stream => (&store.streams, Reason::Streams, Reason::KeyStreams),
+        let (places, reason, of_caller) = match self.method.kind {
+            Kind::Unary => (&store.calls, Reason::ConcurrentRequests, Reason::CallerConcurrency),
+            Kind::Stream => (&store.streams, Reason::Streams, Reason::CallerStreams),
         };
-        if let Some(key) = &self.admitted.key {
-            let refused = |reason| move |exceeded: Exceeded| store.refuse(reason, exceeded.retry_after);
-            let place = key.bounds().place(self.method.kind == Kind::Stream);
-            self.places[0] = place.map_err(refused(of_key))?;
-            self.quota = key.bounds().take_request().map_err(refused(Reason::KeyRequests))?;
-        }
+        let (account, refused) = (&self.admitted.account, |reason| {
+            move |exceeded: Exceeded| store.refuse(reason, exceeded.retry_after)
+        });
+        let place = account.place(self.method.kind == Kind::Stream);
+        self.places[0] = place.map_err(refused(of_caller))?;
+        self.quota = account.take_request().map_err(refused(Reason::CallerRequests))?;
         let place = places.clone().try_acquire_owned();
         self.places[1] = Some(place.map_err(|_| store.refuse(reason, RETRY_AFTER))?);
         Ok(())
     }
 
-    /// What the key has left of its calls. `None`: they are not limited.
+    /// What the caller has left of its calls. `None`: they are not limited.
     pub fn quota(&self) -> Option<Quota> {
         self.quota
     }
@@ -89,9 +89,9 @@ impl Drop for Pass {
         let duration = store.clock.now().since(self.admitted.arrival);
         metrics.request_duration(self.method.name, code).record_duration(duration);
         store.in_flight.decrement(1.0);
-        if store.keys.is_some() {
+        if store.callers.are_named() {
             // Unknown keys share a name that no key can have.
-            let name = self.admitted.key.as_ref().map_or("?", |key| key.name());
+            let name = self.admitted.account.name().unwrap_or("?");
             metrics.key_requests(name, code).increment(1);
         }
     }

@@ -6,7 +6,7 @@ use crate::auth::Unknown;
 
 /// There is no room now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {}", if reason.is_of_key() { "limit of the key" } else { "overloaded" }, reason.as_str())]
+#[error("{}: {}", if reason.is_of_caller() { "limit of the caller" } else { "overloaded" }, reason.as_str())]
 pub struct Refusal {
     pub reason: Reason,
     /// When there may be room again.
@@ -32,11 +32,11 @@ pub enum Reason {
     LabelFills,
     /// Streams keep too many labels.
     StreamLabels,
-    /// Of the key: calls a second, rows a second, calls and streams at a time.
-    KeyRequests,
-    KeyRows,
-    KeyConcurrency,
-    KeyStreams,
+    /// Of the key, or of the address: calls a second, rows a second, calls and streams at a time.
+    CallerRequests,
+    CallerRows,
+    CallerConcurrency,
+    CallerStreams,
 }
 
 impl Reason {
@@ -49,15 +49,18 @@ impl Reason {
         Reason::Deadline,
         Reason::LabelFills,
         Reason::StreamLabels,
-        Reason::KeyRequests,
-        Reason::KeyRows,
-        Reason::KeyConcurrency,
-        Reason::KeyStreams,
+        Reason::CallerRequests,
+        Reason::CallerRows,
+        Reason::CallerConcurrency,
+        Reason::CallerStreams,
     ];
 
     /// Whether it is the caller's own limit, and not the server's.
-    pub fn is_of_key(self) -> bool {
-        matches!(self, Reason::KeyRequests | Reason::KeyRows | Reason::KeyConcurrency | Reason::KeyStreams)
+    pub fn is_of_caller(self) -> bool {
+        matches!(
+            self,
+            Reason::CallerRequests | Reason::CallerRows | Reason::CallerConcurrency | Reason::CallerStreams
+        )
     }
 
     pub fn as_str(self) -> &'static str {
@@ -70,10 +73,10 @@ impl Reason {
             Reason::Deadline => "deadline",
             Reason::LabelFills => "label_fills",
             Reason::StreamLabels => "stream_labels",
-            Reason::KeyRequests => "key_requests",
-            Reason::KeyRows => "key_rows",
-            Reason::KeyConcurrency => "key_concurrency",
-            Reason::KeyStreams => "key_streams",
+            Reason::CallerRequests => "caller_requests",
+            Reason::CallerRows => "caller_rows",
+            Reason::CallerConcurrency => "caller_concurrency",
+            Reason::CallerStreams => "caller_streams",
         }
     }
 }

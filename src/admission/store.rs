@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::Limits;
 use super::refusal::{Reason, Refusal};
-use crate::auth::Keys;
+use crate::auth::Callers;
 use crate::clock::Clock;
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
@@ -22,7 +22,7 @@ pub(super) struct Store {
     pub(super) streams: Arc<Semaphore>,
     pub(super) request_bytes: Arc<Semaphore>,
     pub(super) response_bytes: Arc<Semaphore>,
-    pub(super) keys: Option<Keys>,
+    pub(super) callers: Callers,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
@@ -33,7 +33,7 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn new(
         limits: Limits,
-        keys: Option<Keys>,
+        callers: Callers,
         phase: watch::Receiver<Phase>,
         clock: Clock,
         metrics: &Metrics,
@@ -50,7 +50,7 @@ impl Store {
             streams,
             request_bytes,
             response_bytes,
-            keys,
+            callers,
             phase,
             clock,
             in_flight: metrics.requests_in_flight(),

@@ -1,23 +1,15 @@
-//! The doors of a server: who may come in, and when they open.
+//! The doors of a server, and when they open.
 
 use std::error::Error;
-use std::net::SocketAddr;
 
 use tokio::sync::watch;
 
-use super::StartError;
 use super::ports::Port;
-use crate::auth::{Keys, reload};
 use crate::batcher::Workers;
-use crate::clock::Clock;
-use crate::config::Config;
-use crate::connections::Protocol;
-use crate::connections::tls::Tls;
 use crate::engine::Description;
 use crate::grpc::{self, ModelCard};
 use crate::http;
 use crate::shutdown::{self, Phase};
-use crate::telemetry::metrics::Metrics;
 
 /// The doors of a server, and what is behind them.
 pub(super) struct Edges {
@@ -66,26 +58,4 @@ pub(super) async fn serve(
     };
     let (cut, more) = tokio::try_join!(grpc::serve(listener, grpc_options, services), http)?;
     Ok(cut + more)
-}
-
-/// Who may call.
-pub(super) fn keys(config: &Config, clock: Clock, metrics: &Metrics) -> Result<Option<Keys>, StartError> {
-    let Some(path) = &config.api_keys else {
-        let open: Vec<SocketAddr> = [Some(config.listen), config.http_listen]
-            .into_iter()
-            .flatten()
-            .filter(|address| !address.ip().is_loopback())
-            .collect();
-        if !open.is_empty() {
-            tracing::warn!(?open, "whoever reaches these addresses may call: there are no --api-keys");
-        }
-        return Ok(None);
-    };
-    let failed = |error| StartError::Keys { path: path.display().to_string(), error };
-    reload::follow(path, clock, metrics).map(Some).map_err(failed)
-}
-
-/// What a port speaks TLS with, if it does.
-pub(super) fn tls(config: &Config, protocol: Protocol, metrics: &Metrics) -> Result<Option<Tls>, StartError> {
-    Ok(config.tls.as_ref().map(|files| Tls::follow(files, protocol, metrics)).transpose()?)
 }

@@ -10,6 +10,7 @@ mod descriptors;
 mod edges;
 pub mod load;
 pub mod ports;
+mod safety;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -42,8 +43,9 @@ use crate::pipeline::classifiers::{self, Source};
 use crate::pipeline::{self, Pipeline};
 use crate::shutdown::{self, Phase};
 use crate::telemetry::metrics::Metrics;
-use edges::{Edges, keys, tls};
+use edges::Edges;
 use ports::Ports;
+use safety::{callers, tls};
 
 /// What a server serves, and what runs it.
 pub struct Served {
@@ -136,8 +138,8 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
     let pipeline = Arc::new(pipeline);
     embed_when_ready(pipeline.clone(), workers.clone());
 
-    let keys = keys(config, clock, &metrics)?;
-    let door = Door::new(config.admission.clone(), keys, phase.subscribe(), clock, &metrics);
+    let callers = callers(config, clock, &metrics)?;
+    let door = Door::new(config.admission.clone(), callers, phase.subscribe(), clock, &metrics);
     let http_services = http::Services {
         pipeline: pipeline.clone(),
         name: served.name.clone(),
@@ -145,7 +147,7 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
         spec: served.spec.clone(),
         door: door.clone(),
         workers: workers.clone(),
-        tls: tls(config, config.http.connections.protocol, &metrics)?,
+        tls: tls(config.tls.as_ref(), config.http.connections.protocol, &metrics)?,
         metrics: metrics.clone(),
     };
     let services = grpc::Services {
@@ -158,7 +160,7 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
             limits: wire_limits(config),
         },
         workers: workers.clone(),
-        tls: tls(config, config.grpc.connections.protocol, &metrics)?,
+        tls: tls(config.tls.as_ref(), config.grpc.connections.protocol, &metrics)?,
         metrics,
     };
     let (ended, served) = watch::channel(None);

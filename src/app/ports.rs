@@ -11,9 +11,11 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use super::StartError;
+use super::safety::tls;
 use crate::batcher::Workers;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connections::Protocol;
 use crate::metrics_port::MetricsServer;
 use crate::readiness::{Readiness, State};
 use crate::shutdown::Phase;
@@ -48,8 +50,10 @@ impl Ports {
         let (ready, draining) = (readiness.clone(), readiness.clone());
         metrics.sample_ready(move || ready.now() == State::Ready);
         metrics.sample_draining(move || draining.now() == State::Draining);
+        let tls = tls(config.metrics_tls.as_ref(), Protocol::Http1, &metrics)?;
         let metrics_server =
-            MetricsServer::start(config.metrics_listen, metrics.clone(), readiness, clock).map_err(failed)?;
+            MetricsServer::start(config.metrics_listen, tls, metrics.clone(), readiness, clock)
+                .map_err(failed)?;
         let http_address = http.as_ref().map(|port| tracing::field::display(port.address));
         tracing::info!(
             grpc = %grpc.address, http = http_address, metrics = %metrics_server.address, "starting"

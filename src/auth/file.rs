@@ -1,4 +1,5 @@
-//! The file of keys: TOML with a table for each, and in it the hash of a secret, which itself is nowhere.
+//! The file of keys: TOML with a table for each, and in it the hash of a secret, which itself is nowhere, or the
+//! name in a certificate (host or URI) that its holder shows instead.
 //!
 //! ```toml
 //! [[keys]]
@@ -7,6 +8,10 @@
 //! expires = 2027-12-31
 //! bulk = false
 //! limits = { requests_per_second = 50, burst = 100, rows_per_second = 500, concurrent_requests = 64, streams = 4 }
+//!
+//! [[keys]]
+//! name = "indexer"
+//! certificate = "indexer.example.org"
 //! ```
 
 use std::collections::HashSet;
@@ -51,7 +56,9 @@ pub enum KeyFileError {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub name: String,
-    pub(super) hash: Hash,
+    pub(super) hash: Option<Hash>,
+    /// A name in the certificate of its holder.
+    pub certificate: Option<String>,
     /// In seconds since 1970.
     pub expires: Option<u64>,
     /// Whether all that it asks for is bulk work.
@@ -70,7 +77,8 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Written {
     name: String,
-    sha256: String,
+    sha256: Option<String>,
+    certificate: Option<String>,
     expires: Option<Datetime>,
     #[serde(default)]
     bulk: bool,
@@ -78,18 +86,30 @@ struct Written {
     limits: Limits,
 }
 
+/// What only one key has.
+#[derive(PartialEq, Eq, Hash)]
+enum Holds {
+    Secret(Hash),
+    Certificate(String),
+}
+
 pub fn parse(text: &str) -> Result<Vec<Entry>, KeyFileError> {
     let File { keys } = toml::from_str(text).map_err(Box::new)?;
     if keys.len() > MAX_KEYS {
         return Err(KeyFileError::TooMany { count: keys.len() });
     }
-    let (mut names, mut hashes) = (HashSet::new(), HashSet::new());
+    let (mut names, mut holds) = (HashSet::new(), HashSet::new());
     keys.into_iter()
-        .map(|Written { name, sha256, expires, bulk, limits }| {
+        .map(|Written { name, sha256, certificate, expires, bulk, limits }| {
             let wrong = |message: &str| KeyFileError::Key { name: name.clone(), message: message.to_owned() };
             check_name(&name).map_err(wrong)?;
-            let hash = unhex(&sha256).ok_or_else(|| wrong("sha256 must have 64 hexadecimal digits"))?;
-            if !names.insert(name.clone()) || !hashes.insert(hash) {
+            let digits = || wrong("sha256 must have 64 hexadecimal digits");
+            let hash = sha256.map(|sha256| unhex(&sha256).ok_or_else(digits)).transpose()?;
+            if hash.is_none() && certificate.is_none() {
+                return Err(wrong("has neither sha256 nor certificate"));
+            }
+            let known = [hash.map(Holds::Secret), certificate.clone().map(Holds::Certificate)];
+            if !names.insert(name.clone()) || !known.into_iter().flatten().all(|held| holds.insert(held)) {
                 return Err(wrong("is there twice"));
             }
             limits.check().map_err(wrong)?;
@@ -99,7 +119,7 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, KeyFileError> {
                 }
                 None => None,
             };
-            Ok(Entry { name, hash, expires, bulk, limits })
+            Ok(Entry { name, hash, certificate, expires, bulk, limits })
         })
         .collect()
 }
@@ -141,17 +161,22 @@ fn seconds(at: Datetime) -> Option<u64> {
     Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// Appends a key to a file, which is made if it is not there, and returns its secret, which is nowhere else.
-pub fn add(
-    path: &Path,
-    name: &str,
-    expires: Option<&str>,
-    bulk: bool,
-    limits: &Limits,
-) -> Result<String, KeyFileError> {
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(KeyFileError::Random)?;
-    let secret = format!("{PREFIX}{}", hex(&random));
+/// What a key is to be; see [`Entry`].
+#[derive(Clone, Debug, Default)]
+pub struct NewKey<'a> {
+    pub name: &'a str,
+    pub certificate: Option<&'a str>,
+    /// A day, or a day and a time.
+    pub expires: Option<&'a str>,
+    pub bulk: bool,
+    pub limits: Limits,
+}
+
+/// Appends a key to a file, which is made if it is not there, and returns its secret, which is nowhere else. A key with
+/// a `certificate` has none.
+pub fn add(path: &Path, new: &NewKey<'_>) -> Result<Option<String>, KeyFileError> {
+    let NewKey { name, certificate, expires, bulk, limits } = new;
+    let secret = if certificate.is_none() { Some(secret()?) } else { None };
     let mut text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -160,11 +185,17 @@ pub fn add(
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    let _ = write!(text, "\n[[keys]]\nname = \"{name}\"\nsha256 = \"{}\"\n", hex(&hash(secret.as_bytes())));
+    let _ = writeln!(text, "\n[[keys]]\nname = {}", quoted(name));
+    if let Some(secret) = &secret {
+        let _ = writeln!(text, "sha256 = \"{}\"", hex(&hash(secret.as_bytes())));
+    }
+    if let Some(certificate) = certificate {
+        let _ = writeln!(text, "certificate = {}", quoted(certificate));
+    }
     if let Some(expires) = expires {
         let _ = writeln!(text, "expires = {expires}");
     }
-    if bulk {
+    if *bulk {
         text.push_str("bulk = true\n");
     }
     if *limits != Limits::default() {
@@ -173,6 +204,17 @@ pub fn add(
     parse(&text)?;
     write(path, text.trim_start())?;
     Ok(secret)
+}
+
+fn secret() -> Result<String, KeyFileError> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(KeyFileError::Random)?;
+    Ok(format!("{PREFIX}{}", hex(&random)))
+}
+
+/// As TOML.
+fn quoted(text: &str) -> toml_edit::Value {
+    text.into()
 }
 
 /// Takes a key out of a file; all else, comments too, stays.
@@ -208,19 +250,32 @@ mod tests {
     fn keys_are_added_listed_and_revoked() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.toml");
+        let named = |name| NewKey { name, ..NewKey::default() };
         let limits = Limits { requests_per_second: Some(5.0), streams: Some(2), ..Limits::default() };
-        let first = add(&path, "search", Some("2030-01-01"), true, &limits).unwrap();
-        let second = add(&path, "batch", None, false, &Limits::default()).unwrap();
+        let search =
+            NewKey { expires: Some("2030-01-01"), bulk: true, limits: limits.clone(), ..named("search") };
+        let first = add(&path, &search).unwrap().unwrap();
+        let second = add(&path, &named("batch")).unwrap().unwrap();
         assert!(first.starts_with(PREFIX) && first.len() == PREFIX.len() + 64 && first != second);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(!text.contains(&first[PREFIX.len()..]), "the secret is nowhere");
         let keys = parse(&text).unwrap();
         assert_eq!(keys[0].limits, limits);
         assert_eq!((keys[0].expires, keys[0].bulk), (Some(1_893_456_000), true));
-        assert_eq!(keys[1].hash, hash(second.as_bytes()));
-        assert!(add(&path, "batch", None, false, &Limits::default()).is_err(), "a name is there once");
-        assert!(add(&path, "a b", None, false, &Limits::default()).is_err());
-        assert!(add(&path, "c", Some("soon"), false, &Limits::default()).is_err());
+        assert_eq!(keys[1].hash, Some(hash(second.as_bytes())));
+        assert!(add(&path, &named("batch")).is_err(), "a name is there once");
+        assert!(add(&path, &named("a b")).is_err());
+        assert!(add(&path, &NewKey { expires: Some("soon"), ..named("c") }).is_err());
+        let certificate = Some("spiffe://example.org/indexer");
+        assert_eq!(
+            add(&path, &NewKey { certificate, ..named("indexer") }).unwrap(),
+            None,
+            "it has no secret"
+        );
+        assert!(add(&path, &NewKey { certificate, ..named("d") }).is_err(), "a certificate is of one key");
+        let last = parse(&std::fs::read_to_string(&path).unwrap()).unwrap().pop().unwrap();
+        assert_eq!((last.hash, last.certificate.as_deref()), (None, certificate));
+        revoke(&path, "indexer").unwrap();
 
         std::fs::write(&path, format!("# ours\n{text}")).unwrap();
         revoke(&path, "search").unwrap();
@@ -238,7 +293,7 @@ mod tests {
             assert!(error.contains(says), "{text}: {error}");
         };
         check("keys = 3", "invalid type");
-        check("[[keys]]\nname = \"a\"", "sha256");
+        check("[[keys]]\nname = \"a\"", "neither sha256 nor certificate");
         check("[[keys]]\nname = \"a\"\nsha256 = \"12\"", "key \"a\": sha256");
         check(&format!("[[keys]]\nname = \"a\"\nsha256 = \"{good}\"\nsecret = \"b\""), "secret");
         check(&format!("[[keys]]\nname = \"a\"\nsha256 = \"{good}\"\nexpires = 10:00:00"), "expires");

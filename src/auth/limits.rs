@@ -1,7 +1,8 @@
-//! What the holder of a key may take, whatever others do: calls and rows a second, calls and streams at a time.
+//! What a caller may take, whatever others do: calls and rows a second, calls and streams at a time.
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use governor::{NotUntil, RateLimiter};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// As the file of keys has them; what is not there has no limit of its own.
+/// As a file of keys has them, and --peer-limits; what is not there has no limit of its own.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -38,6 +39,18 @@ impl Limits {
             return Err("a limit must be more than zero");
         }
         Ok(())
+    }
+}
+
+/// From what is between the braces of their TOML, as in `requests_per_second = 50, streams = 4`.
+impl FromStr for Limits {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Limits, String> {
+        let limits: Limits =
+            toml::from_str(&text.replace(',', "\n")).map_err(|error| error.message().to_owned())?;
+        limits.check()?;
+        Ok(limits)
     }
 }
 
@@ -72,8 +85,8 @@ pub struct Quota {
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
 
-/// The limits of a key at work.
-pub(crate) struct Bounds {
+/// The limits of a caller at work.
+pub(super) struct Bounds {
     requests: Option<Limiter>,
     rows: Option<(Limiter, NonZeroU32)>,
     calls: Option<Arc<Semaphore>>,
@@ -106,7 +119,7 @@ impl Bounds {
     }
 
     /// Counts a call. `None`: there is no limit.
-    pub(crate) fn take_request(&self) -> Result<Option<Quota>, Exceeded> {
+    pub(super) fn take_request(&self) -> Result<Option<Quota>, Exceeded> {
         let Some(limiter) = &self.requests else { return Ok(None) };
         match limiter.check() {
             Ok(state) => Ok(Some(Quota {
@@ -118,7 +131,7 @@ impl Bounds {
     }
 
     /// Counts rows. More at once than a second has are counted as that many.
-    pub(crate) fn take_rows(&self, rows: usize) -> Result<(), Exceeded> {
+    pub(super) fn take_rows(&self, rows: usize) -> Result<(), Exceeded> {
         let Some((limiter, most)) = &self.rows else { return Ok(()) };
         let Some(rows) = NonZeroU32::new(u32::try_from(rows).unwrap_or(u32::MAX).min(most.get())) else {
             return Ok(());
@@ -131,7 +144,7 @@ impl Bounds {
     }
 
     /// A place for a call or a stream. `None`: there is no limit.
-    pub(crate) fn place(&self, stream: bool) -> Result<Option<OwnedSemaphorePermit>, Exceeded> {
+    pub(super) fn place(&self, stream: bool) -> Result<Option<OwnedSemaphorePermit>, Exceeded> {
         let Some(places) = (if stream { &self.streams } else { &self.calls }) else { return Ok(None) };
         places.clone().try_acquire_owned().map(Some).map_err(|_| Exceeded { retry_after: SOON })
     }
@@ -156,6 +169,15 @@ mod tests {
             retry_after > Duration::from_secs(1) && retry_after <= Duration::from_secs(2),
             "{retry_after:?}"
         );
+    }
+
+    #[test]
+    fn they_are_written_as_in_a_file_of_keys() {
+        let limits: Limits = "requests_per_second = 50, burst = 100, streams = 4".parse().unwrap();
+        assert_eq!(limits.to_string(), "{ requests_per_second = 50, burst = 100, streams = 4 }");
+        for wrong in ["rate = 3", "streams", "streams = 0", "burst = 3", "streams = 1, streams = 2", "[a]"] {
+            assert!(wrong.parse::<Limits>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Keys;
 use super::file::KeyFileError;
+use super::keys::Keys;
 use crate::clock::Clock;
 use crate::follow;
 use crate::telemetry::metrics::Metrics;

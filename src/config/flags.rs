@@ -125,6 +125,10 @@ pub struct ServeFlags {
     /// File of API keys (clipd keys add): who may call, and how much [default: none, everybody may]
     #[arg(long, env = "CLIPD_API_KEYS", help_heading = "Addresses")]
     pub api_keys: Option<PathBuf>,
+    /// What each address may take where there are no keys, as in "requests_per_second = 50, burst = 100,
+    /// rows_per_second = 500, concurrent_requests = 64, streams = 4" [default: no limits]
+    #[arg(long, env = "CLIPD_PEER_LIMITS", conflicts_with = "api_keys", help_heading = "Addresses")]
+    pub peer_limits: Option<String>,
     /// Certificate of the server in PEM, with those that vouch for it; both APIs then speak TLS [default: none]
     #[arg(long, env = "CLIPD_TLS_CERT", requires = "tls_key", help_heading = "Addresses")]
     pub tls_cert: Option<PathBuf>,
@@ -134,6 +138,9 @@ pub struct ServeFlags {
     /// Certificates of those who vouch for clients, which then need one [default: none]
     #[arg(long, env = "CLIPD_TLS_CLIENT_CA", requires = "tls_cert", help_heading = "Addresses")]
     pub tls_client_ca: Option<PathBuf>,
+    /// Speak TLS on the metrics port too; nobody needs a certificate there
+    #[arg(long, env = "CLIPD_METRICS_TLS", requires = "tls_cert", help_heading = "Addresses")]
+    pub metrics_tls: bool,
     /// Ask for no key for gRPC's reflection and /openapi.json
     #[arg(long, env = "CLIPD_OPEN_REFLECTION", help_heading = "Addresses")]
     pub open_reflection: bool,

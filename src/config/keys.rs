@@ -15,10 +15,13 @@ pub struct KeysFlags {
 
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
-    /// Make a key: its secret is printed once, and kept nowhere
+    /// Make a key: its secret is printed once, and kept nowhere; with --certificate it has none
     Add {
         /// For the log and the metrics
         name: String,
+        /// Host or URI in the certificate of its holder, who then needs no secret
+        #[arg(long)]
+        certificate: Option<String>,
         /// Day, or day and time in UTC, from which it is no key any more, such as 2027-12-31
         #[arg(long)]
         expires: Option<String>,

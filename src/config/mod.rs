@@ -27,7 +27,7 @@ use crate::engine::device::{CudaGraphs, GpuOptions, Precision};
 use crate::modality::ByModality;
 use crate::model::hub::{Access, Repository};
 use crate::scheduler::Settings;
-use crate::{admission, connections, grpc, http, pipeline};
+use crate::{admission, auth, connections, grpc, http, pipeline};
 use flags::{HubFlags, ModelFlags, ServeFlags};
 use problems::Problems;
 
@@ -56,8 +56,12 @@ pub struct Config {
     pub label_cache_bytes: u64,
     /// File of API keys. `None`: everybody may call.
     pub api_keys: Option<PathBuf>,
+    /// What each address may take, where there are no keys.
+    pub peer_limits: Option<auth::Limits>,
     /// `None`: both APIs speak in the clear.
     pub tls: Option<TlsFiles>,
+    /// The same of the metrics port.
+    pub metrics_tls: Option<TlsFiles>,
     pub admission: admission::Limits,
     pub grpc: grpc::Options,
     pub http: http::Options,
@@ -157,6 +161,11 @@ impl Config {
         let connections = connection_limits(flags, timeout + answer_timeout, &mut problems);
         let max_image_bytes = problems.bytes("--max-image-bytes", &flags.max_image_bytes);
         let max_message_bytes = problems.bytes("--max-message-bytes", &flags.max_message_bytes);
+        let tls = flags.tls_cert.clone().zip(flags.tls_key.clone()).map(|(certificate, key)| TlsFiles {
+            certificate,
+            key,
+            client_ca: flags.tls_client_ca.clone(),
+        });
         let config = Config {
             listen: problems.address("--listen", &flags.listen),
             http_listen: match flags.http_listen.as_str() {
@@ -220,11 +229,12 @@ impl Config {
             ),
             label_cache_bytes: problems.bytes("--label-cache-bytes", &flags.label_cache_bytes) as u64,
             api_keys: flags.api_keys.clone(),
-            tls: flags.tls_cert.clone().zip(flags.tls_key.clone()).map(|(certificate, key)| TlsFiles {
-                certificate,
-                key,
-                client_ca: flags.tls_client_ca.clone(),
-            }),
+            peer_limits: problems.list("--peer-limits", flags.peer_limits.as_slice()).pop(),
+            metrics_tls: tls
+                .clone()
+                .filter(|_| flags.metrics_tls)
+                .map(|tls| TlsFiles { client_ca: None, ..tls }),
+            tls,
             admission: admission::Limits {
                 concurrent_requests: problems
                     .count("--max-concurrent-requests", &flags.max_concurrent_requests)

@@ -22,6 +22,7 @@ use tower_service::Service;
 use super::body::{Answer, BoxError, Inbound, TakenBy};
 use super::peer::{Open, Peer, Why};
 use super::port::Place;
+use super::tls;
 use super::{Clocks, Http2, Limits, Protocol, jittered};
 use crate::clock::Clock;
 use crate::shutdown::{self, Phase};
@@ -62,7 +63,10 @@ impl Place {
             None => Either::Left(stream),
             Some(tls) => tokio::select! {
                 handshake = timeout(clocks.first_request, tls.accept(stream)) => match handshake {
-                    Ok(Ok(stream)) => Either::Right(stream),
+                    Ok(Ok(stream)) => {
+                        peer.is_called(tls::names(&stream));
+                        Either::Right(stream)
+                    }
                     // Somebody who speaks no TLS, or none that we speak, or has no certificate.
                     Ok(Err(_)) => {
                         port.count(Why::Handshake);

@@ -13,6 +13,7 @@
 //! - **Who holds up a shutdown.** Calls ([`Peer::call`]), and nothing else: not idle connections, nor watches.
 
 mod body;
+mod certificate;
 mod life;
 mod peer;
 mod port;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -13,6 +13,8 @@ use crate::clock::{Clock, Timestamp};
 /// Whom a request comes from: in its extensions as `Arc<Peer>`.
 pub struct Peer {
     pub address: SocketAddr,
+    /// Those of its certificate.
+    names: OnceLock<Vec<String>>,
     clock: Clock,
     accepted: Timestamp,
     evict: Notify,
@@ -76,7 +78,24 @@ impl Peer {
             used: false,
             quiet_since: accepted,
         };
-        Peer { address, clock, accepted, evict: Notify::new(), state: Mutex::new(state) }
+        Peer {
+            address,
+            names: OnceLock::new(),
+            clock,
+            accepted,
+            evict: Notify::new(),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Of a host or a URI, as its certificate has them; none where there is none.
+    pub fn names(&self) -> &[String] {
+        self.names.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn is_called(&self, names: Vec<String>) {
+        // Only its own handshake says so.
+        let _ = self.names.set(names);
     }
 
     /// Counts a call of that method as in flight until dropped: a shutdown waits for it.

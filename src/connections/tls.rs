@@ -12,7 +12,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, rustls};
 
-use super::Protocol;
+use super::{Protocol, certificate};
 use crate::follow;
 use crate::telemetry::metrics::Metrics;
 
@@ -45,12 +45,16 @@ impl Tls {
         let mut paths = vec![files.certificate.clone(), files.key.clone()];
         paths.extend(files.client_ca.clone());
         let contents = follow::read(&paths)?;
-        let first = config(&contents, protocol).map_err(TlsError::Unfit)?;
+        let expiry = metrics.certificate_expiry();
+        let ends = move |end: Option<i64>| end.into_iter().for_each(|end| expiry.set(end as f64));
+        let (first, end) = config(&contents, protocol).map_err(TlsError::Unfit)?;
+        ends(end);
         let tls = Tls(Arc::new(RwLock::new(Arc::new(first))));
         let following = tls.clone();
         follow::follow(paths, contents, metrics.reload_failures("tls"), move |contents| {
-            let config = Arc::new(config(contents, protocol)?);
-            *following.0.write().unwrap_or_else(PoisonError::into_inner) = config;
+            let (config, end) = config(contents, protocol)?;
+            *following.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+            ends(end);
             Ok(())
         })?;
         Ok(tls)
@@ -62,12 +66,19 @@ impl Tls {
     }
 }
 
-/// Of certificate, key, and perhaps the clients' CA.
-fn config(contents: &[Vec<u8>], protocol: Protocol) -> Result<ServerConfig, String> {
-    let [certificate, key, ca @ ..] = contents else {
+/// Those of the client's certificate.
+pub(super) fn names(stream: &TlsStream<TcpStream>) -> Vec<String> {
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    chain.first().map(certificate::names).unwrap_or_default()
+}
+
+/// Of certificate, key, and perhaps the clients' CA; and when the certificate ends, in seconds since 1970.
+fn config(contents: &[Vec<u8>], protocol: Protocol) -> Result<(ServerConfig, Option<i64>), String> {
+    let [chain, key, ca @ ..] = contents else {
         return Err("certificate and key are missing".to_owned());
     };
-    let chain = certificates(certificate).map_err(|error| format!("the certificate: {error}"))?;
+    let chain = certificates(chain).map_err(|error| format!("the certificate: {error}"))?;
+    let end = certificate::end(&chain);
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key: {error}"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone());
@@ -90,7 +101,7 @@ fn config(contents: &[Vec<u8>], protocol: Protocol) -> Result<ServerConfig, Stri
         Protocol::Http2 => vec![b"h2".to_vec()],
         Protocol::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
     };
-    Ok(config)
+    Ok((config, end))
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -54,6 +54,11 @@ impl SyntheticEngine {
         SyntheticEngine { embed_dim, gate, pace: FAST, spins: None, stages: false, description }
     }
 
+    /// The same, whose batches are said to take as long as this.
+    pub fn paced(self, pace: Pace) -> SyntheticEngine {
+        SyntheticEngine { pace, ..self }
+    }
+
     /// The same, said to be on another device than the CPU.
     pub fn on(mut self, device: &str) -> SyntheticEngine {
         device.clone_into(&mut self.description.device);
@@ -67,7 +72,7 @@ impl SyntheticEngine {
 
     /// Every batch takes as long as `pace` says, and spends it computing: it does not sleep.
     pub fn spinning(embed_dim: usize, clock: Clock, pace: Pace) -> SyntheticEngine {
-        SyntheticEngine { pace, spins: Some(clock), ..SyntheticEngine::gated(embed_dim, Gate::open()) }
+        SyntheticEngine { spins: Some(clock), ..SyntheticEngine::gated(embed_dim, Gate::open()).paced(pace) }
     }
 }
 
@@ -152,6 +157,8 @@ pub struct Gate {
 #[derive(Default)]
 struct State {
     closed: bool,
+    /// Batches that pass though it is closed.
+    passes: usize,
     /// Batches that have arrived since the gate was closed.
     arrived: usize,
     /// Rows of the batches that are held.
@@ -177,12 +184,19 @@ impl Gate {
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
+        state.passes = 0;
         state.arrived = 0;
     }
 
     /// Releases what is held, and lets everything pass.
     pub fn open_again(&self) {
         self.lock().closed = false;
+        self.shared.1.notify_all();
+    }
+
+    /// Releases as many batches, and goes on to hold what comes behind them.
+    pub fn let_pass(&self, batches: usize) {
+        self.lock().passes += batches;
         self.shared.1.notify_all();
     }
 
@@ -214,9 +228,10 @@ impl Gate {
         state.arrived += 1;
         state.held_rows += rows;
         self.shared.1.notify_all();
-        while state.closed {
+        while state.closed && state.passes == 0 {
             state = self.shared.1.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.passes = state.passes.saturating_sub(1);
         state.held_rows -= rows;
         match std::mem::take(&mut state.next) {
             Next::Run => Ok(()),

@@ -109,7 +109,7 @@ pub(super) struct Lock(pub(super) Option<Door>);
 impl Interceptor for Lock {
     fn call(&mut self, request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
         if let Some(door) = &self.0 {
-            let known = door.identify(request.metadata().as_ref());
+            let known = door.identify(request.metadata().as_ref(), request.extensions().get::<Arc<Peer>>());
             known.map_err(|unknown| status::no_entry(&unknown.into()))?;
         }
         Ok(request)

@@ -152,7 +152,7 @@ pub(super) async fn locked(
     request: Request<Body>,
     next: Next,
 ) -> Response<Body> {
-    match edge.door.identify(request.headers()) {
+    match edge.door.identify(request.headers(), request.extensions().get::<Arc<Peer>>()) {
         Ok(_) => next.run(request).await,
         Err(unknown) => Problem::no_entry(&unknown.into()).response(),
     }

@@ -22,6 +22,7 @@ const STREAMS: &str = "clip_streams";
 const REQUEST_BYTES: &str = "clip_request_bytes_in_flight";
 const RESPONSE_BYTES: &str = "clip_response_bytes_in_flight";
 const KEYS: &str = "clip_keys";
+const CERTIFICATE_EXPIRY: &str = "clip_certificate_expiry_timestamp_seconds";
 const RELOAD_FAILURES: &str = "clip_reload_failures_total";
 const KEY_REQUESTS: &str = "clip_key_requests_total";
 const KEY_ROWS: &str = "clip_key_rows_total";
@@ -179,6 +180,11 @@ impl Metrics {
     /// Changes that could not be used, of the files of `what`: keys or tls.
     pub fn reload_failures(&self, what: &'static str) -> Counter {
         self.counter(RELOAD_FAILURES, &[("files", what)])
+    }
+
+    /// When the server's certificate ends, in seconds since 1970.
+    pub fn certificate_expiry(&self) -> Gauge {
+        self.gauge(CERTIFICATE_EXPIRY, &[])
     }
 
     /// Calls by the name of their key and canonical gRPC status code name.
@@ -362,6 +368,7 @@ fn describe(recorder: &PrometheusRecorder) {
         (REQUEST_BYTES, "Bytes of request messages being held."),
         (RESPONSE_BYTES, "Bytes of answers that are not taken yet."),
         (KEYS, "API keys in force."),
+        (CERTIFICATE_EXPIRY, "When the certificate of the server ends, in seconds since 1970."),
         (LIMIT, "What the server holds at most, by name."),
         (MODEL_INFO, "Always 1; what is served, and what runs it, are labels."),
         (PREPROCESS_QUEUE, "Inputs that wait for or are in preprocessing."),

@@ -69,9 +69,7 @@ async fn a_device_lost_in_a_batch_takes_only_itself_out() {
     server.client.embed(one_image(3)).await.unwrap();
     // The call is answered a moment before the loss is told.
     let lost = "clip_workers{device=\"cuda:0\",state=\"lost\"}";
-    while Scrape::of(server.running.metrics_address).await.value(lost) == 0.0 {
-        tokio::task::yield_now().await;
-    }
+    Scrape::when(server.running.metrics_address, lost, |value| value != 0.0).await;
     let model = server.client.get_model(GetModelRequest {}).await.unwrap().into_inner();
     assert_eq!(model.device, "cuda:1");
     let scrape = Scrape::of(server.running.metrics_address).await;

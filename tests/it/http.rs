@@ -334,13 +334,9 @@ async fn a_client_that_goes_away_cancels_its_rows() {
     );
     leaving.write_all(request.as_bytes()).await.unwrap();
     let metrics = server.running.metrics_address;
-    while Scrape::of(metrics).await.value("clip_queue_rows{modality=\"image\"}") < 2.0 {
-        tokio::task::yield_now().await;
-    }
+    Scrape::when(metrics, "clip_queue_rows{modality=\"image\"}", |value| value >= 2.0).await;
     drop(leaving);
-    while Scrape::of(metrics).await.value("clip_queue_rows{modality=\"image\"}") > 0.0 {
-        tokio::task::yield_now().await;
-    }
+    Scrape::when(metrics, "clip_queue_rows{modality=\"image\"}", |value| value == 0.0).await;
     gate.open_again();
     running.await.unwrap().unwrap();
     let scrape = Scrape::quiet(metrics).await;
@@ -372,9 +368,7 @@ async fn a_drain_answers_the_calls_of_both_edges() {
     let request =
         http::Request::post("/v1/embeddings").header("host", "x").body(http_body_util::Full::from(body));
     let http = tokio::spawn(crate::support::post::send(http_address, request.unwrap()));
-    while Scrape::of(metrics).await.value("clip_queue_rows{modality=\"image\"}") < 1.0 {
-        tokio::task::yield_now().await;
-    }
+    Scrape::when(metrics, "clip_queue_rows{modality=\"image\"}", |value| value >= 1.0).await;
     // A keep-alive connection without a call holds nothing up.
     let idle = TcpStream::connect(http_address).await.unwrap();
     let shutdown = tokio::spawn(server.running.shutdown());

@@ -1,20 +1,20 @@
 //! API keys: who may call over both edges, how much, and what changes while the server runs.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clipd::auth::Limits;
-use clipd::auth::file;
+use clipd::auth::file::{self, NewKey};
 use clipd::grpc::proto;
 use serde_json::json;
+use tokio::net::TcpSocket;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::scheduling::{queued, slow_server};
-use crate::support::post::{get, post, post_with};
+use crate::scheduling::slow_server;
+use crate::support::post::{get, post, post_with, send_over};
 use crate::support::scrape::{Scrape, probe};
 use crate::support::*;
 
@@ -36,7 +36,8 @@ async fn over_http(server: &Server, key: &str) -> crate::support::post::Answer {
 }
 
 fn add(path: &Path, name: &str, limits: &Limits) -> String {
-    file::add(path, name, None, false, limits).unwrap()
+    let new = NewKey { name, limits: limits.clone(), ..NewKey::default() };
+    file::add(path, &new).unwrap().unwrap()
 }
 
 async fn gated(path: &Path) -> (Server, clipd::engine::synthetic::Gate) {
@@ -48,7 +49,9 @@ async fn without_a_key_there_is_health_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
     let key = add(&path, "search", &Limits::default());
-    let expired = file::add(&path, "old", Some("2001-01-01"), false, &Limits::default()).unwrap();
+    let expired = file::add(&path, &NewKey { name: "old", expires: Some("2001-01-01"), ..NewKey::default() })
+        .unwrap()
+        .unwrap();
     let (server, _gate) = gated(&path).await;
     embed(&server, &key).await.unwrap();
     over_http(&server, &key).await.ok();
@@ -115,7 +118,7 @@ async fn each_key_has_limits_of_its_own() {
     embed(&server, &slow).await.unwrap();
     let status = embed(&server, &slow).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-    assert_eq!(status.message(), "limit of the key: key_requests");
+    assert_eq!(status.message(), "limit of the caller: caller_requests");
     let hint: u64 =
         status.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap().parse().unwrap();
     assert!((50_000..=100_000).contains(&hint), "{hint}");
@@ -125,7 +128,7 @@ async fn each_key_has_limits_of_its_own() {
 
     embed(&server, &few).await.unwrap();
     let status = embed(&server, &few).await.unwrap_err();
-    assert_eq!(status.message(), "limit of the key: key_rows");
+    assert_eq!(status.message(), "limit of the caller: caller_rows");
 
     gate.close();
     let mut client = server.client.clone();
@@ -133,12 +136,12 @@ async fn each_key_has_limits_of_its_own() {
     let running = tokio::spawn(async move { client.embed(request).await });
     gate.wait_started(1);
     let status = embed(&server, &one).await.unwrap_err();
-    assert_eq!(status.message(), "limit of the key: key_concurrency");
+    assert_eq!(status.message(), "limit of the caller: caller_concurrency");
     let mut client = server.client.clone();
     let pending = tokio_stream::pending::<proto::StreamEmbedRequest>();
     let stream = client.stream_embed(with_key(pending, &one)).await.unwrap();
     let status = client.stream_embed(with_key(tokio_stream::empty(), &one)).await.unwrap_err();
-    assert_eq!(status.message(), "limit of the key: key_streams");
+    assert_eq!(status.message(), "limit of the caller: caller_streams");
     gate.open_again();
     running.await.unwrap().unwrap();
     drop(stream);
@@ -167,35 +170,49 @@ async fn a_stream_beyond_its_rows_is_slowed_and_not_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_there_are_no_keys_each_address_may_have_limits() {
+    let (server, _gate) = Server::gated(&["--peer-limits=requests_per_second = 0.01, burst = 2"]).await;
+    embed(&server, "").await.unwrap();
+    post(&server, "/v1/embeddings", &json!({"input": "a"})).await.ok();
+    let status = server.client.clone().embed(one_image(1)).await.unwrap_err();
+    assert_eq!(status.message(), "limit of the caller: caller_requests", "over both edges together");
+    let (message, _) = post(&server, "/v1/embeddings", &json!({"input": "a"})).await.error(429);
+    assert_eq!(message, status.message());
+    // Somebody else.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+    let other = socket.connect(server.running.http_address.unwrap()).await.unwrap();
+    let request = http::Request::post("/v1/embeddings").header("host", "localhost");
+    send_over(other, request.body(json!({"input": "a"}).to_string().into()).unwrap()).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_work_of_a_key_may_be_bulk() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
-    let bulk = file::add(&path, "index", None, true, &Limits::default()).unwrap();
+    let bulk = file::add(&path, &NewKey { name: "index", bulk: true, ..NewKey::default() }).unwrap().unwrap();
     let urgent = add(&path, "search", &Limits::default());
     let keys = format!("--api-keys={}", path.display());
-    let server = slow_server(&["--max-batch-size=1", &keys]).await;
-    let order = Arc::new(Mutex::new(Vec::new()));
-    let call = |name: &'static str, key: &str, rows: usize| {
-        let (mut client, order) = (server.client.clone(), order.clone());
-        let request = with_key(embed_request(vec![image_input(picture(0)); rows]), key);
-        tokio::spawn(async move {
-            client.embed(request).await.unwrap();
-            order.lock().unwrap().push(name);
-        })
+    let (server, gate) = slow_server(&["--max-batch-size=1", &keys]).await;
+    let call = |key: &str| {
+        let (mut client, request) = (server.client.clone(), with_key(one_image(0), key));
+        tokio::spawn(async move { client.embed(request).await.map(|_| ()) })
     };
-    // Ten rows keep the worker busy for 200 ms.
-    let first = call("first", &urgent, 10);
-    queued(&server, 8.0).await;
+    gate.close();
+    let first = call(&urgent);
+    gate.wait_started(1);
     // Asks for interactive work, which its key does not let it have.
-    let index = call("index", &bulk, 1);
-    queued(&server, 9.0).await;
-    let search = call("search", &urgent, 1);
-    for call in [first, index, search] {
-        call.await.unwrap();
-    }
-    let order = order.lock().unwrap().clone();
-    let place = |name| order.iter().position(|each| *each == name).unwrap();
-    assert!(place("search") < place("index"), "{order:?}");
+    let index = call(&bulk);
+    queued(&server, 1.0).await;
+    let search = call(&urgent);
+    queued(&server, 2.0).await;
+    // Whichever is next: the other stays where it is.
+    gate.let_pass(2);
+    first.await.unwrap().unwrap();
+    search.await.unwrap().unwrap();
+    assert!(!index.is_finished());
+    gate.open_again();
+    index.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

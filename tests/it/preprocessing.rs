@@ -13,11 +13,14 @@ const ONE_THREAD: [&str; 1] = ["--preprocess-threads=1"];
 
 /// A request for a picture of 9 million pixels and a few bytes, which takes at least some milliseconds.
 fn large() -> EmbedRequest {
-    const SIDE: u32 = 3000;
+    square(3000)
+}
+
+fn square(side: u32) -> EmbedRequest {
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, SIDE, SIDE);
+    let mut encoder = png::Encoder::new(&mut bytes, side, side);
     encoder.set_color(png::ColorType::Rgb);
-    let pixels = vec![7; (SIDE * SIDE * 3) as usize];
+    let pixels = vec![7; (side * side * 3) as usize];
     encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
     embed_request(vec![image_input(image(bytes))])
 }
@@ -32,24 +35,24 @@ async fn scrape(server: &Server) -> Scrape {
 }
 
 /// Images that wait or are being prepared.
+const IN_LINE: &str = "clip_preprocess_queue_rows";
+
 async fn in_line(server: &Server) -> f64 {
-    scrape(server).await.value("clip_preprocess_queue_rows")
+    scrape(server).await.value(IN_LINE)
 }
 
 /// Puts large pictures in line on the only thread.
 async fn busy(server: &Server, request: &EmbedRequest) -> Vec<JoinHandle<Result<(), Status>>> {
     let calls: Vec<_> = (0..40).map(|_| call(server, request.clone())).collect();
-    while in_line(server).await < 30.0 {
-        tokio::task::yield_now().await;
-    }
+    Scrape::when(server.running.metrics_address, IN_LINE, |images| images >= 30.0).await;
     calls
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_would_be_decoded_too_late_is_refused_and_the_rest_is_not_decoded_in_vain() {
     let (server, _gate) = Server::gated(&ONE_THREAD).await;
-    let request = large();
-    let timeout = Duration::from_millis(400);
+    let request = square(6000);
+    let timeout = Duration::from_secs(2);
     let calls: Vec<_> = (0..200).map(|_| call(&server, with_timeout(request.clone(), timeout))).collect();
     let (mut answered, mut refused) = (0.0, 0);
     for call in calls {
@@ -101,9 +104,7 @@ async fn who_leaves_the_line_is_not_decoded() {
     let (mut server, _gate) = Server::gated(&ONE_THREAD).await;
     let calls = busy(&server, &large()).await;
     calls.iter().for_each(JoinHandle::abort);
-    while in_line(&server).await > 0.0 {
-        tokio::task::yield_now().await;
-    }
+    Scrape::when(server.running.metrics_address, IN_LINE, |images| images == 0.0).await;
     server.client.embed(one_image(1)).await.unwrap();
     let decoded = scrape(&server).await.value("clip_preprocess_duration_seconds_count{modality=\"image\"}");
     assert!(decoded < 40.0, "{decoded}");

@@ -31,9 +31,7 @@ async fn every_accepted_call_is_answered_and_a_watch_does_not_hold_it_up() {
     let queue = "clip_queue_rows{modality=\"image\"}";
     let metrics = server.running.metrics_address;
     // The running batch took one or two of the seven; the rest must be queued before the signal.
-    while Scrape::of(metrics).await.value(queue) + gate.held_rows() as f64 != 7.0 {
-        tokio::task::yield_now().await;
-    }
+    Scrape::when(metrics, queue, |rows| rows + gate.held_rows() as f64 == 7.0).await;
     let mut client = server.client;
     let shutdown = tokio::spawn(server.running.shutdown());
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);

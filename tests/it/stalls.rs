@@ -1,7 +1,7 @@
 //! Clients that hold on to something: nobody else suffers, and what they hold is given back.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clipd::grpc::proto;
@@ -64,17 +64,8 @@ fn framed(message: &impl Message) -> Vec<u8> {
     framed
 }
 
-/// A state that does not come is a failure, not a test without end.
 async fn until(server: &Server, sample: &str, value: f64) {
-    let patience = Instant::now() + Duration::from_secs(60);
-    loop {
-        let found = Scrape::of(server.running.metrics_address).await.value(sample);
-        if found == value {
-            return;
-        }
-        assert!(Instant::now() < patience, "{sample} is {found} and does not become {value}");
-        tokio::task::yield_now().await;
-    }
+    Scrape::when(server.running.metrics_address, sample, |found| found == value).await;
 }
 
 async fn ended(server: &Server, port: &str, reason: &str) {

@@ -167,19 +167,13 @@ async fn a_client_that_dies_frees_everything() {
     gate.wait_started(1);
     let queue = "clip_queue_rows{modality=\"image\"}";
     let metrics = server.running.metrics_address;
-    while Scrape::of(metrics).await.value(queue) < 5.0 {
-        tokio::task::yield_now().await;
-    }
+    Scrape::when(metrics, queue, |value| value >= 5.0).await;
     let status = server.client.clone().stream_embed(tokio_stream::empty()).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "one stream is the limit: {status}");
 
     drop((sender, responses));
-    while Scrape::of(metrics).await.value("clip_requests_in_flight") > 0.0 {
-        tokio::task::yield_now().await;
-    }
-    while Scrape::of(metrics).await.value(queue) > 0.0 {
-        tokio::task::yield_now().await;
-    }
+    Scrape::when(metrics, "clip_requests_in_flight", |value| value == 0.0).await;
+    Scrape::when(metrics, queue, |value| value == 0.0).await;
     gate.open_again();
     let (sender, responses) = open(&server).await;
     sender.send(one(1)).await.unwrap();
@@ -220,9 +214,7 @@ async fn a_drain_answers_what_was_read_and_ends_the_stream_unavailable() {
     }
     gate.wait_started(1);
     let queue = "clip_queue_rows{modality=\"image\"}";
-    while Scrape::of(server.running.metrics_address).await.value(queue) + gate.held_rows() as f64 != 6.0 {
-        tokio::task::yield_now().await;
-    }
+    Scrape::when(server.running.metrics_address, queue, |rows| rows + gate.held_rows() as f64 == 6.0).await;
     let shutdown = tokio::spawn(server.running.shutdown());
     gate.open_again();
     let (results, end) = collect(responses).await;

@@ -54,6 +54,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
         "config",
         &[
             "admission",
+            "auth",
             "cli",
             "clip",
             "connections",
@@ -129,13 +130,14 @@ const MAY_USE: [(&str, &[&str]); 26] = [
 ];
 
 /// A library and the one module that may know it.
-const HOMES: [(&str, &[&str]); 16] = [
+const HOMES: [(&str, &[&str]); 17] = [
     ("hf_hub", &["model"]),
     ("ureq", &["http", "model"]),
     ("tonic", &["bench", "cli", "grpc"]),
     ("tonic_health", &["grpc"]),
     ("hyper", &["connections"]),
     ("tokio_rustls", &["connections"]),
+    ("x509_parser", &["connections"]),
     ("governor", &["auth"]),
     ("tonic_reflection", &["grpc"]),
     ("axum", &["http", "metrics_port"]),

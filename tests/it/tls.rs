@@ -1,12 +1,18 @@
 //! TLS of both APIs: server and client certificates, what changes while the server runs, and who speaks otherwise.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::{self, RootCertStore};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use crate::support::post::send_over;
 use crate::support::scrape::Scrape;
 use crate::support::*;
 
@@ -30,8 +36,12 @@ impl Ca {
     }
 
     fn issue(&self) -> Pair {
+        self.issue_to("localhost")
+    }
+
+    fn issue_to(&self, name: &str) -> Pair {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
     }
@@ -118,6 +128,51 @@ async fn clients_may_need_a_certificate_too() {
     assert!(embeds(&server, &ca, Some(&clients.issue())).await);
     assert!(!embeds(&server, &ca, Some(&strangers.issue())).await);
     assert!(!embeds(&server, &ca, None).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_stands_for_a_key() {
+    let (ca, clients) = (Ca::new(), Ca::new());
+    let files = Files::new(&ca.issue());
+    std::fs::write(files.path("clients.pem"), clients.pem()).unwrap();
+    let keys = "[[keys]]\nname = \"search\"\ncertificate = \"search.example.org\"\n";
+    std::fs::write(files.path("keys.toml"), keys).unwrap();
+    let mut flags = files.flags();
+    flags.push(format!("--tls-client-ca={}", files.path("clients.pem").display()));
+    flags.push(format!("--api-keys={}", files.path("keys.toml").display()));
+    let (server, _gate) = start(&flags).await;
+    assert!(embeds(&server, &ca, Some(&clients.issue_to("search.example.org"))).await);
+    assert!(!embeds(&server, &ca, Some(&clients.issue_to("search"))).await, "the name of the key is none");
+    let scrape = Scrape::quiet(server.running.metrics_address).await;
+    assert_eq!(scrape.value("clip_key_requests_total{key=\"search\",code=\"OK\"}"), 1.0);
+    assert_eq!(scrape.value("clip_key_requests_total{key=\"?\",code=\"UNAUTHENTICATED\"}"), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_port_may_speak_tls_too() {
+    let ca = Ca::new();
+    let files = Files::new(&ca.issue());
+    std::fs::write(files.path("clients.pem"), ca.pem()).unwrap();
+    let mut flags = files.flags();
+    flags.push("--metrics-tls".to_owned());
+    // Which nobody needs there: Kubernetes' probes have no certificate.
+    flags.push(format!("--tls-client-ca={}", files.path("clients.pem").display()));
+    let (server, _gate) = start(&flags).await;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let client = client.unwrap().with_root_certificates(roots).with_no_client_auth();
+    let stream = TcpStream::connect(server.running.metrics_address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let stream = TlsConnector::from(Arc::new(client)).connect(name, stream).await.unwrap();
+    let request = http::Request::get("/metrics").header("host", "localhost").body(Default::default());
+    let answer = send_over(stream, request.unwrap()).await;
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    let expiry =
+        text.lines().find_map(|line| line.strip_prefix("clip_certificate_expiry_timestamp_seconds "));
+    // rcgen's certificates end with the year 4095.
+    assert_eq!(expiry.unwrap(), "67090118400", "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,8 @@
 //! Benchmarks of the edges: `cargo bench --bench edge [-- SECTION...]`
 //!
 //! Sections: `labels` (what Classify with cached labels adds to Embed), `uploads` (large messages from many
-//! clients), `feeding` (rows of an engine that takes no time), `edges` (a picture over gRPC and over HTTP),
-//! `allocations` (of the server, per call). The server has threads of its own, and the client is the thread that
+//! clients), `feeding` (rows of an engine that takes no time), `edges` (a picture over gRPC and HTTP),
+//! `safety` (what keys and TLS cost), `neighbours` (how long one waits beside a greedy client), `allocations` (of the server, per call). The server has threads of its own, and the client is the thread that
 //! measures: what that thread does not do, the server does. Every section prints a Markdown table. They are
 //! measurements, not tests: nothing fails, and other work on the machine shows in them.
 
@@ -13,6 +13,8 @@ mod edges;
 mod feeding;
 mod labels;
 mod load;
+mod neighbours;
+mod safety;
 mod server;
 mod uploads;
 
@@ -24,11 +26,13 @@ fn main() {
     // cargo adds `--bench`.
     let chosen: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let sections: [(&str, fn()); 5] = [
+    let sections: [(&str, fn()); 7] = [
         ("labels", labels::added),
         ("uploads", uploads::rates),
         ("feeding", feeding::rates),
         ("edges", edges::costs),
+        ("safety", safety::costs),
+        ("neighbours", neighbours::waits),
         ("allocations", allocations::per_call),
     ];
     for (name, section) in sections {

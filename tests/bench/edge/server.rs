@@ -8,10 +8,11 @@ use clap::Parser;
 use clipd::app::ports::Ports;
 use clipd::app::{self, Served};
 use clipd::batcher::OpenEngine;
+use clipd::clock::Clock;
 use clipd::config::Config;
 use clipd::config::flags::{Cli, Command};
 use clipd::engine::device::Precision;
-use clipd::engine::synthetic::{Gate, SyntheticEngine};
+use clipd::engine::synthetic::{Gate, Pace, SyntheticEngine};
 use clipd::grpc::proto::clip_service_client::ClipServiceClient;
 use clipd::grpc::proto::input::Content;
 use clipd::grpc::proto::{EmbedRequest, Image, Input, RgbImage, image::Source};
@@ -19,7 +20,7 @@ use clipd::model::Model;
 use clipd::model::graph::Form;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
-use tonic::transport::Channel;
+use tonic::transport::{Channel, ClientTlsConfig};
 
 pub(crate) type Client = ClipServiceClient<Channel>;
 
@@ -48,10 +49,20 @@ impl Server {
 
     /// The same for pictures of another size.
     pub(crate) fn synthetic_of(side: u32, flags: &[&str]) -> Server {
+        Server::of(OpenEngine::new("cpu", || Ok(SyntheticEngine::gated(DIM, Gate::open()))), side, flags)
+    }
+
+    /// An engine that is busy for so long with each row.
+    pub(crate) fn spinning(per_row: Duration, flags: &[&str]) -> Server {
+        let pace = Pace { per_batch: Duration::ZERO, per_row };
+        let engine = move || Ok(SyntheticEngine::spinning(DIM, Clock::start(), pace));
+        Server::of(OpenEngine::new("cpu", engine), SIDE, flags)
+    }
+
+    fn of(engine: OpenEngine, side: u32, flags: &[&str]) -> Server {
         let mut model = Model::builtin(Form::PORTABLE).expect("it is embedded");
         model.spec.embed_dim = DIM;
         (model.spec.image.height, model.spec.image.width) = (side, side);
-        let engine = OpenEngine::new("cpu", || Ok(SyntheticEngine::gated(DIM, Gate::open())));
         let served = Served {
             name: model.name,
             fingerprint: app::load::fingerprint(&model.fingerprint, Precision::Fp32),
@@ -77,9 +88,22 @@ impl Server {
 
     /// On a connection of its own.
     pub(crate) fn client(&self) -> Client {
-        let address = format!("http://{}", self.running.grpc_address);
+        self.client_over(None)
+    }
+
+    pub(crate) fn client_over(&self, tls: Option<ClientTlsConfig>) -> Client {
+        self.here.block_on(self.connect(tls))
+    }
+
+    pub(crate) async fn connect(&self, tls: Option<ClientTlsConfig>) -> Client {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let address = format!("{scheme}://{}", self.running.grpc_address);
         let channel = Channel::from_shared(address).expect("it is an address");
-        let channel = self.here.block_on(channel.connect()).expect("the server listens");
+        let channel = match tls {
+            Some(tls) => channel.tls_config(tls).expect("the certificate is one"),
+            None => channel,
+        };
+        let channel = channel.connect().await.expect("the server listens");
         Client::new(channel).max_decoding_message_size(MAX_RESPONSE)
     }
 }

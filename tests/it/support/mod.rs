@@ -18,6 +18,7 @@ use clipd::grpc::proto;
 use clipd::grpc::proto::clip_service_client::ClipServiceClient;
 use clipd::model::Model;
 use clipd::model::graph::Form;
+use scrape::Scrape;
 use tonic::transport::Channel;
 
 pub(crate) type Client = ClipServiceClient<Channel>;
@@ -100,6 +101,12 @@ pub(crate) fn synthetic(engines: Vec<OpenEngine>) -> Served {
         tokenizer_json: model.tokenizer_json,
         engines,
     }
+}
+
+/// Waits until so many images are queued, as the metrics tell.
+pub(crate) async fn queued(server: &Server, rows: f64) {
+    let sample = "clip_queue_rows{modality=\"image\"}";
+    Scrape::when(server.running.metrics_address, sample, |queued| queued == rows).await;
 }
 
 pub(crate) fn gated_engine(gate: Gate) -> OpenEngine {

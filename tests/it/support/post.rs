@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::Server;
@@ -51,7 +52,13 @@ pub(crate) fn address(server: &Server) -> SocketAddr {
 }
 
 pub(crate) async fn send(address: SocketAddr, request: http::Request<Full<Bytes>>) -> Answer {
-    let stream = TcpStream::connect(address).await.unwrap();
+    send_over(TcpStream::connect(address).await.unwrap(), request).await
+}
+
+pub(crate) async fn send_over(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: http::Request<Full<Bytes>>,
+) -> Answer {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     let connection = tokio::spawn(connection);
     let (head, body) = sender.send_request(request).await.unwrap().into_parts();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -42,10 +43,21 @@ impl Scrape {
 
     /// As `of`, once no call is in flight: a call is counted a moment after its client has the answer.
     pub(crate) async fn quiet(address: SocketAddr) -> Scrape {
-        while Scrape::of(address).await.value("clip_requests_in_flight") > 0.0 {
+        Scrape::when(address, "clip_requests_in_flight", |calls| calls == 0.0).await
+    }
+
+    /// As `of`, once the value of a sample is `right`. A state that does not come is a failure, not a test without end.
+    pub(crate) async fn when(address: SocketAddr, sample: &str, right: impl Fn(f64) -> bool) -> Scrape {
+        let patience = Instant::now() + Duration::from_secs(60);
+        loop {
+            let scrape = Scrape::of(address).await;
+            let value = scrape.value(sample);
+            if right(value) {
+                return scrape;
+            }
+            assert!(Instant::now() < patience, "{sample} stays {value}: {}", scrape.text);
             tokio::task::yield_now().await;
         }
-        Scrape::of(address).await
     }
 
     /// The value of a sample; 0 if it has not been written yet.
