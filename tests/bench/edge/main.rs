@@ -1,10 +1,11 @@
 //! Benchmarks of the edges: `cargo bench --bench edge [-- SECTION...]`
 //!
 //! Sections: `labels` (what Classify with cached labels adds to Embed), `uploads` (large messages from many
-//! clients), `feeding` (rows of an engine that takes no time), `edges` (a picture over gRPC and HTTP),
-//! `safety` (what keys and TLS cost), `neighbours` (how long one waits beside a greedy client), `allocations` (of the server, per call). The server has threads of its own, and the client is the thread that
-//! measures: what that thread does not do, the server does. Every section prints a Markdown table. They are
-//! measurements, not tests: nothing fails, and other work on the machine shows in them.
+//! clients), `feeding` (rows of an engine that takes no time), `edges` (a picture over gRPC and over HTTP), `safety`
+//! (what keys and TLS cost), `neighbours` (how long one client waits beside a greedy one), `allocations` (of the
+//! server, per call). The server has threads of its own, and the client is the thread that measures: what that thread
+//! does not do, the server does. Every section prints a Markdown table. They are measurements, not tests: nothing
+//! fails, and other work on the machine shows in them.
 
 #![expect(clippy::print_stdout, reason = "a benchmark reports")]
 
