@@ -88,6 +88,9 @@ def scaling(cluster):
 
 
 def kill(cluster):
+    """Half a second of silence before, so that calls of every client are under way there."""
+    cluster.servers[HOSTS[1]].signal("SIGSTOP")
+    time.sleep(0.5)
     cluster.servers[HOSTS[1]].kill()
     time.sleep(3)
     cluster.start(HOSTS[1]).wait_until_ready()

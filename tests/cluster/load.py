@@ -169,6 +169,9 @@ class Stream:
             except grpc.RpcError as error:
                 load.count(load.ends, error.code().name)
                 time.sleep(0.05)
+            except ValueError:
+                # The channel is closed: nobody waits any longer.
+                return
             finally:
                 over.set()
 
