@@ -20,7 +20,8 @@ FAULT_SECONDS = 10
 # Longer than connections get old in (servers' flag), so that clients that balance by themselves have looked again.
 SETTLE_SECONDS = 12
 
-GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "fixtures/golden/transformers-patch8"
+# The files of the model that the program has in it.
+MODEL = pathlib.Path(__file__).resolve().parent.parent.parent / "src/model/builtin"
 
 
 class Cluster:
@@ -123,8 +124,8 @@ def bad_model(cluster):
     """A roll to a version whose weights are cut short: once with a fourth server, as a Deployment does it, once in
     place, as a StatefulSet does. It stops at the first server that does not become ready, and is taken back."""
     broken = cluster.directory / "broken-model"
-    shutil.copytree(GOLDEN, broken)
-    weights = broken / "model.safetensors"
+    shutil.copytree(MODEL, broken)
+    weights = broken / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
 
     cluster.members([*HOSTS, FOURTH])
