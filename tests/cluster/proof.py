@@ -113,7 +113,9 @@ def run(case, names, retries, naive, binary, attempts, size):
         rows.append(row(load, retries, naive, calls, (begin, end), shares))
         if load.unanswered() or load.doubled:
             wrong.append(f"{load.front.name}: {load.unanswered()} unanswered, {load.doubled} doubled")
-        if load.failed and case.promises.get(retries) and not naive:
+        promised = ("grpc", "http", "stream") if retries else load.front.promises
+        lost = any(failure.startswith(promised) for failure in load.failed)
+        if lost and case.promises.get(retries) and not naive:
             wrong.append(f"{load.front.name}, {'with' if retries else 'without'} retries: lost {words(load.failed)}")
     return rows, wrong
 
