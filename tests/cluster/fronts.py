@@ -1,4 +1,4 @@
-"""What stands between clients and servers: a proxy with its configuration file as it stands, or the client's own policy.
+"""What stands between clients and servers: a proxy with its configuration as it stands, or the client's own policy.
 
 A front knows where clients call (`target`, `options`, `http`), and hears of it when the members of the cluster change.
 """
