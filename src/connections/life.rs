@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -89,6 +90,7 @@ impl Place {
         // Polled together, they cost a connection that is busy with its client next to nothing.
         let mut events = FuturesUnordered::<Pin<Box<dyn Future<Output = Event> + Send>>>::new();
         let reached = |at, event| shutdown::reached(phase.clone(), at).map(move |()| event);
+        events.push(Box::pin(reached(Phase::Leaving, Event::Leaving)));
         events.push(Box::pin(reached(Phase::Stopping, Event::Stopping)));
         events.push(Box::pin(reached(Phase::Over, Event::Over)));
         events.push(Box::pin(peer.clone().evicted().map(|()| Event::Evicted)));
@@ -109,6 +111,10 @@ impl Place {
                     port.count(Why::Full);
                     return 0;
                 }
+                Event::Leaving => {
+                    peer.ask_to_go();
+                    None
+                }
                 Event::Stopping => {
                     stops = true;
                     Some(Why::Shutdown)
@@ -124,6 +130,11 @@ impl Place {
                 }
             };
             match (leaving, why) {
+                // It goes with its next answer, or once it has been idle for too long.
+                (None, Some(Why::Age)) if peer.is_one_by_one() => {
+                    port.count(Why::Age);
+                    peer.ask_to_go();
+                }
                 (None, Some(why)) => {
                     leaving = Some(now);
                     port.count(why);
@@ -131,7 +142,10 @@ impl Place {
                     events.push(look(pause));
                     connection.as_mut().graceful_shutdown();
                 }
-                (Some(since), _) if peer.calls() == 0 && now.since(since) >= LAST_WORDS => return 0,
+                // What the last call ended with may be on its way still.
+                (Some(since), _) if peer.quiet(now) >= LAST_WORDS && now.since(since) >= LAST_WORDS => {
+                    return 0;
+                }
                 // Calls are waited for.
                 _ => {}
             }
@@ -146,6 +160,7 @@ enum Event {
     Look(Duration),
     /// Its place is needed.
     Evicted,
+    Leaving,
     Stopping,
     Over,
 }
@@ -189,13 +204,17 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (open, clock) = (Open::new(self.peer.clone()), self.clock);
+        let (open, clock) = (Open::new(self.peer.clone(), request.version()), self.clock);
+        let peer = self.peer.clone();
         let mut request = request.map(Inbound::new);
         request.extensions_mut().insert(self.peer.clone());
         let mut service = self.service.clone();
         Box::pin(async move {
             std::future::poll_fn(|context| service.poll_ready(context)).await?;
-            let response = service.call(request).await?;
+            let mut response = service.call(request).await?;
+            if peer.is_last() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             let taken_by = response.extensions().get::<TakenBy>().copied();
             Ok(response.map(|body| Answer::new(body, open, taken_by, clock)))
         })

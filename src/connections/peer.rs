@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use http::Version;
 use tokio::sync::Notify;
 
 use super::Clocks;
@@ -29,6 +30,10 @@ struct State {
     calls: BTreeMap<u64, &'static str>,
     /// Whether there was a request.
     used: bool,
+    /// Whether requests come one after the other, over HTTP/1.
+    one_by_one: bool,
+    /// Whether the next answer is to be the last, where requests come one by one.
+    asked_to_go: bool,
     /// When the last request or call ended.
     quiet_since: Timestamp,
 }
@@ -76,6 +81,8 @@ impl Peer {
             open: BTreeMap::new(),
             calls: BTreeMap::new(),
             used: false,
+            one_by_one: false,
+            asked_to_go: false,
             quiet_since: accepted,
         };
         Peer {
@@ -106,8 +113,10 @@ impl Peer {
         Call { peer: self.clone(), number }
     }
 
-    pub(super) fn calls(&self) -> usize {
-        self.state().calls.len()
+    /// For how long there has been no call; zero while there is one.
+    pub(super) fn quiet(&self, now: Timestamp) -> Duration {
+        let state = self.state();
+        if state.calls.is_empty() { now.since(state.quiet_since) } else { Duration::ZERO }
     }
 
     /// Names the calls in flight in the log, and counts them.
@@ -123,6 +132,23 @@ impl Peer {
     pub(super) fn idle(&self) -> Option<(bool, Timestamp)> {
         let state = self.state();
         state.calls.is_empty().then(|| (!state.open.is_empty(), state.quiet_since))
+    }
+
+    /// Whether requests come one after the other, over HTTP/1. Ending such a connection loses what its client is just
+    /// sending; HTTP/2 says which requests were not seen.
+    pub(super) fn is_one_by_one(&self) -> bool {
+        self.state().one_by_one
+    }
+
+    /// From now on an answer says that it is the last, where requests come one by one.
+    pub(super) fn ask_to_go(&self) {
+        self.state().asked_to_go = true;
+    }
+
+    /// Whether an answer that begins now is to say so.
+    pub(super) fn is_last(&self) -> bool {
+        let state = self.state();
+        state.one_by_one && state.asked_to_go
     }
 
     /// Asks the connection to end at once.
@@ -145,7 +171,7 @@ impl Peer {
         let state = self.state();
         let quiet = state.open.is_empty();
         let late = |limit: Duration| now.since(state.quiet_since) > limit;
-        if clocks.max_age.is_some_and(|age| now.since(self.accepted) > age) {
+        if !state.asked_to_go && clocks.max_age.is_some_and(|age| now.since(self.accepted) > age) {
             return Some(Why::Age);
         }
         match state.used {
@@ -188,8 +214,10 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(peer: Arc<Peer>) -> Open {
+    /// Of a request of this version.
+    pub(super) fn new(peer: Arc<Peer>, version: Version) -> Open {
         let mut state = peer.state();
+        state.one_by_one = version < Version::HTTP_2;
         let number = state.number();
         state.open.insert(number, None);
         state.used = true;

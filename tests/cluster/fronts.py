@@ -27,9 +27,6 @@ class RoundRobin:
     """gRPC's client chooses among the addresses of the name. Over HTTP each connection goes to one of them."""
 
     name = "round_robin"
-    # Of clients that do not send again: a server that leaves may close a quiet connection at the very moment at which
-    # an HTTP request is sent on it, and there is no proxy that would send it again.
-    promises = ("grpc", "stream")
 
     def __init__(self, naive, ports, names, directory):
         self._naive = naive
@@ -65,8 +62,6 @@ class RoundRobin:
 
 class Proxy:
     """A process before the servers. Its files and its log are in a directory of its own."""
-
-    promises = ("grpc", "http", "stream")
 
     def __init__(self, naive, ports, names, directory):
         self._naive = naive

@@ -113,9 +113,7 @@ def run(case, names, retries, naive, binary, attempts, size):
         rows.append(row(load, retries, naive, calls, (begin, end), shares))
         if load.unanswered() or load.doubled:
             wrong.append(f"{load.front.name}: {load.unanswered()} unanswered, {load.doubled} doubled")
-        promised = ("grpc", "http", "stream") if retries else load.front.promises
-        lost = any(failure.startswith(promised) for failure in load.failed)
-        if lost and case.promises.get(retries) and not naive:
+        if load.failed and case.promises.get(retries) and not naive:
             wrong.append(f"{load.front.name}, {'with' if retries else 'without'} retries: lost {words(load.failed)}")
     return rows, wrong
 

@@ -26,6 +26,41 @@ fn floats(embedding: &Value) -> Vec<f32> {
     }
 }
 
+/// A client of HTTP/1 that keeps its connection hears when it should take another, and loses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_kept_is_not_cut_off_under_its_client() {
+    let request = || {
+        let request = http::Request::post("/v1/embeddings").header("host", "localhost");
+        request.body(http_body_util::Full::<bytes::Bytes>::from(json!({"input": "a"}).to_string())).unwrap()
+    };
+    let connected = async |server: &Server| {
+        let stream = TcpStream::connect(address(server)).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let first = sender.send_request(request()).await.unwrap();
+        assert!(first.status() == 200 && !first.headers().contains_key("connection"), "{first:?}");
+        http_body_util::BodyExt::collect(first.into_body()).await.unwrap();
+        sender
+    };
+    // By its age.
+    let (server, _gate) = Server::gated(&["--max-connection-age=50ms"]).await;
+    let mut kept = connected(&server).await;
+    let old = "clip_connections_ended_total{port=\"http\",reason=\"age\"}";
+    Scrape::when(server.running.metrics_address, old, |ended| ended == 1.0).await;
+    let last = kept.send_request(request()).await.unwrap();
+    assert!(last.status() == 200 && last.headers()["connection"] == "close", "{last:?}");
+    // By the end of the server.
+    let (server, _gate) = Server::gated(&["--drain-delay=20s", "--shutdown-grace=60s"]).await;
+    let metrics = server.running.metrics_address;
+    let mut kept = connected(&server).await;
+    let shutdown = tokio::spawn(server.running.shutdown());
+    Scrape::when(metrics, "clip_draining", |draining| draining == 1.0).await;
+    let last = kept.send_request(request()).await.unwrap();
+    assert!(last.status() == 200 && last.headers()["connection"] == "close", "{last:?}");
+    shutdown.abort();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn embeddings_are_those_of_grpc_to_the_bit() {
     let server = Server::start(&[]).await;

@@ -1,7 +1,5 @@
 //! What Prometheus sees.
 
-use std::time::Duration;
-
 use clipd::grpc::proto::{ClassifyRequest, StreamEmbedRequest};
 use tokio_stream::StreamExt;
 use tonic::Code;
