@@ -85,7 +85,8 @@ where
         let request = match method.kind {
             Kind::Unary => {
                 let call = admitted.clone();
-                let metered = request.map(|body| Body::new(Metered::new(body, call).map_err(status::from_fault)));
+                let metered =
+                    request.map(|body| Body::new(Metered::new(body, call).map_err(status::from_fault)));
                 gzip::accept(metered, self.max_message_bytes, Some(admitted))
             }
             // What they hold is counted by message.

@@ -89,7 +89,9 @@ impl Inflated {
         loop {
             match &mut self.state {
                 State::Between => {
-                    let Some(&[flag, a, b, c, d]) = self.wire.first_chunk::<HEADER>() else { return Ok(None) };
+                    let Some(&[flag, a, b, c, d]) = self.wire.first_chunk::<HEADER>() else {
+                        return Ok(None);
+                    };
                     let length = u32::from_be_bytes([a, b, c, d]) as usize;
                     if flag != 1 {
                         self.state = State::Plain(length);
@@ -196,7 +198,8 @@ impl http_body::Body for Inflated {
                 Some(Err(status)) => return Poll::Ready(Some(Err(status))),
                 None => {
                     this.ended = true;
-                    let whole = matches!(this.state, State::Between | State::Plain(_)) && this.wire.is_empty();
+                    let whole =
+                        matches!(this.state, State::Between | State::Plain(_)) && this.wire.is_empty();
                     return Poll::Ready((!whole).then(|| Err(malformed("it is cut off"))));
                 }
             }

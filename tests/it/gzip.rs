@@ -116,11 +116,7 @@ async fn messages_of_a_stream_are_compressed_or_not_and_cut_anywhere() {
     for tag in 0..6 {
         let request =
             proto::StreamEmbedRequest { tag, input: Some(text_input("a dog")), ..Default::default() };
-        body.extend(if tag % 3 == 0 {
-            framed(0, &request.encode_to_vec())
-        } else {
-            compressed(&request)
-        });
+        body.extend(if tag % 3 == 0 { framed(0, &request.encode_to_vec()) } else { compressed(&request) });
     }
     for size in [1, 7, body.len()] {
         let pieces = body.chunks(size).map(<[u8]>::to_vec).collect();
@@ -153,7 +149,11 @@ async fn the_limit_of_messages_is_that_of_their_content() {
     assert!(sent.len() < 1000);
     refused(embed(&server, sent).await, Code::OutOfRange, "the limit is 100000 bytes");
     // Larger on the wire already, and larger than it says it becomes.
-    refused(embed(&server, framed(1, &vec![0; 100_001])).await, Code::OutOfRange, "the limit is 100000 bytes");
+    refused(
+        embed(&server, framed(1, &vec![0; 100_001])).await,
+        Code::OutOfRange,
+        "the limit is 100000 bytes",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +176,8 @@ async fn a_bomb_is_refused_before_it_is_inflated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn content_counts_as_bytes_in_flight() {
-    let (server, gate) = Server::gated(&["--max-request-bytes-in-flight=100000"]).await;
+    let (server, gate) =
+        Server::gated(&["--max-request-bytes-in-flight=100000", "--max-message-bytes=100000"]).await;
     let request = embed_request(vec![text_input(&"a ".repeat(4000)); 8]);
     let (content, sent) = (request.encoded_len(), compressed(&request));
     gate.close();
@@ -202,7 +203,11 @@ async fn content_counts_as_bytes_in_flight() {
 async fn elements_are_counted_when_it_is_inflated() {
     let (server, _gate) = Server::gated(&[]).await;
     let empty = embed_request(vec![proto::Input::default(); 1_000_000]);
-    refused(embed(&server, compressed(&empty)).await, Code::InvalidArgument, "1000000 elements in 2000000 bytes");
+    refused(
+        embed(&server, compressed(&empty)).await,
+        Code::InvalidArgument,
+        "1000000 elements in 2000000 bytes",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,7 +222,14 @@ async fn what_is_no_gzip_is_refused() {
     let checksum = good.len() - 8;
     let trailing = [&good[..good.len() - 8], b"rest", &good[good.len() - 8..]].concat();
     let cut_off = framed(1, &good)[..good.len()].to_vec();
-    for body in [framed(1, b""), framed(1, b"no gzip at all"), changed(0), changed(checksum), framed(1, &trailing), cut_off] {
+    for body in [
+        framed(1, b""),
+        framed(1, b"no gzip at all\0\0\0"),
+        changed(0),
+        changed(checksum),
+        framed(1, &trailing),
+        cut_off,
+    ] {
         refused(embed(&server, body).await, Code::InvalidArgument, "not as gzip has it");
     }
     let other = send::<proto::EmbedResponse>(&server, EMBED, "deflate", vec![framed(1, &good)]).await;
