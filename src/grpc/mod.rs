@@ -1,8 +1,8 @@
 //! The gRPC edge: the only place that knows tonic and the generated types.
 //!
-//! A call passes [`entrance`] (before its body is read), [`gzip`], [`codec`] and [`service`] with [`convert`], and leaves
-//! through [`status`]; [`streams`] is the flow of the calls that stream. Policy about batches, images or labels is not
-//! here; it is in `pipeline`.
+//! A call passes [`entrance`] (before its body is read), [`gzip`], [`codec`] and [`service`] with [`convert`], and
+//! leaves through [`status`]; [`streams`] is the flow of the calls that stream. Policy about batches, images or labels
+//! is not here; it is in `pipeline`.
 
 mod codec;
 mod convert;
