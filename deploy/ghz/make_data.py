@@ -1,7 +1,8 @@
-"""Writes what the load tests send, made of the sample pictures: make_data.py DIRECTORY"""
+"""Writes what the load tests send, made of the sample pictures: make_data.py DIRECTORY
 
-import base64
-import json
+ghz reads messages of the wire, each with its length before it, and needs not make them of JSON while it measures.
+"""
+
 import pathlib
 import sys
 
@@ -9,17 +10,34 @@ WORDS = ["dog", "cat", "pizza", "car", "guitar", "airplane", "umbrella", "apple"
 PICTURES = pathlib.Path(__file__).parents[2] / "tests/fixtures/images"
 
 
+def varint(number):
+    more, last = number >> 7, number & 0x7F
+    return bytes([last | 0x80]) + varint(more) if more else bytes([last])
+
+
+def field(number, content):
+    """Of a message: a number, or what has a length."""
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    content = content.encode() if isinstance(content, str) else content
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
 def image(word):
-    return {"encoded": base64.b64encode((PICTURES / f"{word}.png").read_bytes()).decode()}
+    return field(1, (PICTURES / f"{word}.png").read_bytes())
 
 
-def write(path, requests):
-    path.write_text(json.dumps(requests, indent=1) + "\n")
+def write(name, messages):
+    directory.joinpath(name).write_bytes(b"".join(varint(len(message)) + message for message in messages))
 
 
 directory = pathlib.Path(sys.argv[1])
 directory.mkdir(parents=True, exist_ok=True)
-# ghz sends the messages of an array in turn.
-write(directory / "embed.json", [{"inputs": [{"image": image(word)}]} for word in WORDS])
-classify = {"labels": WORDS, "templates": ["an emoji of {}"], "topK": 3}
-write(directory / "classify.json", [{"images": [image(word)], **classify} for word in WORDS])
+# Calls send the messages in turn; a stream sends one after the other. The numbers are those of clip.proto.
+labels = b"".join(field(2, word) for word in WORDS) + field(3, "an emoji of {}") + field(4, 3)
+write("embed.bin", [field(1, field(1, image(word))) for word in WORDS])
+write("classify.bin", [field(1, image(word)) + labels for word in WORDS])
+write("stream_embed.bin", [field(1, tag) + field(2, field(1, image(word))) for tag, word in enumerate(WORDS)])
+options = b"".join(field(1, word) for word in WORDS) + field(2, "an emoji of {}") + field(3, 3)
+images = [field(2, field(1, tag) + field(2, image(word))) for tag, word in enumerate(WORDS * 8)]
+write("stream_classify.bin", [field(1, options), *images])

@@ -14,7 +14,7 @@ use tonic::server::NamedService;
 use tonic::service::Interceptor;
 use tower_service::Service;
 
-use super::{proto, status, timeout};
+use super::{gzip, proto, status, timeout};
 use crate::admission::{Caller, Counted, Door, Kind, Metered, Method, Status};
 use crate::code::Code;
 use crate::connections::Peer;
@@ -38,11 +38,12 @@ const UNKNOWN: Method = Method { name: "unknown", kind: Kind::Unary };
 pub(super) struct Entrance<S> {
     inner: S,
     door: Door,
+    max_message_bytes: usize,
 }
 
 impl<S> Entrance<S> {
-    pub(super) fn new(inner: S, door: Door) -> Entrance<S> {
-        Entrance { inner, door }
+    pub(super) fn new(inner: S, door: Door, max_message_bytes: usize) -> Entrance<S> {
+        Entrance { inner, door, max_message_bytes }
     }
 }
 
@@ -83,9 +84,13 @@ where
         request.extensions_mut().insert(admitted.clone());
         let request = match method.kind {
             Kind::Unary => {
-                request.map(|body| Body::new(Metered::new(body, admitted).map_err(status::from_fault)))
+                let call = admitted.clone();
+                let metered =
+                    request.map(|body| Body::new(Metered::new(body, call).map_err(status::from_fault)));
+                gzip::accept(metered, self.max_message_bytes, Some(admitted))
             }
-            Kind::Stream => request,
+            // What they hold is counted by message.
+            Kind::Stream => gzip::accept(request, self.max_message_bytes, None),
         };
         let response = self.inner.call(request);
         Box::pin(async move {

@@ -1,12 +1,13 @@
 //! The gRPC edge: the only place that knows tonic and the generated types.
 //!
-//! A call passes [`entrance`] (before its body is read), [`service`] with [`convert`], and leaves through
-//! [`status`]; [`streams`] is the flow of the calls that stream. Policy about batches, images or labels is not here; it
-//! is in `pipeline`.
+//! A call passes [`entrance`] (before its body is read), [`gzip`], [`codec`] and [`service`] with [`convert`], and
+//! leaves through [`status`]; [`streams`] is the flow of the calls that stream. Policy about batches, images or labels
+//! is not here; it is in `pipeline`.
 
 mod codec;
 mod convert;
 mod entrance;
+mod gzip;
 mod health;
 mod place;
 mod service;
@@ -30,6 +31,7 @@ use crate::pipeline::Pipeline;
 use crate::readiness::Readiness;
 use crate::telemetry::metrics::Metrics;
 use entrance::{Entrance, Lock};
+use gzip::Accepting;
 use proto::clip_service_server::ClipServiceServer;
 pub use service::ModelCard;
 use streams::Terms;
@@ -105,10 +107,10 @@ pub async fn serve(
         })
     };
     let lock = Lock((!options.open_reflection).then(|| door.clone()));
-    let routes = Routes::new(Entrance::new(clip, door))
-        .add_service(health_service)
-        .add_service(InterceptedService::new(reflection().build_v1()?, lock.clone()))
-        .add_service(InterceptedService::new(reflection().build_v1alpha()?, lock))
+    let routes = Routes::new(Entrance::new(clip, door, options.max_message_bytes))
+        .add_service(Accepting(health_service))
+        .add_service(Accepting(InterceptedService::new(reflection().build_v1()?, lock.clone())))
+        .add_service(Accepting(InterceptedService::new(reflection().build_v1alpha()?, lock)))
         .prepare();
     let listener = Listener { name: "grpc", socket: listener, limits: options.connections, tls };
     let cut = connections::serve(listener, routes, phase, clock, &metrics).await;

@@ -15,6 +15,7 @@ mod command_line;
 mod devices;
 mod embed;
 mod golden;
+mod gzip;
 mod health;
 mod http;
 mod hub;
