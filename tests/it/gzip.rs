@@ -183,15 +183,9 @@ async fn content_counts_as_bytes_in_flight() {
     gate.close();
     let held = embed(&server, sent.clone());
     let others = async {
-        let in_flight = || async {
-            let metrics = Scrape::of(server.running.metrics_address).await;
-            metrics.value("clip_request_bytes_in_flight")
-        };
-        while in_flight().await == 0.0 {
-            tokio::task::yield_now().await;
-        }
         // The five bytes of the header are of the wire.
-        assert_eq!(in_flight().await, (content + 5) as f64);
+        let (metrics, all) = (server.running.metrics_address, (content + 5) as f64);
+        Scrape::when(metrics, "clip_request_bytes_in_flight", |held| held == all).await;
         refused(embed(&server, sent.clone()).await, Code::ResourceExhausted, "bytes_in_flight");
         gate.open_again();
     };
