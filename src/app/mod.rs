@@ -42,6 +42,7 @@ use crate::pipeline::classifiers::{self, Source};
 use crate::pipeline::{self, Pipeline};
 use crate::shutdown::{self, Phase};
 use crate::telemetry::metrics::Metrics;
+use crate::trace::export::{self, Exporter};
 use edges::{Edges, keys, tls};
 use ports::Ports;
 
@@ -75,6 +76,8 @@ pub enum StartError {
     Keys { path: String, error: KeyFileError },
     #[error("cannot listen on {address} ({flag}): {error}")]
     Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
+    #[error("--otlp-endpoint: {0}")]
+    Collector(#[from] export::Unfit),
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
@@ -104,6 +107,8 @@ pub struct Running {
     served: watch::Receiver<Option<Result<usize, String>>>,
     batcher: Batcher,
     metrics_server: MetricsServer,
+    /// `None`: no call is traced.
+    exporter: Option<Exporter>,
     drain_delay: Duration,
     shutdown_grace: Duration,
 }
@@ -137,7 +142,10 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
     embed_when_ready(pipeline.clone(), workers.clone());
 
     let keys = keys(config, clock, &metrics)?;
-    let door = Door::new(config.admission.clone(), keys, phase.subscribe(), clock, &metrics);
+    let tracing =
+        config.tracing.as_ref().map(|options| export::start(options, clock, &metrics)).transpose()?;
+    let (tracer, exporter) = tracing.unzip();
+    let door = Door::new(config.admission.clone(), keys, phase.subscribe(), clock, &metrics, tracer);
     let http_services = http::Services {
         pipeline: pipeline.clone(),
         name: served.name.clone(),
@@ -181,6 +189,7 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
         served,
         batcher,
         metrics_server,
+        exporter,
         drain_delay: config.drain_delay,
         shutdown_grace: config.shutdown_grace,
     })
@@ -334,7 +343,14 @@ impl Running {
         });
         tokio::select! {
             _ = threads => {}
-            () = deadline => return Err(StopError::BatchRunning { grace }),
+            () = &mut deadline => return Err(StopError::BatchRunning { grace }),
+        }
+        // Now that nothing ends any more.
+        if let Some(exporter) = self.exporter {
+            tokio::select! {
+                () = exporter.finish() => {}
+                () = deadline => tracing::warn!("the last spans were not sent: the grace period is over"),
+            }
         }
         tracing::info!("stopped");
         Ok(())

@@ -18,6 +18,7 @@ mod staging;
 #[cfg(test)]
 mod tests;
 pub mod ticket;
+mod traced;
 mod warm_up;
 mod worker;
 
@@ -39,6 +40,7 @@ use crate::scheduler::outlook::{Arrival, Outlook};
 use crate::scheduler::workers::{DeviceId, WorkerCounts, WorkerId};
 use crate::scheduler::{Job, JobId, Rejection, Scheduler, Settings};
 use crate::telemetry::metrics::Metrics;
+use crate::trace::Span;
 use answers::Answer;
 use outcome::Outcomes;
 use ticket::Ticket;
@@ -285,12 +287,18 @@ fn seats(engines: &[OpenEngine]) -> (Vec<String>, Vec<DeviceId>) {
 
 impl Handle {
     /// Submits `rows` together: all are admitted, or every ticket resolves to the same rejection.
-    /// A full command channel rejects at once.
-    pub fn submit(&self, rows: Vec<Row>, class: Class, deadline: Timestamp) -> Result<Vec<Ticket>, JobError> {
+    /// A full command channel rejects at once. `span` is that of the call, if it is traced.
+    pub fn submit(
+        &self,
+        rows: Vec<Row>,
+        class: Class,
+        deadline: Timestamp,
+        span: Option<&Span>,
+    ) -> Result<Vec<Ticket>, JobError> {
         let count = rows.len();
         let arrival = self.shared.clock.now();
         let (submissions, tickets): (Vec<_>, Vec<_>) =
-            rows.into_iter().map(|row| self.prepare(row, class, deadline, arrival)).unzip();
+            rows.into_iter().map(|row| self.prepare(row, class, deadline, arrival, span)).unzip();
         match self.commands.try_send(Command::Submit(submissions)) {
             Ok(()) => Ok(tickets),
             Err(error) => {
@@ -345,11 +353,12 @@ impl Handle {
         class: Class,
         deadline: Timestamp,
         arrival: Timestamp,
+        span: Option<&Span>,
     ) -> (Submission, Ticket) {
         let id = JobId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let (sender, reply) = oneshot::channel();
         let job = Job { id, modality: row.modality(), tokens: row.tokens(), class, deadline };
-        let answer = Answer { arrival, deadline, reply: sender };
+        let answer = Answer { arrival, deadline, span: span.cloned(), reply: sender };
         let submission = Submission { job, payload: Payload { row, answer } };
         (submission, Ticket { id, reply, cancel: Some(self.commands.clone()) })
     }

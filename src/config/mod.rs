@@ -27,7 +27,7 @@ use crate::engine::device::{CudaGraphs, GpuOptions, Precision};
 use crate::modality::ByModality;
 use crate::model::hub::{Access, Repository};
 use crate::scheduler::Settings;
-use crate::{admission, connections, grpc, http, pipeline};
+use crate::{admission, connections, grpc, http, pipeline, trace};
 use flags::{HubFlags, ModelFlags, ServeFlags};
 use problems::Problems;
 
@@ -58,6 +58,8 @@ pub struct Config {
     pub api_keys: Option<PathBuf>,
     /// `None`: both APIs speak in the clear.
     pub tls: Option<TlsFiles>,
+    /// `None`: no call is traced.
+    pub tracing: Option<trace::Options>,
     pub admission: admission::Limits,
     pub grpc: grpc::Options,
     pub http: http::Options,
@@ -224,6 +226,10 @@ impl Config {
                 certificate,
                 key,
                 client_ca: flags.tls_client_ca.clone(),
+            }),
+            tracing: flags.otlp_endpoint.as_ref().map(|endpoint| trace::Options {
+                endpoint: problems.endpoint("--otlp-endpoint", endpoint),
+                sample: problems.ratio("--trace-sample", &flags.trace_sample),
             }),
             admission: admission::Limits {
                 concurrent_requests: problems
