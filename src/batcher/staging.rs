@@ -25,6 +25,7 @@ pub(super) struct Assignment {
 }
 
 /// What a worker does next.
+#[expect(clippy::large_enum_variant, reason = "a worker has room for two")]
 pub(super) enum Work {
     /// Puts the batch together and runs it.
     Close(Assignment),

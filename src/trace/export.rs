@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::random::random;
 use crate::telemetry::metrics::Metrics;
 
-/// Spans that wait to be sent; some 2 MB.
+/// Spans that wait to be sent; some 5 MB.
 const QUEUE: usize = 4096;
 
 /// Spans sent together, and how long the first waits for others.

@@ -126,7 +126,7 @@ impl Spans {
 
 /// An attribute, as text.
 #[track_caller]
-fn of<'a>(span: &'a Span, key: &str) -> String {
+fn of(span: &Span, key: &str) -> String {
     let attribute = span.attributes.iter().find(|attribute| attribute.key == key);
     let attribute = attribute.unwrap_or_else(|| panic!("no {key}: {span:?}"));
     match attribute.value.as_ref().unwrap().value.as_ref().unwrap() {
