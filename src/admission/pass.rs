@@ -109,8 +109,8 @@ impl Drop for Pass {
         }
         let (request_id, key, span) =
             (self.admitted.request_id(), self.admitted.key_name(), self.admitted.span());
-        let (method, trace) = (self.method.name, span.map(Span::trace));
-        tracing::debug!(request_id, key, method, code, ?duration, trace, "call");
+        let method = self.method.name;
+        tracing::debug!(request_id, key, method, code, ?duration, trace = span.map(Span::trace), "call");
         if let Some(span) = span {
             if let Some(answered) = self.answered {
                 span.stage("reply", answered, now);

@@ -12,6 +12,7 @@
 
 mod answers;
 mod lost;
+mod open_engine;
 mod outcome;
 mod shell;
 mod staging;
@@ -33,7 +34,7 @@ use tokio::sync::{oneshot, watch};
 use crate::class::Class;
 use crate::clip::row::{ImageRow, TokenRow};
 use crate::clock::{Clock, Timestamp};
-use crate::engine::{Description, Engine, EngineError};
+use crate::engine::Description;
 use crate::modality::Modality;
 use crate::scheduler::cost::CostModel;
 use crate::scheduler::outlook::{Arrival, Outlook};
@@ -42,40 +43,12 @@ use crate::scheduler::{Job, JobId, Rejection, Scheduler, Settings};
 use crate::telemetry::metrics::Metrics;
 use crate::trace::Span;
 use answers::Answer;
+pub use open_engine::OpenEngine;
 use outcome::Outcomes;
 use ticket::Ticket;
 
 /// Commands on their way to the scheduler thread, which empties the channel before it decides anything.
 const COMMANDS: usize = 1024;
-
-/// The engine of one worker, opened on that worker's thread.
-pub struct OpenEngine {
-    /// What it runs on, in the words of [`Description::device`]. Workers of one device learn together what a batch
-    /// takes there.
-    pub device: String,
-    open: Box<dyn FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send>,
-}
-
-impl OpenEngine {
-    pub fn new<E: Engine + 'static>(
-        device: impl Into<String>,
-        open: impl FnOnce() -> Result<E, EngineError> + Send + 'static,
-    ) -> OpenEngine {
-        OpenEngine::boxed(device, || open().map(|engine| Box::new(engine) as Box<dyn Engine>))
-    }
-
-    pub fn boxed(
-        device: impl Into<String>,
-        open: impl FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send + 'static,
-    ) -> OpenEngine {
-        OpenEngine { device: device.into(), open: Box::new(open) }
-    }
-
-    /// Called on the thread that runs the engine.
-    pub fn open(self) -> Result<Box<dyn Engine>, EngineError> {
-        (self.open)()
-    }
-}
 
 /// What the batcher needs besides its workers.
 pub struct Options {

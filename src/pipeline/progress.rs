@@ -1,5 +1,6 @@
 //! How far an operation has come, so that a deadline that passes is counted where it did, and a trace is told.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::error::Error;
 use crate::admission::Admitted;
 use crate::clock::{Clock, Timestamp};
 use crate::telemetry::metrics::Metrics;
-use crate::trace::{Details, Span, text};
+use crate::trace::{Attribute, Details, Span, text};
 
 /// Of one operation.
 pub(super) struct Progress<'a> {
@@ -18,17 +19,37 @@ pub(super) struct Progress<'a> {
     prepared: AtomicBool,
     /// Of the call, or of an input of a stream. `None`: it is not traced.
     span: Option<Span>,
+    input: Option<Input>,
+}
+
+/// Tells of an input of a stream at its end, also where that is the end of the stream.
+struct Input {
+    span: Span,
+    clock: Clock,
+    answer: OnceLock<Details>,
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        let unanswered = || Details { attributes: vec![outcome("cancelled")], ..Details::default() };
+        self.span.end(self.clock.now(), self.answer.take().unwrap_or_else(unanswered));
+    }
+}
+
+fn outcome(outcome: &str) -> Attribute {
+    text("clip.outcome", outcome)
 }
 
 impl<'a> Progress<'a> {
     pub(super) fn of_call(call: &'a Admitted, clock: Clock) -> Progress<'a> {
-        Progress { call, clock, prepared: AtomicBool::new(false), span: call.span().cloned() }
+        Progress { call, clock, prepared: AtomicBool::new(false), span: call.span().cloned(), input: None }
     }
 
     /// Of an input of a stream, which has come now.
     pub(super) fn of_input(call: &'a Admitted, clock: Clock) -> Progress<'a> {
         let span = call.span().map(|span| span.child("input", clock.now()));
-        Progress { span, ..Progress::of_call(call, clock) }
+        let input = span.clone().map(|span| Input { span, clock, answer: OnceLock::new() });
+        Progress { span, input, ..Progress::of_call(call, clock) }
     }
 
     pub(super) fn call(&self) -> &Admitted {
@@ -50,11 +71,11 @@ impl<'a> Progress<'a> {
     }
 
     /// An input of a stream has its answer.
-    pub(super) fn answered(&self, outcome: &'static str, error: Option<&Error>) {
-        if let Some(span) = &self.span {
+    pub(super) fn answered(&self, word: &'static str, error: Option<&Error>) {
+        if let Some(input) = &self.input {
             let error = error.filter(|error| error.code().is_fault()).map(Error::told);
-            let attributes = vec![text("clip.outcome", outcome)];
-            span.end(self.clock.now(), Details { attributes, error, ..Details::default() });
+            let attributes = vec![outcome(word)];
+            let _ = input.answer.set(Details { attributes, error, ..Details::default() });
         }
     }
 }

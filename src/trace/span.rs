@@ -33,7 +33,7 @@ pub type Attribute = KeyValue;
 pub type Link = WireLink;
 
 /// What is known of a span at its end.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Details {
     pub attributes: Vec<Attribute>,
     pub links: Vec<Link>,

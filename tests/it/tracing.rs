@@ -13,22 +13,14 @@ use clipd::grpc::proto::StreamEmbedRequest;
 use clipd::pipeline::error::Error;
 use clipd::telemetry::metrics::Metrics;
 use clipd::trace::export::FLUSH;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
-    TraceService, TraceServiceServer,
-};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::trace::v1::Span;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request};
 
 use crate::scheduling::queued;
+use crate::support::collector::{Collector, attribute, hex};
 use crate::support::post::post_with;
 use crate::support::scrape::Scrape;
 use crate::support::*;
@@ -39,105 +31,6 @@ const CALLER: &str = "00f067aa0ba902b7";
 /// What a caller sends that has a trace.
 fn traceparent(flags: &str) -> String {
     format!("00-{TRACE}-{CALLER}-{flags}")
-}
-
-/// Keeps what it is sent.
-#[derive(Clone, Default)]
-struct Collector {
-    received: Arc<Mutex<Vec<Span>>>,
-    /// It takes what it is sent, and never says so.
-    mute: bool,
-}
-
-#[tonic::async_trait]
-impl TraceService for Collector {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        if self.mute {
-            std::future::pending::<()>().await;
-        }
-        for of_resource in request.into_inner().resource_spans {
-            let resource = of_resource.resource.unwrap();
-            let name = resource.attributes.iter().find(|each| each.key == "service.name").unwrap();
-            assert_eq!(name.value.as_ref().unwrap().value, Some(Value::StringValue("clipd".to_owned())));
-            self.received
-                .lock()
-                .unwrap()
-                .extend(of_resource.scope_spans.into_iter().flat_map(|each| each.spans));
-        }
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-impl Collector {
-    /// The flag of a server that sends its spans here.
-    async fn start(&self) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let flag = format!("--otlp-endpoint=http://{}", listener.local_addr().unwrap());
-        let serving = tonic::transport::Server::builder()
-            .add_service(TraceServiceServer::new(self.clone()))
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        tokio::spawn(serving);
-        flag
-    }
-
-    /// All that the server has told at its end.
-    async fn of(&self, server: Server) -> Spans {
-        Scrape::quiet(server.running.metrics_address).await;
-        server.running.shutdown().await.unwrap();
-        Spans(self.received.lock().unwrap().clone())
-    }
-}
-
-struct Spans(Vec<Span>);
-
-impl Spans {
-    fn named(&self, name: &str) -> Vec<&Span> {
-        self.0.iter().filter(|span| span.name == name).collect()
-    }
-
-    #[track_caller]
-    fn one(&self, name: &str) -> &Span {
-        let named = self.named(name);
-        assert_eq!(named.len(), 1, "{name}: {named:?}");
-        named[0]
-    }
-
-    /// Its children, by their beginning.
-    fn children(&self, parent: &Span) -> Vec<&Span> {
-        let mut children: Vec<&Span> =
-            self.0.iter().filter(|span| span.parent_span_id == parent.span_id).collect();
-        children.sort_by_key(|span| span.start_time_unix_nano);
-        for child in &children {
-            assert_eq!(child.trace_id, parent.trace_id, "{child:?}");
-            assert!(child.start_time_unix_nano >= parent.start_time_unix_nano, "{child:?} of {parent:?}");
-            assert!(child.end_time_unix_nano >= child.start_time_unix_nano, "{child:?}");
-        }
-        children
-    }
-
-    /// Of a span.
-    fn stages(&self, parent: &Span) -> Vec<&str> {
-        self.children(parent).iter().map(|child| child.name.as_str()).collect()
-    }
-}
-
-/// An attribute, as text.
-#[track_caller]
-fn of(span: &Span, key: &str) -> String {
-    let attribute = span.attributes.iter().find(|attribute| attribute.key == key);
-    let attribute = attribute.unwrap_or_else(|| panic!("no {key}: {span:?}"));
-    match attribute.value.as_ref().unwrap().value.as_ref().unwrap() {
-        Value::StringValue(text) => text.clone(),
-        Value::IntValue(number) => number.to_string(),
-        other => panic!("{key}: {other:?}"),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn with<T>(message: T, metadata: &[(&'static str, &str)]) -> Request<T> {
@@ -166,8 +59,8 @@ async fn a_call_is_told_stage_by_stage_over_both_edges() {
         assert_eq!((&*hex(&call.trace_id), &*hex(&call.parent_span_id)), (TRACE, CALLER), "{name}");
         assert_eq!(call.kind(), SpanKind::Server);
         assert_eq!(call.trace_state, "vendor=1");
-        assert_eq!(of(call, "rpc.response.status_code"), "OK");
-        assert_eq!(of(call, "clip.request_id"), "mine-1");
+        assert_eq!(attribute(call, "rpc.response.status_code"), "OK");
+        assert_eq!(attribute(call, "clip.request_id"), "mine-1");
         assert_eq!(call.status, None);
         let children = spans.children(call);
         let stages = ["admission", "preprocess", "queue", "inference", "reply"];
@@ -186,7 +79,7 @@ async fn a_call_is_told_stage_by_stage_over_both_edges() {
             ("clip.worker", "0"),
             ("clip.device", "cpu"),
         ] {
-            assert_eq!(of(children[3], key), value, "{name}: {key}");
+            assert_eq!(attribute(children[3], key), value, "{name}: {key}");
         }
     }
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
@@ -221,21 +114,21 @@ async fn calls_of_one_batch_are_linked_with_it() {
     let mut linked = BTreeSet::new();
     for call in calls {
         let inference = spans.children(call).into_iter().find(|child| child.name == "inference").unwrap();
-        rows.push((of(inference, "clip.rows"), of(inference, "clip.batch.rows")));
+        rows.push((attribute(inference, "clip.rows"), attribute(inference, "clip.batch.rows")));
         let [link] = &inference.links[..] else { panic!("{inference:?}") };
         let batch = spans.named("batch").into_iter().find(|batch| batch.span_id == link.span_id).unwrap();
         assert_eq!(batch.trace_id, link.trace_id);
         // Each trace has read the calendar by itself.
         let apart = batch.start_time_unix_nano.abs_diff(inference.start_time_unix_nano);
         assert!(apart < 1_000_000, "{apart} ns");
-        let back = |link: &&_| {
-            let opentelemetry_proto::tonic::trace::v1::span::Link { trace_id, span_id, .. } = link;
+        let back = |link: &&Link| {
+            let Link { trace_id, span_id, .. } = link;
             (trace_id, span_id) == (&inference.trace_id, &inference.span_id)
         };
         assert_eq!(batch.links.iter().filter(back).count(), 1, "{batch:?}");
         linked.insert(batch.span_id.clone());
         for key in ["clip.batch.rows", "clip.batch.close_reason", "clip.worker", "clip.device"] {
-            assert_eq!(of(batch, key), of(inference, key));
+            assert_eq!(attribute(batch, key), attribute(inference, key));
         }
     }
     rows.sort();
@@ -300,12 +193,37 @@ async fn a_stream_has_a_span_for_each_input() {
     let stream = spans.one("StreamEmbed");
     assert_eq!(hex(&stream.parent_span_id), CALLER);
     assert_eq!(spans.stages(stream), ["admission", "input", "input", "input"]);
-    let mut inputs: Vec<(String, Vec<&str>)> =
-        spans.named("input").iter().map(|input| (of(input, "clip.outcome"), spans.stages(input))).collect();
+    let mut inputs: Vec<(String, Vec<&str>)> = spans
+        .named("input")
+        .iter()
+        .map(|input| (attribute(input, "clip.outcome"), spans.stages(input)))
+        .collect();
     inputs.sort();
     let stages = vec!["preprocess", "queue", "inference"];
     let answered = ("answered".to_owned(), stages);
     assert_eq!(inputs, [answered.clone(), answered, ("invalid".to_owned(), vec![])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_whose_stream_has_gone_has_an_end() {
+    let collector = Collector::default();
+    let (server, gate) = Server::gated(&[&collector.start().await]).await;
+    gate.close();
+    let input = StreamEmbedRequest { input: Some(image_input(picture(1))), ..Default::default() };
+    let inputs = tokio_stream::once(input).chain(tokio_stream::pending());
+    let stream = server.client.clone().stream_embed(inputs).await.unwrap();
+    gate.wait_started(1);
+    drop(stream);
+    // The stream is over before its batch is.
+    Scrape::quiet(server.running.metrics_address).await;
+    gate.open_again();
+    let spans = collector.of(server).await;
+    let stream = spans.one("StreamEmbed");
+    assert_eq!(attribute(stream, "rpc.response.status_code"), "CANCELLED");
+    assert_eq!(spans.stages(stream), ["admission", "input"]);
+    let input = spans.one("input");
+    assert_eq!(attribute(input, "clip.outcome"), "cancelled");
+    assert_eq!(spans.stages(input), ["preprocess", "queue", "inference"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -321,7 +239,7 @@ async fn what_fails_says_so() {
     let mut calls: Vec<(String, bool)> = spans
         .named("Embed")
         .iter()
-        .map(|call| (of(call, "rpc.response.status_code"), call.status.is_some()))
+        .map(|call| (attribute(call, "rpc.response.status_code"), call.status.is_some()))
         .collect();
     calls.sort();
     assert_eq!(calls, [("INTERNAL".to_owned(), true), ("INVALID_ARGUMENT".to_owned(), false)]);
@@ -351,7 +269,7 @@ async fn nobody_without_a_key_is_traced() {
     let known = [("traceparent", &*parent), ("authorization", &*bearer)];
     server.client.clone().embed(with(one_image(1), &known)).await.unwrap();
     let spans = collector.of(server).await;
-    assert_eq!(of(spans.one("Embed"), "clip.key"), "search");
+    assert_eq!(attribute(spans.one("Embed"), "clip.key"), "search");
     assert!(spans.named("/v1/embeddings").is_empty());
     assert!(!format!("{:?}", spans.0).contains(&key), "a secret is in a span");
 }
