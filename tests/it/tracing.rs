@@ -17,6 +17,7 @@ use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request};
 
 use crate::scheduling::queued;
@@ -210,10 +211,11 @@ async fn an_input_whose_stream_has_gone_has_an_end() {
     let (server, gate) = Server::gated(&[&collector.start().await]).await;
     gate.close();
     let input = StreamEmbedRequest { input: Some(image_input(picture(1))), ..Default::default() };
-    let inputs = tokio_stream::once(input).chain(tokio_stream::pending());
-    let stream = server.client.clone().stream_embed(inputs).await.unwrap();
+    let (sender, inputs) = tokio::sync::mpsc::channel(1);
+    let answers = server.client.clone().stream_embed(ReceiverStream::new(inputs)).await.unwrap();
+    sender.send(input).await.unwrap();
     gate.wait_started(1);
-    drop(stream);
+    drop((answers, sender));
     // The stream is over before its batch is.
     Scrape::quiet(server.running.metrics_address).await;
     gate.open_again();
