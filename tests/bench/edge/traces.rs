@@ -1,4 +1,4 @@
-//! What tracing costs: latency and CPU of a small call without it, with it for none of the calls, and for all of them.
+//! What tracing costs: the latency of a small call without it, with it for none of the calls, and for all of them.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-use crate::server::{Client, Server, cpu_of_others, embed, picture};
+use crate::server::{Client, Server, embed, picture};
 
 /// Turns of all arms.
 const ROUNDS: usize = 100;
@@ -27,7 +27,6 @@ struct Arm {
     server: Server,
     client: Client,
     latencies: Vec<Duration>,
-    cpu: Vec<Duration>,
 }
 
 pub(crate) fn costs() {
@@ -41,7 +40,7 @@ pub(crate) fn costs() {
     let mut arms = arms.map(|(name, flags)| {
         let server = Server::synthetic(flags);
         let client = server.client();
-        Arm { name, server, client, latencies: Vec::new(), cpu: Vec::new() }
+        Arm { name, server, client, latencies: Vec::new() }
     });
     for round in 0..ROUNDS {
         // Whoever comes first in a turn is another one each time.
@@ -50,23 +49,22 @@ pub(crate) fn costs() {
             arms[arm].turn();
         }
     }
-    println!("| tracing | latency | CPU of the server |");
-    println!("|---|---|---|");
-    for Arm { name, latencies, cpu, .. } in &mut arms {
-        println!("| {name} | {:.1} µs | {:.1} µs |", median(latencies), median(cpu));
+    println!("| tracing | latency |");
+    println!("|---|---|");
+    for Arm { name, latencies, .. } in &mut arms {
+        println!("| {name} | {:.1} µs |", median(latencies));
     }
 }
 
 impl Arm {
     fn turn(&mut self) {
-        let (clock, cpu) = (Clock::start(), cpu_of_others());
+        let clock = Clock::start();
         for _ in 0..CALLS {
             let request = embed(Content::Image(picture()));
             let start = clock.now();
             self.server.here.block_on(self.client.embed(request)).expect("it is answered");
             self.latencies.push(clock.now().since(start));
         }
-        self.cpu.push((cpu_of_others() - cpu) / CALLS);
     }
 }
 
@@ -76,7 +74,7 @@ fn median(times: &mut [Duration]) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1e6
 }
 
-/// Takes what it is sent and forgets it. Its CPU time counts with the server's.
+/// Takes what it is sent and forgets it.
 struct Sink;
 
 #[tonic::async_trait]
