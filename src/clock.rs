@@ -56,6 +56,12 @@ impl Clock {
         SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs())
     }
 
+    /// From 1970 to the making of this clock, as the calendar has it now.
+    pub fn epoch(&self) -> Duration {
+        let calendar = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        calendar.saturating_sub(self.origin.elapsed())
+    }
+
     /// The instant to hand to a timer; `None` when it lies beyond what the platform can represent.
     pub fn instant(&self, timestamp: Timestamp) -> Option<Instant> {
         self.origin.checked_add(Duration::from_nanos(timestamp.0))

@@ -49,6 +49,19 @@ impl Code {
         index.and_then(|index| Code::ALL.get(index)).copied().unwrap_or(Code::Unknown)
     }
 
+    /// Whether the server is at fault, and not its caller.
+    pub fn is_fault(self) -> bool {
+        matches!(
+            self,
+            Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+        )
+    }
+
     /// As the specification spells it; a metric label.
     pub fn as_str(self) -> &'static str {
         match self {

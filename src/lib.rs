@@ -39,6 +39,7 @@
 //!   downloads of [`model::hub`];
 //! - [`pipeline`] knows no transport; [`clip`] and [`scheduler`] know no threads, files, clocks or logs;
 //! - ONNX Runtime is known to [`engine`] alone, checkpoints and ONNX graphs to [`model`] alone;
+//! - a call that is traced carries a span, which learns its stages as they end; OTLP is known to [`trace`] alone;
 //! - the operating system's time is read in [`clock`] alone, CPU time in [`cpu_time`]; metric names are in
 //!   [`telemetry`] alone.
 //!
@@ -78,5 +79,7 @@ pub mod cpu_time;
 pub mod follow;
 pub mod long_work;
 pub mod modality;
+pub mod random;
 pub mod readiness;
 pub mod telemetry;
+pub mod trace;

@@ -8,19 +8,30 @@ use tokio::time::timeout_at;
 
 use super::deadline::Deadline;
 use super::refusal::{Reason, Refusal};
+use super::request_id::RequestId;
 use super::store::{RETRY_AFTER, Store, permits};
+use super::{Caller, Method};
 use crate::auth::{Account, Exceeded};
 use crate::class::Class;
 use crate::clock::Timestamp;
+use crate::trace::Span;
 
-/// Time, and bytes. Cheap to clone.
+/// Time, and bytes; and what the call is called. Cheap to clone.
 #[derive(Clone)]
 pub struct Admitted {
     pub(super) store: Arc<Store>,
     pub(super) arrival: Timestamp,
     asked: Option<Duration>,
     pub(super) account: Account,
-    held: Arc<Mutex<Held>>,
+    own: Arc<Own>,
+}
+
+/// What all copies share.
+struct Own {
+    request_id: RequestId,
+    /// `None`: the call is not traced.
+    span: Option<Span>,
+    held: Mutex<Held>,
 }
 
 /// Bytes that count against the limits until the call ends.
@@ -31,8 +42,44 @@ struct Held {
 }
 
 impl Admitted {
-    pub(super) fn new(store: &Arc<Store>, asked: Option<Duration>, account: Account) -> Admitted {
-        Admitted { store: store.clone(), arrival: store.clock.now(), asked, account, held: Arc::default() }
+    pub(super) fn new(store: &Arc<Store>, method: Method, caller: Caller<'_>, account: Account) -> Admitted {
+        let Caller { headers, request_id, asked, .. } = caller;
+        let arrival = store.clock.now();
+        // Nobody writes into the traces without a key, where there are keys.
+        let tracer = store.tracer.as_ref().filter(|_| !store.callers.are_named() || account.name().is_some());
+        let span = tracer.and_then(|tracer| tracer.call(method.name, headers, arrival));
+        let own = Own { request_id: request_id.clone(), span, held: Mutex::default() };
+        Admitted { store: store.clone(), arrival, asked, account, own: Arc::new(own) }
+    }
+
+    pub fn request_id(&self) -> &str {
+        self.own.request_id.as_str()
+    }
+
+    /// `None`: the call came without a key.
+    pub fn key_name(&self) -> Option<&str> {
+        self.account.name()
+    }
+
+    /// `None`: the call is not traced.
+    pub fn span(&self) -> Option<&Span> {
+        self.own.span.as_ref()
+    }
+
+    /// Its request is here, or will come piece by piece: what was to be done at the door is done.
+    pub fn begin(&self) {
+        if let Some(span) = self.span() {
+            span.stage("admission", self.arrival, self.store.clock.now());
+        }
+    }
+
+    /// Does `work`, which its trace is told of as a stage of that name.
+    pub async fn stage<T>(&self, name: &'static str, work: impl Future<Output = T>) -> T {
+        let Some(span) = self.span() else { return work.await };
+        let start = self.store.clock.now();
+        let done = work.await;
+        span.stage(name, start, self.store.clock.now());
+        done
     }
 
     /// Of a unary call.
@@ -101,6 +148,6 @@ impl Admitted {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.own.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

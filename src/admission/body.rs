@@ -130,7 +130,8 @@ pub struct Counted<B> {
 }
 
 impl<B> Counted<B> {
-    pub fn new(body: B, pass: Pass, status: Status) -> Counted<B> {
+    pub fn new(body: B, mut pass: Pass, status: Status) -> Counted<B> {
+        pass.answer();
         Counted { body, pass, status }
     }
 }

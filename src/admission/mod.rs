@@ -13,6 +13,7 @@ mod body;
 mod deadline;
 mod pass;
 mod refusal;
+mod request_id;
 mod store;
 
 use std::sync::Arc;
@@ -27,11 +28,13 @@ use crate::code::Code;
 use crate::connections::Peer;
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
+use crate::trace::Tracer;
 pub use admitted::Admitted;
 pub use body::{Counted, Fault, Metered, Status};
 pub use deadline::Deadline;
 pub use pass::Pass;
 pub use refusal::{NoEntry, Reason, Refusal};
+pub use request_id::RequestId;
 use store::Store;
 
 /// Codes that calls of every method may end with: counted from the first moment, so that the first of a kind shows as
@@ -86,14 +89,16 @@ pub struct Method {
 pub struct Door(Arc<Store>);
 
 impl Door {
+    /// Without a `tracer` no call is traced.
     pub fn new(
         limits: Limits,
         callers: Callers,
         phase: watch::Receiver<Phase>,
         clock: Clock,
         metrics: &Metrics,
+        tracer: Option<Tracer>,
     ) -> Door {
-        Door(Arc::new(Store::new(limits, callers, phase, clock, metrics)))
+        Door(Arc::new(Store::new(limits, callers, phase, clock, metrics, tracer)))
     }
 
     /// Shows the series of a method before its first call.
@@ -147,8 +152,9 @@ impl Door {
 /// What a call brings to the door.
 #[derive(Clone, Copy)]
 pub struct Caller<'a> {
-    /// Where its key is.
+    /// Where its key is, and what it says of its trace.
     pub headers: &'a HeaderMap,
+    pub request_id: &'a RequestId,
     /// The time that its client gives it.
     pub asked: Option<Duration>,
     /// Whom it comes from.

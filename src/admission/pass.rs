@@ -10,9 +10,11 @@ use super::store::{RETRY_AFTER, Store};
 use super::{Caller, Kind, Method};
 use crate::auth::{Account, Exceeded, Quota};
 use crate::class::Class;
+use crate::clock::Timestamp;
 use crate::code::Code;
 use crate::connections::{self, TakenBy};
 use crate::telemetry::metrics::RecordDuration;
+use crate::trace::{Details, Span, text};
 
 /// Dropping it frees its places and counts it.
 pub struct Pass {
@@ -22,6 +24,8 @@ pub struct Pass {
     code: Code,
     /// What the caller has left of its calls.
     quota: Option<Quota>,
+    /// When the answer was there, if it is to be told.
+    answered: Option<Timestamp>,
     /// Of the caller, and of the server.
     places: [Option<OwnedSemaphorePermit>; 2],
     _call: Option<connections::Call>,
@@ -32,12 +36,13 @@ impl Pass {
     pub(super) fn new(store: &Arc<Store>, method: Method, caller: Caller<'_>, account: Account) -> Pass {
         store.in_flight.increment(1.0);
         Pass {
-            admitted: Admitted::new(store, caller.asked, account),
+            admitted: Admitted::new(store, method, caller, account),
             method,
             code: Code::Cancelled,
             quota: None,
+            answered: None,
             places: [None, None],
-            _call: caller.peer.map(|peer| peer.call(method.name)),
+            _call: caller.peer.map(|peer| peer.call(method.name, caller.request_id.value())),
         }
     }
 
@@ -76,6 +81,13 @@ impl Pass {
         (self.method.kind == Kind::Unary).then(|| TakenBy(end.saturating_add(patience)))
     }
 
+    /// The answer is there, and is sent from now on.
+    pub(super) fn answer(&mut self) {
+        if self.method.kind == Kind::Unary && self.admitted.span().is_some() {
+            self.answered = Some(self.admitted.store.clock.now());
+        }
+    }
+
     pub fn finish(&mut self, code: Code) {
         self.code = code;
     }
@@ -86,13 +98,28 @@ impl Drop for Pass {
         let store = &self.admitted.store;
         let (metrics, code) = (&store.metrics, self.code.as_str());
         metrics.requests(self.method.name, code).increment(1);
-        let duration = store.clock.now().since(self.admitted.arrival);
+        let now = store.clock.now();
+        let duration = now.since(self.admitted.arrival);
         metrics.request_duration(self.method.name, code).record_duration(duration);
         store.in_flight.decrement(1.0);
         if store.callers.are_named() {
             // Unknown keys share a name that no key can have.
             let name = self.admitted.account.name().unwrap_or("?");
             metrics.key_requests(name, code).increment(1);
+        }
+        let (request_id, key, span) =
+            (self.admitted.request_id(), self.admitted.key_name(), self.admitted.span());
+        let method = self.method.name;
+        tracing::debug!(request_id, key, method, code, ?duration, trace = span.map(Span::trace), "call");
+        if let Some(span) = span {
+            if let Some(answered) = self.answered {
+                span.stage("reply", answered, now);
+            }
+            let status = text("rpc.response.status_code", code);
+            let key = key.map(|key| text("clip.key", key));
+            let attributes = [status, text("clip.request_id", request_id)].into_iter().chain(key).collect();
+            let error = self.code.is_fault().then(|| code.to_owned());
+            span.end(now, Details { attributes, error, ..Details::default() });
         }
     }
 }

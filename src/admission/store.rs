@@ -12,6 +12,7 @@ use crate::auth::Callers;
 use crate::clock::Clock;
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
+use crate::trace::Tracer;
 
 /// Hint for calls refused at the door: they cost nothing, so an early second try is cheap.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -23,6 +24,7 @@ pub(super) struct Store {
     pub(super) request_bytes: Arc<Semaphore>,
     pub(super) response_bytes: Arc<Semaphore>,
     pub(super) callers: Callers,
+    pub(super) tracer: Option<Tracer>,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
@@ -37,6 +39,7 @@ impl Store {
         phase: watch::Receiver<Phase>,
         clock: Clock,
         metrics: &Metrics,
+        tracer: Option<Tracer>,
     ) -> Store {
         let store = |permits: usize| Arc::new(Semaphore::new(permits));
         let (streams, request_bytes) = (store(limits.streams), store(limits.request_bytes));
@@ -51,6 +54,7 @@ impl Store {
             request_bytes,
             response_bytes,
             callers,
+            tracer,
             phase,
             clock,
             in_flight: metrics.requests_in_flight(),

@@ -8,6 +8,7 @@
 
 mod descriptors;
 mod edges;
+mod limits;
 pub mod load;
 pub mod ports;
 mod safety;
@@ -43,7 +44,9 @@ use crate::pipeline::classifiers::{self, Source};
 use crate::pipeline::{self, Pipeline};
 use crate::shutdown::{self, Phase};
 use crate::telemetry::metrics::Metrics;
+use crate::trace::export::{self, Exporter};
 use edges::Edges;
+use limits::{show_limits, wire_limits};
 use ports::Ports;
 use safety::{callers, tls};
 
@@ -77,6 +80,8 @@ pub enum StartError {
     Keys { path: String, error: KeyFileError },
     #[error("cannot listen on {address} ({flag}): {error}")]
     Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
+    #[error("--otlp-endpoint: {0}")]
+    Collector(#[from] export::Unfit),
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
@@ -106,6 +111,8 @@ pub struct Running {
     served: watch::Receiver<Option<Result<usize, String>>>,
     batcher: Batcher,
     metrics_server: MetricsServer,
+    /// `None`: no call is traced.
+    exporter: Option<Exporter>,
     drain_delay: Duration,
     shutdown_grace: Duration,
 }
@@ -139,7 +146,10 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
     embed_when_ready(pipeline.clone(), workers.clone());
 
     let callers = callers(config, clock, &metrics)?;
-    let door = Door::new(config.admission.clone(), callers, phase.subscribe(), clock, &metrics);
+    let tracing =
+        config.tracing.as_ref().map(|options| export::start(options, clock, &metrics)).transpose()?;
+    let (tracer, exporter) = tracing.unzip();
+    let door = Door::new(config.admission.clone(), callers, phase.subscribe(), clock, &metrics, tracer);
     let http_services = http::Services {
         pipeline: pipeline.clone(),
         name: served.name.clone(),
@@ -183,27 +193,10 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
         served,
         batcher,
         metrics_server,
+        exporter,
         drain_delay: config.drain_delay,
         shutdown_grace: config.shutdown_grace,
     })
-}
-
-/// What the gauges of the same things are at most.
-fn show_limits(config: &Config, metrics: &Metrics) {
-    let limits = [
-        ("connections", config.grpc.connections.connections),
-        ("concurrent_requests", config.admission.concurrent_requests),
-        ("streams", config.admission.streams),
-        ("request_bytes_in_flight", config.admission.request_bytes),
-        ("response_bytes_in_flight", config.admission.response_bytes),
-        ("queue_rows", config.scheduling.max_queue_size),
-        ("batch_images", config.scheduling.max_batch_size.image.get()),
-        ("batch_texts", config.scheduling.max_batch_size.text.get()),
-        ("preprocess_threads", config.preprocess_threads.get()),
-    ];
-    for (name, limit) in limits {
-        metrics.limit(name).set(limit as f64);
-    }
 }
 
 fn add_classifiers(pipeline: &mut Pipeline, directory: &Path) -> Result<(), StartError> {
@@ -249,27 +242,6 @@ fn pipeline_options(config: &Config, spec: &ClipSpec, clock: Clock, metrics: &Me
         },
         clock,
         metrics: metrics.clone(),
-    }
-}
-
-fn wire_limits(config: &Config) -> grpc::proto::Limits {
-    // Flags keep counts and messages below 2^32; text bytes may be more, which no message can carry.
-    let wire = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    grpc::proto::Limits {
-        inputs: wire(config.limits.inputs),
-        labels: wire(config.limits.labels),
-        templates: wire(config.limits.templates),
-        prompts: wire(config.limits.prompts),
-        predictions: wire(config.limits.predictions),
-        text_bytes: wire(config.limits.text_bytes),
-        image_bytes: config.image_limits.max_bytes as u64,
-        image_pixels: config.image_limits.max_pixels,
-        message_bytes: config.grpc.max_message_bytes as u64,
-        response_bytes: config.limits.response_bytes as u64,
-        queue_rows: wire(config.scheduling.max_queue_size),
-        batch_rows: wire(config.scheduling.max_batch_size.image.get()),
-        stream_inputs: wire(config.grpc.max_stream_inputs),
-        timeout: prost_types::Duration::try_from(config.admission.timeout).ok(),
     }
 }
 
@@ -336,7 +308,14 @@ impl Running {
         });
         tokio::select! {
             _ = threads => {}
-            () = deadline => return Err(StopError::BatchRunning { grace }),
+            () = &mut deadline => return Err(StopError::BatchRunning { grace }),
+        }
+        // Now that nothing ends any more.
+        if let Some(exporter) = self.exporter {
+            tokio::select! {
+                () = exporter.finish() => {}
+                () = deadline => tracing::warn!("the last spans were not sent: the grace period is over"),
+            }
         }
         tracing::info!("stopped");
         Ok(())

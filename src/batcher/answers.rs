@@ -6,13 +6,17 @@ use ndarray::Array2;
 use tokio::sync::oneshot;
 
 use super::outcome::Outcomes;
+use super::traced::Traced;
 use super::{Embedded, JobError};
 use crate::clock::Timestamp;
+use crate::trace::Span;
 
 /// One caller.
 pub(super) struct Answer {
     pub(super) arrival: Timestamp,
     pub(super) deadline: Timestamp,
+    /// Of its call. `None`: that is not traced.
+    pub(super) span: Option<Span>,
     pub(super) reply: oneshot::Sender<Result<Embedded, JobError>>,
 }
 
@@ -37,6 +41,12 @@ impl Answers {
 
     pub(super) fn arrivals(&self) -> impl Iterator<Item = Timestamp> {
         self.0.iter().flatten().map(|answer| answer.arrival)
+    }
+
+    /// The calls behind them that are traced.
+    pub(super) fn traced(&self) -> Traced {
+        let answers = self.0.iter().flatten();
+        Traced::of(answers.filter_map(|answer| Some((answer.span.as_ref()?, answer.arrival))))
     }
 
     pub(super) fn complete(

@@ -12,12 +12,14 @@
 
 mod answers;
 mod lost;
+mod open_engine;
 mod outcome;
 mod shell;
 mod staging;
 #[cfg(test)]
 mod tests;
 pub mod ticket;
+mod traced;
 mod warm_up;
 mod worker;
 
@@ -32,48 +34,21 @@ use tokio::sync::{oneshot, watch};
 use crate::class::Class;
 use crate::clip::row::{ImageRow, TokenRow};
 use crate::clock::{Clock, Timestamp};
-use crate::engine::{Description, Engine, EngineError};
+use crate::engine::Description;
 use crate::modality::Modality;
 use crate::scheduler::cost::CostModel;
 use crate::scheduler::outlook::{Arrival, Outlook};
 use crate::scheduler::workers::{DeviceId, WorkerCounts, WorkerId};
 use crate::scheduler::{Job, JobId, Rejection, Scheduler, Settings};
 use crate::telemetry::metrics::Metrics;
+use crate::trace::Span;
 use answers::Answer;
+pub use open_engine::OpenEngine;
 use outcome::Outcomes;
 use ticket::Ticket;
 
 /// Commands on their way to the scheduler thread, which empties the channel before it decides anything.
 const COMMANDS: usize = 1024;
-
-/// The engine of one worker, opened on that worker's thread.
-pub struct OpenEngine {
-    /// What it runs on, in the words of [`Description::device`]. Workers of one device learn together what a batch
-    /// takes there.
-    pub device: String,
-    open: Box<dyn FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send>,
-}
-
-impl OpenEngine {
-    pub fn new<E: Engine + 'static>(
-        device: impl Into<String>,
-        open: impl FnOnce() -> Result<E, EngineError> + Send + 'static,
-    ) -> OpenEngine {
-        OpenEngine::boxed(device, || open().map(|engine| Box::new(engine) as Box<dyn Engine>))
-    }
-
-    pub fn boxed(
-        device: impl Into<String>,
-        open: impl FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send + 'static,
-    ) -> OpenEngine {
-        OpenEngine { device: device.into(), open: Box::new(open) }
-    }
-
-    /// Called on the thread that runs the engine.
-    pub fn open(self) -> Result<Box<dyn Engine>, EngineError> {
-        (self.open)()
-    }
-}
 
 /// What the batcher needs besides its workers.
 pub struct Options {
@@ -285,12 +260,18 @@ fn seats(engines: &[OpenEngine]) -> (Vec<String>, Vec<DeviceId>) {
 
 impl Handle {
     /// Submits `rows` together: all are admitted, or every ticket resolves to the same rejection.
-    /// A full command channel rejects at once.
-    pub fn submit(&self, rows: Vec<Row>, class: Class, deadline: Timestamp) -> Result<Vec<Ticket>, JobError> {
+    /// A full command channel rejects at once. `span` is that of the call, if it is traced.
+    pub fn submit(
+        &self,
+        rows: Vec<Row>,
+        class: Class,
+        deadline: Timestamp,
+        span: Option<&Span>,
+    ) -> Result<Vec<Ticket>, JobError> {
         let count = rows.len();
         let arrival = self.shared.clock.now();
         let (submissions, tickets): (Vec<_>, Vec<_>) =
-            rows.into_iter().map(|row| self.prepare(row, class, deadline, arrival)).unzip();
+            rows.into_iter().map(|row| self.prepare(row, class, deadline, arrival, span)).unzip();
         match self.commands.try_send(Command::Submit(submissions)) {
             Ok(()) => Ok(tickets),
             Err(error) => {
@@ -345,11 +326,12 @@ impl Handle {
         class: Class,
         deadline: Timestamp,
         arrival: Timestamp,
+        span: Option<&Span>,
     ) -> (Submission, Ticket) {
         let id = JobId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let (sender, reply) = oneshot::channel();
         let job = Job { id, modality: row.modality(), tokens: row.tokens(), class, deadline };
-        let answer = Answer { arrival, deadline, reply: sender };
+        let answer = Answer { arrival, deadline, span: span.cloned(), reply: sender };
         let submission = Submission { job, payload: Payload { row, answer } };
         (submission, Ticket { id, reply, cancel: Some(self.commands.clone()) })
     }

@@ -215,7 +215,8 @@ impl Shell {
         }
         self.metrics.batches(batch.modality, batch.close_reason.as_str()).increment(1);
         let rows = jobs.len() as u64;
-        let assignment = Assignment { modality: batch.modality, jobs, closed: self.shared.clock.now() };
+        let Batch { modality, close_reason, .. } = batch;
+        let assignment = Assignment { modality, jobs, closed: self.shared.clock.now(), close_reason };
         // It is taken: the scheduler gives nothing to a worker that was reported lost, and knows what each of the
         // others has. If one is lost, its report is on the way, and it answers what it gets until that was read.
         let sent = match &self.lines[batch.worker.0] {

@@ -14,15 +14,18 @@ use crate::clock::{Clock, Timestamp};
 use crate::engine::input::Input;
 use crate::engine::{Batch, EngineError};
 use crate::modality::Modality;
+use crate::scheduler::CloseReason;
 
 /// A batch as the scheduler closed it. Its rows are all of `modality`.
 pub(super) struct Assignment {
     pub(super) modality: Modality,
     pub(super) jobs: Vec<Payload>,
     pub(super) closed: Timestamp,
+    pub(super) close_reason: CloseReason,
 }
 
 /// What a worker does next.
+#[expect(clippy::large_enum_variant, reason = "a worker has room for two")]
 pub(super) enum Work {
     /// Puts the batch together and runs it.
     Close(Assignment),
@@ -36,15 +39,17 @@ pub(super) struct Staged {
     /// A panic costs the worker, an error the batch.
     pub(super) filled: Result<Result<(), EngineError>, Lost>,
     pub(super) answers: Answers,
+    pub(super) close_reason: CloseReason,
     /// From closing the batch until it was ready, if that happened while another one ran.
     pub(super) lead: Option<Duration>,
 }
 
 impl Staged {
     pub(super) fn new(assignment: Assignment, mut input: Input) -> Staged {
+        let close_reason = assignment.close_reason;
         let (batch, answers) = split(assignment);
         let filled = caught(|| input.fill(&batch));
-        Staged { input, filled, answers, lead: None }
+        Staged { input, filled, answers, close_reason, lead: None }
     }
 }
 

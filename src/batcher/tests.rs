@@ -59,7 +59,7 @@ impl Bench {
 
     fn submit_by(&self, rows: usize, deadline: Timestamp) -> Vec<Ticket> {
         let rows = (0..rows).map(|row| image(row as u8)).collect();
-        self.batcher.handle().submit(rows, Class::Interactive, deadline).unwrap()
+        self.batcher.handle().submit(rows, Class::Interactive, deadline, None).unwrap()
     }
 
     fn outcomes(&self) -> [u64; 5] {
@@ -107,7 +107,7 @@ pub(super) fn submission(id: u64) -> (Submission, oneshot::Receiver<Result<Embed
     let (row, deadline) = (image(0), Timestamp::MAX);
     let (modality, tokens, class) = (row.modality(), row.tokens(), Class::Interactive);
     let job = Job { id: JobId(id), modality, tokens, class, deadline };
-    let answer = Answer { arrival: Timestamp::default(), deadline, reply };
+    let answer = Answer { arrival: Timestamp::default(), deadline, span: None, reply };
     (Submission { job, payload: Payload { row, answer } }, receiver)
 }
 
@@ -128,7 +128,7 @@ async fn resolve(tickets: Vec<Ticket>) -> Vec<Result<Vec<f32>, JobError>> {
 async fn rows_of_both_modalities_come_back_to_their_tickets() {
     let bench = Bench::start().await;
     let rows = vec![image(1), text(3), image(2), text(5), image(1)];
-    let tickets = bench.batcher.handle().submit(rows, Class::Interactive, Timestamp::MAX).unwrap();
+    let tickets = bench.batcher.handle().submit(rows, Class::Interactive, Timestamp::MAX, None).unwrap();
     let values: Vec<Vec<f32>> = resolve(tickets).await.into_iter().map(Result::unwrap).collect();
     assert!(values.iter().all(|values| values.len() == DIM));
     assert_eq!(values[0], values[4], "the same row has the same embedding in another batch");
@@ -258,7 +258,7 @@ async fn drain_answers_everything_and_joins() {
     assert!(resolve(running).await[0].is_ok());
     assert!(resolve(waiting).await.iter().all(Result::is_ok));
     drained.join().unwrap();
-    let late = handle.submit(vec![image(0)], Class::Interactive, Timestamp::MAX);
+    let late = handle.submit(vec![image(0)], Class::Interactive, Timestamp::MAX, None);
     assert_eq!(late.unwrap_err(), JobError::Rejected(Rejection::Draining));
     assert!(metrics.render().contains("clip_queue_rows{modality=\"image\"} 0"));
 }

@@ -11,6 +11,7 @@ use metrics::Histogram;
 
 use super::lost::{Lost, caught};
 use super::staging::{Staged, Work, split};
+use super::traced::Ran;
 use super::warm_up::WarmUp;
 use super::{JobError, OpenEngine, Shared};
 use crate::clock::Timestamp;
@@ -156,7 +157,7 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     fn run(&mut self, staged: Staged) -> Result<(), Lost> {
-        let Staged { input, filled, mut answers, lead } = staged;
+        let Staged { input, filled, mut answers, close_reason, lead } = staged;
         let (worker, outcomes) = (self.worker, &self.worker.shared.outcomes);
         let start = worker.now();
         answers.expire(start, outcomes);
@@ -178,24 +179,29 @@ impl Runner<'_> {
         let end = worker.now();
         let idle = start.since(self.free_since.max(oldest));
         self.free_since = end;
+        let traced = answers.traced();
+        let (modality, rows) = (input.modality(), input.rows());
+        let device = &*self.engine.description().device;
+        let ran = Ran { start, end, modality, rows, close_reason, worker: worker.id, device, error: None };
         match result {
             Ok(Ok(embeddings)) => {
                 self.failures = 0;
                 let inference = end.since(start);
-                let (modality, rows, tokens) = (input.modality(), input.rows(), input.longest());
                 let elapsed = self.engine.declared(&input).unwrap_or(inference);
-                let ran = Measurement { modality, rows, tokens, elapsed };
+                let measured = Measurement { modality, rows, tokens: input.longest(), elapsed };
                 self.meters.record(&input, inference, idle);
                 worker.give_back(input);
                 // Before the answers, so that the next batch is closed meanwhile.
-                worker.report(Report::Done { worker: worker.id, batch: Some(ran), lead });
+                worker.report(Report::Done { worker: worker.id, batch: Some(measured), lead });
                 let queued = answers.arrivals().map(|arrival| start.since(arrival));
                 queued.for_each(|queued| self.meters.queue[modality.index()].record_duration(queued));
                 answers.complete(&embeddings, start, inference, outcomes);
+                traced.tell(&ran);
             }
             Ok(Err(error)) => {
                 tracing::error!(worker = worker.id.0, %error, "batch failed");
                 answers.fail(&JobError::Failed(error.to_string()), outcomes);
+                traced.tell(&Ran { error: Some(&error.to_string()), ..ran });
                 self.failures += 1;
                 if self.failures == FAILURES_IN_A_ROW {
                     return Err(Lost(format!("{} batches failed in a row: {error}", self.failures)));
@@ -205,6 +211,7 @@ impl Runner<'_> {
             }
             Err(lost) => {
                 answers.fail(&JobError::WorkerLost, outcomes);
+                traced.tell(&Ran { error: Some("the worker was lost"), ..ran });
                 return Err(lost);
             }
         }
@@ -250,6 +257,7 @@ mod tests {
     use crate::batcher::answers::Answers;
     use crate::batcher::tests::{options, shared};
     use crate::engine::synthetic::{Gate, SyntheticEngine};
+    use crate::scheduler::CloseReason;
 
     /// What a worker says of a batch that nobody waits for any more, and the inputs that it has then.
     fn run(filled: Result<Result<(), EngineError>, Lost>) -> (Result<(), Lost>, usize) {
@@ -264,7 +272,13 @@ mod tests {
         let meters = Meters::new(&worker.shared.metrics, engine.description());
         let (engine, free_since) = (Box::new(engine), Timestamp::default());
         let mut runner = Runner { worker: &worker, engine, meters, failures: 0, free_since };
-        let ran = runner.run(Staged { input, filled, answers: Answers::new(Vec::new()), lead: None });
+        let ran = runner.run(Staged {
+            input,
+            filled,
+            answers: Answers::new(Vec::new()),
+            close_reason: CloseReason::Idle,
+            lead: None,
+        });
         (ran, worker.inputs.len())
     }
 

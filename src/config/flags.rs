@@ -112,6 +112,13 @@ pub struct ServeFlags {
     #[arg(long, env = "CLIPD_METRICS_LISTEN", default_value = "0.0.0.0:9090", help_heading = "Addresses")]
     pub metrics_listen: String,
 
+    /// Collector that is sent traces, in OTLP over gRPC, such as http://127.0.0.1:4317 [default: none]
+    #[arg(long, env = "CLIPD_OTLP_ENDPOINT", help_heading = "Tracing")]
+    pub otlp_endpoint: Option<String>,
+    /// Share of the calls that are traced, from 0 to 1; a call with a traceparent is traced as that says
+    #[arg(long, env = "CLIPD_TRACE_SAMPLE", default_value = "1", help_heading = "Tracing")]
+    pub trace_sample: String,
+
     #[command(flatten)]
     pub model: ModelFlags,
     /// Names by which clients of the HTTP API may ask for the model besides its own, such as text-embedding-3-small

@@ -27,7 +27,7 @@ use crate::engine::device::{CudaGraphs, GpuOptions, Precision};
 use crate::modality::ByModality;
 use crate::model::hub::{Access, Repository};
 use crate::scheduler::Settings;
-use crate::{admission, auth, connections, grpc, http, pipeline};
+use crate::{admission, auth, connections, grpc, http, pipeline, trace};
 use flags::{HubFlags, ModelFlags, ServeFlags};
 use problems::Problems;
 
@@ -62,6 +62,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// The same of the metrics port.
     pub metrics_tls: Option<TlsFiles>,
+    /// `None`: no call is traced.
+    pub tracing: Option<trace::Options>,
     pub admission: admission::Limits,
     pub grpc: grpc::Options,
     pub http: http::Options,
@@ -235,6 +237,10 @@ impl Config {
                 .filter(|_| flags.metrics_tls)
                 .map(|tls| TlsFiles { client_ca: None, ..tls }),
             tls,
+            tracing: flags.otlp_endpoint.as_ref().map(|endpoint| trace::Options {
+                endpoint: problems.endpoint("--otlp-endpoint", endpoint),
+                sample: problems.ratio("--trace-sample", &flags.trace_sample),
+            }),
             admission: admission::Limits {
                 concurrent_requests: problems
                     .count("--max-concurrent-requests", &flags.max_concurrent_requests)

@@ -7,6 +7,8 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::Uri;
+
 use crate::engine::choice::DeviceChoice;
 
 #[derive(Debug, Default)]
@@ -26,6 +28,22 @@ impl Problems {
             text.parse().ok()
         })
         .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    pub(super) fn endpoint(&mut self, flag: &str, text: &str) -> Uri {
+        self.parse(flag, text, "an address such as http://127.0.0.1:4317", |text| {
+            let uri: Uri = text.parse().ok()?;
+            let spoken = ["http", "https"].contains(&uri.scheme_str()?);
+            (spoken && ["", "/"].contains(&uri.path())).then_some(uri)
+        })
+        .unwrap_or_default()
+    }
+
+    pub(super) fn ratio(&mut self, flag: &str, text: &str) -> f64 {
+        self.parse(flag, text, "a number from 0 to 1", |text| {
+            text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio))
+        })
+        .unwrap_or_default()
     }
 
     /// A number of things: at least 1, and at most 2^31, which keeps sums and the wire's numbers in range.

@@ -20,7 +20,6 @@ mod port;
 pub mod tls;
 
 use std::convert::Infallible;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -33,6 +32,7 @@ use tokio::task::JoinSet;
 use tower_service::Service;
 
 use crate::clock::Clock;
+use crate::random::random;
 use crate::shutdown::{self, Phase};
 use crate::telemetry::metrics::Metrics;
 pub use body::{BoxError, Inbound, TakenBy};
@@ -87,8 +87,7 @@ pub struct Http2 {
 
 /// Within 10 % of `age`, so that those who came together do not all leave together.
 pub fn jittered(age: Duration) -> Duration {
-    let random = RandomState::new().build_hasher().finish();
-    age.mul_f64(0.9 + 0.2 * (random as f64 / u64::MAX as f64))
+    age.mul_f64(0.9 + 0.2 * (random() as f64 / u64::MAX as f64))
 }
 
 /// A port that listens.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use http::Version;
+use http::{HeaderValue, Version};
 use tokio::sync::Notify;
 
 use super::Clocks;
@@ -26,8 +26,8 @@ struct State {
     next: u64,
     /// Requests without their whole answer, and of those that have one, the answer.
     open: BTreeMap<u64, Option<Arc<dyn Untaken>>>,
-    /// Methods of the calls in flight.
-    calls: BTreeMap<u64, &'static str>,
+    /// Calls in flight: the method and the id of the request.
+    calls: BTreeMap<u64, (&'static str, HeaderValue)>,
     /// Whether there was a request.
     used: bool,
     /// Whether requests come one after the other, over HTTP/1.
@@ -106,10 +106,10 @@ impl Peer {
     }
 
     /// Counts a call of that method as in flight until dropped: a shutdown waits for it.
-    pub fn call(self: &Arc<Self>, method: &'static str) -> Call {
+    pub fn call(self: &Arc<Self>, method: &'static str, request_id: HeaderValue) -> Call {
         let mut state = self.state();
         let number = state.number();
-        state.calls.insert(number, method);
+        state.calls.insert(number, (method, request_id));
         Call { peer: self.clone(), number }
     }
 
@@ -122,8 +122,10 @@ impl Peer {
     /// Names the calls in flight in the log, and counts them.
     pub(super) fn cut(&self) -> usize {
         let state = self.state();
-        for method in state.calls.values() {
-            tracing::warn!(method, peer = %self.address, "a call is cut off: the grace period is over");
+        for (method, request_id) in state.calls.values() {
+            let request_id = request_id.to_str().unwrap_or_default();
+            let peer = self.address;
+            tracing::warn!(method, request_id, %peer, "a call is cut off: the grace period is over");
         }
         state.calls.len()
     }

@@ -15,7 +15,7 @@ use tonic::service::Interceptor;
 use tower_service::Service;
 
 use super::{gzip, proto, status, timeout};
-use crate::admission::{Caller, Counted, Door, Kind, Metered, Method, Status};
+use crate::admission::{Caller, Counted, Door, Kind, Metered, Method, RequestId, Status};
 use crate::code::Code;
 use crate::connections::Peer;
 
@@ -71,14 +71,20 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let method = method(request.uri().path());
+        let request_id = RequestId::of(request.headers());
         let caller = Caller {
             headers: request.headers(),
+            request_id: &request_id,
             asked: timeout::of(request.headers()),
             peer: request.extensions().get::<Arc<Peer>>(),
         };
         let mut pass = match self.door.enter(method, caller) {
             Ok(pass) => pass,
-            Err(no) => return Box::pin(std::future::ready(Ok(status::no_entry(&no).into_http()))),
+            Err(no) => {
+                let mut response = status::no_entry(&no).into_http();
+                request_id.put(response.headers_mut());
+                return Box::pin(std::future::ready(Ok(response)));
+            }
         };
         let admitted = pass.admitted().clone();
         request.extensions_mut().insert(admitted.clone());
@@ -95,6 +101,7 @@ where
         let response = self.inner.call(request);
         Box::pin(async move {
             let mut response = response.await?;
+            request_id.put(response.headers_mut());
             // An answer that is only an error has no trailers.
             if let Some(code) = code(response.headers()) {
                 pass.finish(code);

@@ -53,7 +53,7 @@ impl ClipService for Clip {
             let request = request.into_inner();
             let format = convert::embedding_format(request.embedding_format)?;
             admitted.take_rows(request.inputs.len())?;
-            let response = self.pipeline.embed(convert::embed_request(request)?, deadline).await?;
+            let response = self.pipeline.embed(convert::embed_request(request)?, deadline, &admitted).await?;
             let response = convert::embed_response(response, format);
             admitted.hold_answer(response.encoded_len()).await?;
             Ok(response)
@@ -72,7 +72,7 @@ impl ClipService for Clip {
         let answer = async {
             let request = convert::classify_request(request.into_inner())?;
             admitted.take_rows(request.images.len())?;
-            let response = self.pipeline.classify(request, deadline).await?;
+            let response = self.pipeline.classify(request, deadline, &admitted).await?;
             // Before the labels are written out.
             admitted.hold_answer(response.bytes()).await?;
             Ok(convert::classify_response(response))
@@ -91,7 +91,7 @@ impl ClipService for Clip {
         let answer = async {
             let request = convert::rank_request(request.into_inner())?;
             admitted.take_rows(1 + request.documents.len())?;
-            let response = self.pipeline.rank(request, deadline).await?;
+            let response = self.pipeline.rank(request, deadline, &admitted).await?;
             Ok(convert::rank_response(response))
         };
         answer
@@ -118,7 +118,7 @@ impl ClipService for Clip {
                     let StreamInput { input, normalization, truncate, format } =
                         convert::stream_input(message)?;
                     let (embedding, timing) =
-                        pipeline.embed_one(input, normalization, truncate, deadline).await?;
+                        pipeline.embed_one(input, normalization, truncate, deadline, &admitted).await?;
                     Ok((embedding, format, timing))
                 };
                 convert::stream_embed_response(tag, result.await)
@@ -138,7 +138,8 @@ impl ClipService for Clip {
         let said = |error: Error| status::from_error(&error, Rpc::StreamClassify);
         let open = async move |first: proto::StreamClassifyRequest| {
             let options = convert::classify_options(first).map_err(said)?;
-            let classifier = pipeline.stream_classifier(options.labels, options.top_k).await.map_err(said)?;
+            let classifier = pipeline.stream_classifier(options.labels, options.top_k, &admitted).await;
+            let classifier = classifier.map_err(said)?;
             let classify = move |message: proto::StreamClassifyRequest| {
                 let (tag, image, timeout) = convert::tagged_image(message).map_err(said)?;
                 let deadline = admitted.input_deadline(timeout, class);
@@ -146,7 +147,7 @@ impl ClipService for Clip {
                 let admitted = admitted.clone();
                 Ok(async move {
                     admitted.take_row_in_turn().await;
-                    let result = pipeline.classify_one(classifier.clone(), image, deadline).await;
+                    let result = pipeline.classify_one(classifier.clone(), image, deadline, &admitted).await;
                     convert::stream_classify_response(tag, result, classifier.labels())
                 })
             };
@@ -214,7 +215,9 @@ fn admitted<T>(request: &Request<T>) -> Result<Admitted, Status> {
 fn stream<T>(request: &Request<T>, rpc: Rpc) -> Result<(Admitted, Class), Status> {
     let unspecified = proto::Class::Unspecified.into();
     let class = convert::class(unspecified, request.metadata());
-    Ok((admitted(request)?, class.map_err(|error| status::from_error(&error, rpc))?))
+    let admitted = admitted(request)?;
+    admitted.begin();
+    Ok((admitted, class.map_err(|error| status::from_error(&error, rpc))?))
 }
 
 /// With the class that the request asks for.
@@ -222,6 +225,7 @@ fn deadline<T>(request: &Request<T>, class: i32, rpc: Rpc) -> Result<(Admitted, 
     let class = convert::class(class, request.metadata());
     let class = class.map_err(|error| status::from_error(&error, rpc))?;
     let admitted = admitted(request)?;
+    admitted.begin();
     let deadline = admitted.call_deadline(class);
     Ok((admitted, deadline))
 }

@@ -184,7 +184,7 @@ async fn classify(
     });
     let request =
         ClassifyRequest { images: images.collect(), labels, top_k: top_k.and_then(NonZeroUsize::new) };
-    let response = edge.pipeline.classify(request, asked.deadline).await;
+    let response = edge.pipeline.classify(request, asked.deadline, &asked.admitted).await;
     response.map_err(|error| Problem::of(&error, name))
 }
 

@@ -86,7 +86,7 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
         check_inputs(inputs.iter().enumerate(), name)?;
         let images = inputs.iter().filter(|input| matches!(input, Input::Image(_))).count();
         let request = EmbedRequest { inputs, normalization: Normalization::L2, truncate };
-        let response = edge.pipeline.embed(request, asked.deadline).await;
+        let response = edge.pipeline.embed(request, asked.deadline, &asked.admitted).await;
         let response = response.map_err(|error| Problem::of(&error, name))?;
 
         let mut embeddings = Embeddings { float: Vec::new(), base64: Vec::new() };

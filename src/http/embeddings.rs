@@ -90,7 +90,7 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
             },
             truncate: if request.truncate == Some(false) { Truncate::Error } else { Truncate::End },
         };
-        let response = edge.pipeline.embed(request, asked.deadline).await;
+        let response = edge.pipeline.embed(request, asked.deadline, &asked.admitted).await;
         let response = response.map_err(|error| Problem::of(&error, name))?;
 
         let (mut tokens, mut bytes) = (0, 0);

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::Edge;
 use super::problem::{Place, Problem};
-use crate::admission::{Admitted, Caller, Counted, Deadline, Fault, Metered, Method, Status};
+use crate::admission::{Admitted, Caller, Counted, Deadline, Fault, Metered, Method, RequestId, Status};
 use crate::auth::Quota;
 use crate::class::Class;
 use crate::code::Code;
@@ -58,17 +58,14 @@ impl Reply {
 }
 
 const FINGERPRINT: HeaderName = HeaderName::from_static("clip-fingerprint");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Longest id of a request that is taken from a client.
-const ID_BYTES: usize = 128;
-
 pub(super) async fn call(edge: Arc<Edge>, endpoint: Endpoint, request: Request<Body>) -> Response<Body> {
-    let id = request_id(request.headers());
+    let request_id = RequestId::of(request.headers());
     let caller = Caller {
         headers: request.headers(),
+        request_id: &request_id,
         asked: timeout(request.headers()),
         peer: request.extensions().get::<Arc<Peer>>(),
     };
@@ -91,7 +88,7 @@ pub(super) async fn call(edge: Arc<Edge>, endpoint: Endpoint, request: Request<B
             response.map(|body| Body::new(Counted::new(body, pass, Status::Known(code))))
         }
     };
-    response.headers_mut().insert(REQUEST_ID, id);
+    request_id.put(response.headers_mut());
     response
 }
 
@@ -122,6 +119,7 @@ async fn reply(
             });
         }
     };
+    admitted.begin();
     let deadline = admitted.call_deadline(class);
     let asked = Asked { body, admitted: admitted.clone(), deadline, partial };
     let reply = (endpoint.answer)(edge.clone(), asked).await?;
@@ -200,20 +198,6 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
         Err(_) => humantime::parse_duration(text).ok(),
     }
     .filter(|asked| !asked.is_zero())
-}
-
-/// The client's, or one that is made.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let own = headers.get(REQUEST_ID).filter(|id| !id.is_empty() && id.len() <= ID_BYTES);
-    own.cloned().unwrap_or_else(|| {
-        let made = format!("req_{:016x}{:016x}", random(), random());
-        made.parse().unwrap_or_else(|_| unreachable!("hexadecimal digits are a header"))
-    })
-}
-
-fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ impl Edge {
         if !["http", "https"].iter().any(|each| scheme.eq_ignore_ascii_case(each)) {
             return Ok(item.input());
         }
-        let fetched = fetcher.fetch(address);
+        let fetched = asked.admitted.stage("fetch", fetcher.fetch(address));
         let fetched = match self.door.clock().instant(asked.deadline.reply_by) {
             Some(end) => timeout_at(end.into(), fetched).await,
             // Beyond what the platform's clock can say.

@@ -151,6 +151,7 @@ impl Problem {
     }
 
     pub(super) fn internal(cause: String) -> Problem {
+        tracing::error!(cause, "internal error");
         Problem::of(&Error::Internal(cause), "")
     }
 

@@ -105,7 +105,7 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
             top_k: request.top_n.and_then(NonZeroUsize::new),
             truncate: Truncate::End,
         };
-        let ranked = edge.pipeline.rank(ranked, asked.deadline).await;
+        let ranked = edge.pipeline.rank(ranked, asked.deadline, &asked.admitted).await;
         let ranked = ranked.map_err(|error| Problem::of(&error, "documents"))?;
         if let (false, Some((_, error))) = (asked.partial, ranked.errors.first()) {
             return Err(Problem::of(&error.clone().into(), "documents"));

@@ -51,7 +51,7 @@ pub(super) fn vectorize(edge: Arc<Edge>, asked: Asked) -> Answering {
         let name = "texts and images";
         check_inputs(inputs.iter().enumerate(), name)?;
         let request = EmbedRequest { inputs, normalization: Normalization::L2, truncate: Truncate::End };
-        let response = edge.pipeline.embed(request, asked.deadline).await;
+        let response = edge.pipeline.embed(request, asked.deadline, &asked.admitted).await;
         let response = response.map_err(|error| Problem::of(&error, name))?;
         let mut vectors = Vec::with_capacity(response.results.len());
         for result in response.results {

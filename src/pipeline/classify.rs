@@ -13,7 +13,7 @@ use super::images::Patience;
 use super::progress::Progress;
 use super::slots::Slots;
 use super::{ImageSource, Pipeline, Timing, check_limit, timing, unit};
-use crate::admission::{Deadline, Reason};
+use crate::admission::{Admitted, Deadline, Reason};
 use crate::batcher::{Embedded, Row};
 use crate::clip::classifier::{Classifier, Prediction};
 use crate::modality::Modality;
@@ -87,15 +87,17 @@ impl Pipeline {
         &self,
         request: ClassifyRequest,
         deadline: Deadline,
+        call: &Admitted,
     ) -> Result<ClassifyResponse, Error> {
         self.check_inputs(request.images.len())?;
-        let progress = Progress::default();
+        let progress = Progress::of_call(call, self.clock);
         self.until(deadline, &progress, async {
             let chosen = self.choose(request.labels).await?;
             let top_k = chosen.top_k(request.top_k);
             self.check_predictions(request.images.len(), chosen.labels(), top_k)?;
             let images = self.embed_images(request.images, deadline, &progress)?;
-            let (classifier, images) = tokio::try_join!(self.classifier(chosen), images)?;
+            let classifier = call.stage("labels", self.classifier(chosen));
+            let (classifier, images) = tokio::try_join!(classifier, images)?;
             let (slots, embeddings, timing) = images;
             let labels = classifier.labels().clone();
             let predictions = self.score(classifier, embeddings, top_k).await?;
@@ -110,15 +112,17 @@ impl Pipeline {
         &self,
         labels: Labels,
         top_k: Option<NonZeroUsize>,
+        call: &Admitted,
     ) -> Result<StreamClassifier, Error> {
         let made = async {
             let chosen = self.choose(labels).await?;
             let top_k = chosen.top_k(top_k);
             self.check_predictions(1, chosen.labels(), top_k)?;
             let _kept = if chosen.is_named() { None } else { Some(Arc::new(self.keep(chosen.labels())?)) };
-            Ok(StreamClassifier { classifier: self.classifier(chosen).await?, top_k, _kept })
+            let classifier = call.stage("labels", self.classifier(chosen)).await?;
+            Ok(StreamClassifier { classifier, top_k, _kept })
         };
-        self.counted(made.await)
+        self.counted(made.await, call)
     }
 
     /// Room for labels and their embeddings as long as a stream has them.
@@ -136,14 +140,14 @@ impl Pipeline {
         stream: StreamClassifier,
         image: ImageSource,
         deadline: Deadline,
+        call: &Admitted,
     ) -> Result<(Vec<Prediction>, Timing), Error> {
-        let progress = Progress::default();
+        let progress = Progress::of_input(call, self.clock);
         self.until_answered(Some(Modality::Image), deadline, &progress, async {
             let start = self.clock.now();
             let row = Row::Image(self.image(image, deadline).await?);
-            progress.prepared();
-            let preprocess = self.clock.now().since(start);
-            let mut row = self.run_when_there_is_room(row, deadline).await?;
+            let preprocess = progress.prepared(start);
+            let mut row = self.run_when_there_is_room(row, deadline, progress.span()).await?;
             let timing = timing(preprocess, std::slice::from_ref(&row));
             unit(&mut row.values)?;
             let StreamClassifier { classifier, top_k, _kept } = stream;
@@ -184,16 +188,15 @@ impl Pipeline {
         &self,
         images: Vec<ImageSource>,
         deadline: Deadline,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Result<impl Future<Output = Result<EmbeddedImages, Error>>, Error> {
         let start = self.clock.now();
         let images = self.images(images.into_iter().enumerate(), deadline, Patience::None)?;
         Ok(async move {
             let prepared = images.await?;
-            progress.prepared();
-            let preprocess = self.clock.now().since(start);
+            let preprocess = progress.prepared(start);
             let (slots, rows) = Slots::split(prepared, |row| ((), Row::Image(row)));
-            let embedded = self.run(rows, deadline).await?;
+            let embedded = self.run(rows, deadline, progress.span()).await?;
             let timing = timing(preprocess, &embedded);
             let embeddings = embedded.into_iter().map(|Embedded { mut values, .. }| {
                 unit(&mut values)?;

@@ -5,7 +5,7 @@ use super::images::Patience;
 use super::progress::Progress;
 use super::slots::Slots;
 use super::{ImageSource, Pipeline, Timing, check_limit, timing, unit};
-use crate::admission::Deadline;
+use crate::admission::{Admitted, Deadline};
 use crate::batcher::{Embedded, Row};
 use crate::clip::text::{TextError, Tokens};
 use crate::modality::Modality;
@@ -87,12 +87,17 @@ struct Prepared {
 }
 
 impl Pipeline {
-    pub async fn embed(&self, request: EmbedRequest, deadline: Deadline) -> Result<EmbedResponse, Error> {
+    pub async fn embed(
+        &self,
+        request: EmbedRequest,
+        deadline: Deadline,
+        call: &Admitted,
+    ) -> Result<EmbedResponse, Error> {
         let EmbedRequest { inputs, normalization, truncate } = request;
         self.check_inputs(inputs.len())?;
         let bytes = inputs.len() * self.embed_dim.get() * size_of::<f32>();
         check_limit(Place::Response, bytes, self.limits.response_bytes)?;
-        let progress = Progress::default();
+        let progress = Progress::of_call(call, self.clock);
         let operation = self.embed_inputs(inputs, normalization, truncate, deadline, &progress);
         let (results, timing) = self.until(deadline, &progress, operation).await?;
         Ok(EmbedResponse { results, timing })
@@ -105,17 +110,16 @@ impl Pipeline {
         normalization: Normalization,
         truncate: Truncate,
         deadline: Deadline,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Result<(Vec<Result<Embedding, InputError>>, Timing), Error> {
         self.admissible(Modality::Text, texts(&inputs), deadline)?;
         let start = self.clock.now();
         let terms = Terms { deadline, patience: Patience::None, truncate };
         let prepared = self.prepare(inputs, terms).await?;
-        progress.prepared();
-        let preprocess = self.clock.now().since(start);
+        let preprocess = progress.prepared(start);
 
         let (slots, rows) = Slots::split(prepared, |Prepared { row, text }| (text, row));
-        let embedded = self.run(rows, deadline).await?;
+        let embedded = self.run(rows, deadline, progress.span()).await?;
         let timing = timing(preprocess, &embedded);
         let results = slots.join(embedded, |text, Embedded { mut values, .. }| {
             if normalization == Normalization::L2 {
@@ -133,17 +137,17 @@ impl Pipeline {
         normalization: Normalization,
         truncate: Truncate,
         deadline: Deadline,
+        call: &Admitted,
     ) -> Result<(Embedding, Timing), Error> {
-        let progress = Progress::default();
+        let progress = Progress::of_input(call, self.clock);
         self.until_answered(input.modality(), deadline, &progress, async {
             let start = self.clock.now();
             let terms = Terms { deadline, patience: Patience::UntilDeadline, truncate };
             let prepared = self.prepare(vec![input], terms).await?.pop();
             let Prepared { row, text } =
                 prepared.unwrap_or_else(|| unreachable!("one input has one result"))?;
-            progress.prepared();
-            let preprocess = self.clock.now().since(start);
-            let mut row = self.run_when_there_is_room(row, deadline).await?;
+            let preprocess = progress.prepared(start);
+            let mut row = self.run_when_there_is_room(row, deadline, progress.span()).await?;
             if normalization == Normalization::L2 {
                 unit(&mut row.values)?;
             }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::admission::{Reason, Refusal};
+use crate::admission::{Admitted, Reason, Refusal};
 use crate::batcher::JobError;
 use crate::code::Code;
 use crate::scheduler::Rejection;
@@ -155,13 +155,20 @@ impl Error {
         }
     }
 
-    /// What a client is told. The cause of a fault of ours goes to the log.
+    /// What a client is told: of a fault of ours not the cause, which is logged under the id of the request.
     pub fn told(&self) -> String {
-        if let Error::Internal(cause) = self {
-            tracing::error!(cause, "internal error");
-            return "internal error; the server's log has the cause".to_owned();
+        match self {
+            Error::Internal(_) => "internal error; the server's log has the cause".to_owned(),
+            _ => self.to_string(),
         }
-        self.to_string()
+    }
+
+    /// Writes to the log what the client of `call` is not told.
+    pub fn log(&self, call: &Admitted) {
+        if let Error::Internal(cause) = self {
+            let (request_id, key) = (call.request_id(), call.key_name());
+            tracing::error!(request_id, key, cause, "internal error");
+        }
     }
 
     pub fn refused(reason: Reason, retry_after: Duration) -> Error {

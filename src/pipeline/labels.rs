@@ -183,7 +183,7 @@ impl Filler {
             })
             .collect::<Result<Vec<Row>, Error>>()?;
         let deadline = Deadline::of_own_work(self.clock.now(), self.timeout);
-        let embedded = run(&self.batcher, rows, deadline).await?;
+        let embedded = run(&self.batcher, rows, deadline, None).await?;
         Ok(embedded.into_iter().map(|row| Arc::from(row.values)).collect())
     }
 }

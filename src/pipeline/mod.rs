@@ -23,7 +23,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::Deadline;
+use crate::admission::{Admitted, Deadline};
 use crate::batcher::ticket::Ticket;
 use crate::batcher::{Embedded, Handle, JobError, Row};
 use crate::clip::classifier::Logits;
@@ -36,6 +36,7 @@ use crate::scheduler::cost::CostModel;
 use crate::scheduler::outlook::Arrival;
 use crate::scheduler::preparation::Preparation;
 use crate::telemetry::metrics::{Metrics, RecordDuration};
+use crate::trace::Span;
 use bytes::Bytes;
 use classifiers::Named;
 use error::{Error, InputError, Part, Place};
@@ -170,7 +171,7 @@ impl Pipeline {
     async fn until<T>(
         &self,
         deadline: Deadline,
-        progress: &Progress,
+        progress: &Progress<'_>,
         operation: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let in_time = match self.clock.instant(deadline.reply_by) {
@@ -182,13 +183,16 @@ impl Pipeline {
             Some(Err(Error::DeadlineExceeded)) => self.expirations.dropped(progress),
             Some(_) => {}
         }
-        self.counted(in_time.unwrap_or(Err(Error::DeadlineExceeded)))
+        self.counted(in_time.unwrap_or(Err(Error::DeadlineExceeded)), progress.call())
     }
 
-    /// Counts it if it is a refusal.
-    fn counted<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        if let Err(Error::Refused(refusal)) = &result {
-            self.metrics.rejections(refusal.reason.as_str()).increment(1);
+    /// Counts it if it is a refusal, and logs it if it is a fault of ours.
+    fn counted<T>(&self, result: Result<T, Error>, call: &Admitted) -> Result<T, Error> {
+        if let Err(error) = &result {
+            error.log(call);
+            if let Error::Refused(refusal) = error {
+                self.metrics.rejections(refusal.reason.as_str()).increment(1);
+            }
         }
         result
     }
@@ -198,13 +202,14 @@ impl Pipeline {
         &self,
         modality: Option<Modality>,
         deadline: Deadline,
-        progress: &Progress,
+        progress: &Progress<'_>,
         operation: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let start = self.clock.now();
         let result = self.until(deadline, progress, operation).await;
         let outcome = result.as_ref().err().map_or("answered", Error::outcome);
         self.metrics.stream_input_duration(modality, outcome).record_duration(self.clock.now().since(start));
+        progress.answered(outcome, result.as_ref().err());
         result
     }
 
@@ -218,12 +223,22 @@ impl Pipeline {
     }
 
     /// Submits rows; returns their results in order.
-    async fn run(&self, rows: Vec<Row>, deadline: Deadline) -> Result<Vec<Embedded>, Error> {
-        run(&self.batcher, rows, deadline).await
+    async fn run(
+        &self,
+        rows: Vec<Row>,
+        deadline: Deadline,
+        span: Option<&Span>,
+    ) -> Result<Vec<Embedded>, Error> {
+        run(&self.batcher, rows, deadline, span).await
     }
 
     /// Submits one row, and waits for room in the queue as long as the deadline allows.
-    async fn run_when_there_is_room(&self, row: Row, deadline: Deadline) -> Result<Embedded, Error> {
+    async fn run_when_there_is_room(
+        &self,
+        row: Row,
+        deadline: Deadline,
+        span: Option<&Span>,
+    ) -> Result<Embedded, Error> {
         let Deadline { done_by, class, .. } = deadline;
         let modality = row.modality();
         let arrival = Arrival { modality, rows: 1, class, deadline: done_by };
@@ -233,7 +248,7 @@ impl Pipeline {
             let tickets = {
                 let _turn = self.turnstile[modality].acquire().await;
                 self.batcher.room(modality).await;
-                self.batcher.submit(vec![row.clone()], class, done_by)
+                self.batcher.submit(vec![row.clone()], class, done_by, span)
             };
             match tickets_in_order(tickets).await {
                 // Another one was faster, or time has become short.
@@ -246,11 +261,16 @@ impl Pipeline {
 }
 
 /// Submits rows together; the first that fails fails all of them, and cancels those still queued.
-async fn run(batcher: &Handle, rows: Vec<Row>, deadline: Deadline) -> Result<Vec<Embedded>, Error> {
+async fn run(
+    batcher: &Handle,
+    rows: Vec<Row>,
+    deadline: Deadline,
+    span: Option<&Span>,
+) -> Result<Vec<Embedded>, Error> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    tickets_in_order(batcher.submit(rows, deadline.class, deadline.done_by)).await
+    tickets_in_order(batcher.submit(rows, deadline.class, deadline.done_by, span)).await
 }
 
 async fn tickets_in_order(tickets: Result<Vec<Ticket>, JobError>) -> Result<Vec<Embedded>, Error> {

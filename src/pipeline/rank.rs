@@ -6,7 +6,7 @@ use super::embed::{Embedding, Input, Normalization, TextUsage, Truncate};
 use super::error::{Error, InputError, Part, Place};
 use super::progress::Progress;
 use super::{Pipeline, Timing};
-use crate::admission::Deadline;
+use crate::admission::{Admitted, Deadline};
 use crate::clip::embedding::{dot, normalize};
 
 #[derive(Clone, Debug)]
@@ -45,10 +45,15 @@ pub struct Ranked {
 }
 
 impl Pipeline {
-    pub async fn rank(&self, request: RankRequest, deadline: Deadline) -> Result<RankResponse, Error> {
+    pub async fn rank(
+        &self,
+        request: RankRequest,
+        deadline: Deadline,
+        call: &Admitted,
+    ) -> Result<RankResponse, Error> {
         let RankRequest { query, documents, top_k, truncate } = request;
         self.check_inputs(documents.len())?;
-        let progress = Progress::default();
+        let progress = Progress::of_call(call, self.clock);
         self.until(deadline, &progress, async {
             // The query goes first, so that an input's number is one more than its document's.
             let items: Vec<Item> = std::iter::once(query).chain(documents).collect();

@@ -48,6 +48,8 @@ const LABEL_CACHE_MISSES: &str = "clip_label_cache_misses_total";
 const WORKERS: &str = "clip_workers";
 const READY: &str = "clip_ready";
 const DRAINING: &str = "clip_draining";
+const SPANS_EXPORTED: &str = "clip_spans_exported_total";
+const SPANS_DROPPED: &str = "clip_spans_dropped_total";
 const BUILD_INFO: &str = "clip_build_info";
 
 /// Named by the library that counts it.
@@ -290,6 +292,16 @@ impl Metrics {
         self.counter(LABEL_CACHE_MISSES, &[])
     }
 
+    /// Spans of traces that the collector has taken.
+    pub fn spans_exported(&self) -> Counter {
+        self.counter(SPANS_EXPORTED, &[])
+    }
+
+    /// Spans that it will never see.
+    pub fn spans_dropped(&self, reason: &'static str) -> Counter {
+        self.counter(SPANS_DROPPED, &[("reason", reason)])
+    }
+
     pub fn workers(&self, device: &str, state: &'static str) -> Gauge {
         self.gauge(WORKERS, &[("device", device), ("state", state)])
     }
@@ -360,6 +372,8 @@ fn describe(recorder: &PrometheusRecorder) {
         (JOBS, "Rows submitted, by outcome: completed, expired, cancelled, rejected, failed."),
         (LABEL_CACHE_HITS, "Prompts whose embedding was cached."),
         (LABEL_CACHE_MISSES, "Prompts that had to be embedded."),
+        (SPANS_EXPORTED, "Spans of traces that the collector has taken."),
+        (SPANS_DROPPED, "Spans of traces that were lost, by reason: queue_full, export_failed."),
     ];
     let gauges = [
         (REQUESTS_IN_FLIGHT, "Calls being served."),

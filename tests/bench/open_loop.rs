@@ -79,7 +79,7 @@ fn play(load: Load, arrivals: &[Duration]) -> Vec<Outcome> {
 
 /// Until it is aborted.
 async fn client(handle: Handle) {
-    while let Ok(tickets) = handle.submit(vec![image()], Class::Interactive, Timestamp::MAX) {
+    while let Ok(tickets) = handle.submit(vec![image()], Class::Interactive, Timestamp::MAX, None) {
         for ticket in tickets {
             ticket.await.expect("the job is done");
         }
@@ -92,7 +92,7 @@ async fn call(clock: Clock, handle: &Handle, row: Row, intended: Timestamp, dead
     if handle.refusal(&arrival).is_some() {
         return Outcome::Refused(since());
     }
-    let Ok(mut tickets) = handle.submit(vec![row], Class::Interactive, deadline) else {
+    let Ok(mut tickets) = handle.submit(vec![row], Class::Interactive, deadline, None) else {
         return Outcome::Refused(since());
     };
     match tickets.remove(0).await {

@@ -135,7 +135,7 @@ async fn saturated(clock: Clock, batcher: &Batcher, row: &Row) -> f64 {
             let mut done = 0;
             while clock.now().since(start) < SPAN {
                 let tickets = handle
-                    .submit(vec![row.clone()], Class::Interactive, Timestamp::MAX)
+                    .submit(vec![row.clone()], Class::Interactive, Timestamp::MAX, None)
                     .expect("there is room");
                 for ticket in tickets {
                     ticket.await.expect("the job is done");
@@ -178,7 +178,7 @@ pub(crate) fn idle_latency() {
             let alone = clock.now().since(start);
             let start = clock.now();
             let tickets = handle
-                .submit(vec![Row::Image(pixels.clone())], Class::Interactive, Timestamp::MAX)
+                .submit(vec![Row::Image(pixels.clone())], Class::Interactive, Timestamp::MAX, None)
                 .expect("there is room");
             for ticket in tickets {
                 ticket.await.expect("the job is done");

@@ -31,4 +31,5 @@ mod streams;
 mod support;
 mod tidy;
 mod tls;
+mod tracing;
 mod zero_shot;

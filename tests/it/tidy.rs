@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of the others. Anything not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 26] = [
+const MAY_USE: [(&str, &[&str]); 28] = [
     (
         "app",
         &[
@@ -28,6 +28,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
             "readiness",
             "shutdown",
             "telemetry",
+            "trace",
         ],
     ),
     // A client, and for the ceiling a server without its edges.
@@ -65,6 +66,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
             "model",
             "pipeline",
             "scheduler",
+            "trace",
         ],
     ),
     // The generated client alone, what a download from the hub tells, and the names of picture files.
@@ -108,17 +110,33 @@ const MAY_USE: [(&str, &[&str]); 26] = [
     ("long_work", &[]),
     (
         "pipeline",
-        &["admission", "batcher", "class", "clip", "clock", "code", "modality", "scheduler", "telemetry"],
+        &[
+            "admission",
+            "batcher",
+            "class",
+            "clip",
+            "clock",
+            "code",
+            "modality",
+            "scheduler",
+            "telemetry",
+            "trace",
+        ],
     ),
-    ("batcher", &["class", "clip", "clock", "engine", "modality", "scheduler", "telemetry"]),
+    ("batcher", &["class", "clip", "clock", "engine", "modality", "scheduler", "telemetry", "trace"]),
     ("engine", &["clip", "clock", "cpu_time", "modality", "model"]),
     ("model", &["clip"]),
     ("clip", &[]),
     ("scheduler", &["class", "clock", "modality"]),
     ("telemetry", &["modality"]),
-    ("admission", &["auth", "class", "clock", "code", "connections", "shutdown", "telemetry"]),
+    (
+        "admission",
+        &["auth", "class", "clock", "code", "connections", "random", "shutdown", "telemetry", "trace"],
+    ),
     ("auth", &["clock", "follow", "telemetry"]),
-    ("connections", &["clock", "follow", "shutdown", "telemetry"]),
+    ("connections", &["clock", "follow", "random", "shutdown", "telemetry"]),
+    ("trace", &["clock", "random", "telemetry"]),
+    ("random", &[]),
     ("class", &[]),
     ("follow", &[]),
     ("code", &[]),
@@ -130,10 +148,11 @@ const MAY_USE: [(&str, &[&str]); 26] = [
 ];
 
 /// A library and the one module that may know it.
-const HOMES: [(&str, &[&str]); 17] = [
+const HOMES: [(&str, &[&str]); 18] = [
     ("hf_hub", &["model"]),
     ("ureq", &["http", "model"]),
-    ("tonic", &["bench", "cli", "grpc"]),
+    ("tonic", &["bench", "cli", "grpc", "trace"]),
+    ("opentelemetry_proto", &["trace"]),
     ("tonic_health", &["grpc"]),
     ("hyper", &["connections"]),
     ("tokio_rustls", &["connections"]),

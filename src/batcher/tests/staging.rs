@@ -41,7 +41,7 @@ async fn a_job_whose_deadline_passes_meanwhile_does_not_start() {
     let (bench, running) = held().await;
     let soon = bench.clock.now().saturating_add(Duration::from_millis(30));
     let rows = vec![image(1), image(2)];
-    let late = bench.batcher.handle().submit(rows, Class::Interactive, soon).unwrap();
+    let late = bench.batcher.handle().submit(rows, Class::Interactive, soon, None).unwrap();
     let patient = bench.submit(1);
     until_batches(&bench, 2).await;
     while bench.clock.now() <= soon {

@@ -1,5 +1,6 @@
 //! Starts servers and speaks to them.
 
+pub(crate) mod collector;
 pub(crate) mod post;
 pub(crate) mod scrape;
 
