@@ -69,3 +69,10 @@ def containers(rendered):
     """Those of the Deployment, the server's own last."""
     pod = deployment(rendered)["spec"]["template"]["spec"]
     return pod.get("initContainers", []) + pod["containers"]
+
+
+def helm(name, *arguments):
+    """What the chart makes of one of VARIANTS; a Helm that `go install` built thinks of an old Kubernetes."""
+    on = [f"--set=components.{part}=true" for part in VARIANTS[name]]
+    command = [TOOLS / "bin/helm", "template", "clipd", DEPLOY / "helm/clipd", "--kube-version=1.37.0", *on, *arguments]
+    return objects(run(*command, stderr=subprocess.DEVNULL))
