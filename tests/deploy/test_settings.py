@@ -8,6 +8,7 @@ import pytest
 
 import rendering
 from rendering import VARIANTS, containers, of_kind
+from watched import certificate
 
 MIB = 1 << 20
 # What the server itself takes with the embedded model, resident, on `cpu`.
@@ -25,12 +26,7 @@ def mounts(clipd, tmp_path_factory):
     for path in (keys, tls, models):
         path.mkdir()
     rendering.run(clipd, "keys", "add", "search", "--file", keys / "keys.toml")
-    rendering.run(
-        *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"],
-        *["-subj", "/CN=clipd", "-addext", "subjectAltName=DNS:clipd", "-days", "1"],
-        *["-keyout", tls / "tls.key", "-out", tls / "tls.crt"],
-        stderr=subprocess.DEVNULL,
-    )
+    certificate(tls)
     return {"/etc/clipd/keys": keys, "/etc/clipd/tls": tls, "/models": models}
 
 

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import re
+import ssl
 import subprocess
 import threading
 import time
@@ -41,14 +42,29 @@ def process(command, log, pattern, **how):
         running.wait(40)
 
 
+def certificate(folder):
+    """One for this machine, which vouches for itself: its own file and that of its key."""
+    files = folder / "tls.crt", folder / "tls.key"
+    run(
+        *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"],
+        *["-subj", "/CN=clipd", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:false"],
+        *["-out", files[0], "-keyout", files[1]],
+        stderr=subprocess.DEVNULL,
+    )
+    return files
+
+
 class Clipd:
-    """With the keys `search`, which has no limits, and `slow`, which has; one thread for everything."""
+    """Under TLS, with the keys `search`, which has no limits, and `slow`, which has; one thread for everything."""
 
     def __init__(self, binary, folder, stack):
         self.binary, self.keys = binary, folder / "keys.toml"
         self.search = self._key("search")
         self.slow = self._key("slow", "--rate", "1", "--burst", "1")
+        self.certificate, key = certificate(folder)
+        self._trust = ssl.create_default_context(cafile=self.certificate)
         flags = ["--device=cpu", "--threads=1", "--preprocess-threads=1", f"--api-keys={self.keys}"]
+        flags += [f"--tls-cert={self.certificate}", f"--tls-key={key}"]
         ports = [f"--{port}listen=127.0.0.1:0" for port in ("", "http-", "metrics-")]
         log = r'"grpc":"([^"]+)".*"http":"([^"]+)".*"metrics":"([^"]+)".*"message":"ready"'
         command = [binary, "serve", *flags, *ports, "--log-format=json"]
@@ -63,9 +79,9 @@ class Clipd:
     def post(self, path, body, key, **headers):
         """The status."""
         headers = {"content-type": "application/json", "x-api-key": key, **headers}
-        request = urllib.request.Request(f"http://{self.http}{path}", json.dumps(body).encode(), headers)
+        request = urllib.request.Request(f"https://{self.http}{path}", json.dumps(body).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=60, context=self._trust) as response:
                 return response.status
         except urllib.error.HTTPError as error:
             return error.code
@@ -138,7 +154,8 @@ def load(clipd, seconds):
     def streams():
         # The command line embeds over a stream. The last file is no picture, which is an error of that input alone.
         command = [clipd.binary, "embed", "--text=a dog", "tests/fixtures/images", "-"]
-        environment = {"CLIPD_API_KEY": clipd.search, "CLIPD_ADDR": f"http://{clipd.grpc}"}
+        environment = {"CLIPD_API_KEY": clipd.search, "CLIPD_ADDR": f"https://{clipd.grpc}"}
+        environment["CLIPD_TLS_CA"] = str(clipd.certificate)
         while time.monotonic() < end:
             done = subprocess.run(command, cwd=ROOT, env=environment, input=b"none", capture_output=True, timeout=60)
             assert done.returncode == 1 and done.stdout, done.stderr
