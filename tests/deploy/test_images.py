@@ -1,4 +1,4 @@
-"""The Dockerfiles, as far as no registry of images is needed: a linter, and that what they name is sent to the builder."""
+"""The Dockerfiles, as far as no registry of images is needed: a linter; what they name is sent to the builder."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ def test_the_linter_finds_nothing(path):
 
 
 def sent(files, patterns):
-    """Those of the files that .dockerignore leaves: the last pattern that fits a file, or a folder it is in, decides."""
+    """What .dockerignore leaves of the files: the last pattern that fits a file, or a folder it is in, decides."""
 
     def ignored(file):
         decided = False

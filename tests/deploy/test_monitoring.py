@@ -80,10 +80,11 @@ def test_the_autoscaler_asks_for_what_the_adapter_shows(rendered):
 
 
 def test_promtool_finds_no_fault_with_the_metrics(watched):
-    checked = subprocess.run(["promtool", "check", "metrics"], input=watched[0].exposition(), text=True, timeout=60)
-    assert checked.returncode == 0
-    planted = subprocess.run(["promtool", "check", "metrics"], input="# TYPE clip_total gauge\nclip_total 1\n", text=True)
-    assert planted.returncode != 0
+    def check(exposition):
+        return subprocess.run(["promtool", "check", "metrics"], input=exposition, text=True, timeout=60).returncode
+
+    assert check(watched[0].exposition()) == 0
+    assert check("# TYPE clip_total gauge\nclip_total 1\n") != 0
 
 
 def promtool(folder, rules):
@@ -133,7 +134,8 @@ def test_every_panel_shows_data(watched, panel):
 
 def test_a_query_without_data_is_noticed(watched):
     _, prometheus, start, end = watched
-    assert prometheus.query(shown('rate(clip_requests_total{job=~"$job",code="ok"}[5s])'), start=start, end=end, step=1) == []
+    misspelt = shown('rate(clip_requests_total{job=~"$job",code="ok"}[5s])')
+    assert prometheus.query(misspelt, start=start, end=end, step=1) == []
 
 
 def test_panels_lie_beside_each_other():

@@ -47,8 +47,8 @@ def certificate(folder):
     files = folder / "tls.crt", folder / "tls.key"
     run(
         *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"],
-        *["-subj", "/CN=clipd", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:false"],
-        *["-out", files[0], "-keyout", files[1]],
+        *["-subj", "/CN=clipd", "-addext", "subjectAltName=IP:127.0.0.1"],
+        *["-addext", "basicConstraints=critical,CA:false", "-out", files[0], "-keyout", files[1]],
         stderr=subprocess.DEVNULL,
     )
     return files
@@ -104,7 +104,7 @@ class Prometheus:
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-        log = r'msg="Listening on" address=(\S+)'
+        log = r'msg="Listening on" address=(\S+).*Server is ready to receive web requests'
         listening = process([*command, "--web.listen-address=127.0.0.1:0"], folder / "prometheus.log", log)
         (self.address,) = stack.enter_context(listening)
 
@@ -132,13 +132,13 @@ def load(clipd, seconds):
     """Clients that want texts, pictures and labels, too much, nonsense, and what they may not, for some seconds."""
     image = {"image": picture("pizza.jpg")}
     labels = [f"an emoji of {word}" for word in ("pizza", "dog", "cat", "car")]
-    embed = "/v1/embeddings"
+    text, embed = "an emoji of a large pie of apples, with cream and sugar on it", "/v1/embeddings"
     calls = [
         (embed, {"input": ["a dog"]}, clipd.search, {}),
         # Hardly anything to prepare, and much for the device.
-        *[(embed, {"input": ["an emoji of a large pie of apples, with cream and sugar on it"] * 250}, clipd.search, {})] * 3,
+        *[(embed, {"input": [text] * 250}, clipd.search, {})] * 3,
         (embed, {"input": [image] * 8}, clipd.search, {}),
-        (embed, {"input": [image, "an emoji of a large apple pie with cream on it"] * 30}, clipd.search, {}),
+        (embed, {"input": [image, text] * 30}, clipd.search, {}),
         (embed, {"input": [image] * 120}, clipd.search, {"clip-timeout": "20ms"}),
         ("/v1/classify", {"input": [image], "labels": labels}, clipd.search, {}),
         (embed, {"input": [{"image": "bm9uZQ=="}]}, clipd.search, {}),
