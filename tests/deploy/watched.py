@@ -124,20 +124,21 @@ class Prometheus:
             time.sleep(0.2)
 
 
-def picture(name):
-    return base64.b64encode((ROOT / "tests/fixtures/images" / name).read_bytes()).decode()
+def picture(path):
+    return {"image": base64.b64encode((ROOT / path).read_bytes()).decode()}
 
 
 def load(clipd, seconds):
     """Clients that want texts, pictures and labels, too much, nonsense, and what they may not, for some seconds."""
-    image = {"image": picture("pizza.jpg")}
+    image, photo = picture("tests/fixtures/images/pizza.jpg"), picture("src/bench/pictures/0.jpg")
     labels = [f"an emoji of {word}" for word in ("pizza", "dog", "cat", "car")]
     text, embed = "an emoji of a large pie of apples, with cream and sugar on it", "/v1/embeddings"
     calls = [
         (embed, {"input": ["a dog"]}, clipd.search, {}),
         # Hardly anything to prepare, and much for the device.
         *[(embed, {"input": [text] * 250}, clipd.search, {})] * 3,
-        (embed, {"input": [image] * 8}, clipd.search, {}),
+        # The other way round.
+        *[(embed, {"input": [photo] * 60}, clipd.search, {})] * 3,
         (embed, {"input": [image, text] * 30}, clipd.search, {}),
         (embed, {"input": [image] * 120}, clipd.search, {"clip-timeout": "20ms"}),
         ("/v1/classify", {"input": [image], "labels": labels}, clipd.search, {}),
