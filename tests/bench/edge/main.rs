@@ -2,10 +2,10 @@
 //!
 //! Sections: `labels` (what Classify with cached labels adds to Embed), `uploads` (large messages from many
 //! clients), `feeding` (rows of an engine that takes no time), `edges` (a picture over gRPC and over HTTP), `safety`
-//! (what keys and TLS cost), `neighbours` (how long one client waits beside a greedy one), `traces` (what tracing costs,
-//! off and on), `allocations` (of the server, per call). The server has threads of its own, and the client is the thread
-//! that measures: what that thread does not do, the server does. Every section prints a Markdown table. They are
-//! measurements, not tests: nothing fails, and other work on the machine shows in them.
+//! (what keys and TLS cost), `neighbours` (how long one client waits beside a greedy one), `traces` (what tracing
+//! costs, off and on), `allocations` (of the server, per call). The server has threads of its own, and the client is
+//! the thread that measures: what that thread does not do, the server does. Every section prints a Markdown table. They
+//! are measurements, not tests: nothing fails, and other work on the machine shows in them.
 
 #![expect(clippy::print_stdout, reason = "a benchmark reports")]
 
