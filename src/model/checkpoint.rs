@@ -5,7 +5,10 @@
 //! would differ from the model that was trained.
 
 mod naming;
+pub(super) mod pickled;
+mod safetensors;
 pub(super) mod shard;
+mod tensors;
 #[cfg(test)]
 mod tests;
 
@@ -28,9 +31,21 @@ pub(super) struct Checkpoint {
     file: String,
     shards: Vec<Shard>,
     naming: Naming,
-    /// The number of the shard that a tensor is in, by its name there.
-    places: BTreeMap<String, usize>,
+    /// Where a tensor is, by its name without what [`PREFIXES`] put before it.
+    places: BTreeMap<String, Place>,
 }
+
+/// Of a tensor.
+struct Place {
+    /// The number of its shard.
+    shard: usize,
+    /// Its name there.
+    name: String,
+}
+
+/// What those who train put before the names of all tensors: PyTorch's `DistributedDataParallel` and `compile`, and
+/// modules that have the model as a part.
+const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
 /// The shards that the text of a `FILE.index.json` names; where each tensor is, they say themselves.
 pub(super) fn shard_names(json: &[u8]) -> serde_json::Result<BTreeSet<String>> {
@@ -66,11 +81,22 @@ impl Checkpoint {
 
     /// All of `shards` together are the checkpoint that is known as `file`.
     pub(super) fn new(file: &str, shards: Vec<Shard>, naming: Naming) -> Result<Checkpoint, ModelError> {
+        let all: Vec<Place> = shards
+            .iter()
+            .enumerate()
+            .flat_map(|(shard, tensors)| tensors.names().into_iter().map(move |name| Place { shard, name }))
+            .collect();
+        let prefix = prefix(&all);
+        if !prefix.is_empty() {
+            tracing::info!(file, prefix, "stripped from the names of all tensors");
+        }
         let mut places = BTreeMap::new();
-        for (number, shard) in shards.iter().enumerate() {
-            for name in shard.names().into_iter().filter(|name| !naming.is_buffer(name)) {
+        for place in all {
+            let shard = &shards[place.shard];
+            let name = place.name[prefix.len()..].to_owned();
+            if !naming.is_buffer(&name) {
                 match places.entry(name) {
-                    Entry::Vacant(place) => drop(place.insert(number)),
+                    Entry::Vacant(free) => drop(free.insert(place)),
                     Entry::Occupied(place) => {
                         let (file, name) = (shard.file.clone(), place.key().clone());
                         return Err(ModelError::Tensor { file, name, fault: TensorFault::Twice });
@@ -122,7 +148,7 @@ impl Checkpoint {
     /// Refuses tensors that the architecture has no place for.
     pub(super) fn finish(self) -> Result<(), ModelError> {
         match self.places.into_iter().next() {
-            Some((name, shard)) => {
+            Some((_, Place { shard, name })) => {
                 let file = self.shards[shard].file.clone();
                 Err(ModelError::Tensor { file, name, fault: TensorFault::Unknown })
             }
@@ -132,14 +158,26 @@ impl Checkpoint {
 
     /// `name` as in the file.
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let Some(&shard) = self.places.get(name) else {
+        let Some(place) = self.places.get(name) else {
             let (file, name) = (self.file.clone(), name.to_owned());
             return Err(ModelError::Tensor { file, name, fault: TensorFault::Missing });
         };
-        let values = self.shards[shard].read(name, shape)?;
+        let values = self.shards[place.shard].read(&place.name, shape)?;
         self.places.remove(name);
         Ok(values)
     }
+}
+
+/// What all names begin with, of what is put before them.
+fn prefix(places: &[Place]) -> String {
+    let mut prefix = String::new();
+    while let Some(more) = PREFIXES.iter().find(|more| {
+        let rest = |place: &Place| place.name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with(**more));
+        !places.is_empty() && places.iter().all(rest)
+    }) {
+        prefix.push_str(more);
+    }
+    prefix
 }
 
 /// `[rows, columns]` to `[columns, rows]`, in square tiles so that reads and writes stay in cache.

@@ -2,17 +2,20 @@
 //!
 //! | layout | weights | configuration |
 //! |---|---|---|
-//! | open_clip | `open_clip_model.safetensors` | `open_clip_config.json` |
-//! | transformers | `model.safetensors` | `config.json`, `preprocessor_config.json` or `processor_config.json` |
+//! | open_clip | `open_clip_model.safetensors`, or `open_clip_pytorch_model.bin` | `open_clip_config.json` |
+//! | transformers | `model.safetensors`, or `pytorch_model.bin` | `config.json`, `preprocessor_config.json` or \
+//! `processor_config.json` |
 //!
 //! Both have a `tokenizer.json`, and either may have its weights in several shards. Where both layouts are
-//! present, open_clip's counts. It does not look below the directory.
+//! present, open_clip's counts, and safetensors before what is pickled. Where there is neither file, the only
+//! pickled one of the directory is taken, as training leaves it. It does not look below the directory.
 
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::ModelError;
+use super::checkpoint::pickled::is_pickled;
 use super::checkpoint::shard::Shard;
 use super::checkpoint::{Checkpoint, Naming};
 use super::config::{Config, transformers};
@@ -20,13 +23,17 @@ use super::io::{hexadecimal, read};
 
 /// open_clip's weights, as fp32, fp16 or bf16.
 pub const WEIGHTS_FILE: &str = "open_clip_model.safetensors";
+/// The same, pickled.
+pub(super) const PICKLED_WEIGHTS_FILE: &str = "open_clip_pytorch_model.bin";
 /// open_clip's `model_cfg` and `preprocess_cfg`.
 pub const CONFIG_FILE: &str = "open_clip_config.json";
 /// A Hugging Face tokenizer.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// transformers' weights.
-const TRANSFORMERS_WEIGHTS_FILE: &str = "model.safetensors";
+pub(super) const TRANSFORMERS_WEIGHTS_FILE: &str = "model.safetensors";
+/// The same, pickled.
+pub(super) const TRANSFORMERS_PICKLED_WEIGHTS_FILE: &str = "pytorch_model.bin";
 
 /// A model's files: the small ones read, the weights open.
 pub(super) struct Files {
@@ -43,8 +50,8 @@ impl Files {
         if directory.join(CONFIG_FILE).exists() {
             let (config, tokenizer) = (read(CONFIG_FILE)?, read(TOKENIZER_FILE)?);
             let parsed = Config::from_open_clip(&config)?;
-            not_pickled(directory, WEIGHTS_FILE)?;
-            let checkpoint = Checkpoint::open(directory, WEIGHTS_FILE, Naming::OpenClip)?;
+            let weights = weights(directory, [WEIGHTS_FILE, PICKLED_WEIGHTS_FILE]);
+            let checkpoint = Checkpoint::open(directory, &weights, Naming::OpenClip)?;
             Files::new(parsed, checkpoint, &[&config], tokenizer)
         } else if directory.join(transformers::CONFIG_FILE).exists() {
             let config = read(transformers::CONFIG_FILE)?;
@@ -54,11 +61,10 @@ impl Files {
             let preprocessor = read(preprocessor_file)?;
             let tokenizer = read(TOKENIZER_FILE)?;
             let parsed = Config::from_transformers(&config, preprocessor_file, &preprocessor)?;
-            not_pickled(directory, TRANSFORMERS_WEIGHTS_FILE)?;
-            let checkpoint = Checkpoint::open(directory, TRANSFORMERS_WEIGHTS_FILE, Naming::Transformers)?;
+            let weights = weights(directory, [TRANSFORMERS_WEIGHTS_FILE, TRANSFORMERS_PICKLED_WEIGHTS_FILE]);
+            let checkpoint = Checkpoint::open(directory, &weights, Naming::Transformers)?;
             Files::new(parsed, checkpoint, &[&config, &preprocessor], tokenizer)
         } else {
-            not_pickled(directory, WEIGHTS_FILE)?;
             Err(ModelError::NoModel { directory: directory.to_owned() })
         }
     }
@@ -90,22 +96,18 @@ impl Files {
     }
 }
 
-/// Pickled weights where safetensors are `wanted` and absent have an error of their own: the files of many older
-/// models.
-fn not_pickled(directory: &Path, wanted: &'static str) -> Result<(), ModelError> {
+/// The first of `names` that is there, whole or in shards; else the only pickled file; else the first, which is then
+/// missed by its name.
+fn weights(directory: &Path, names: [&str; 2]) -> String {
     let is_there = |file: &str| directory.join(file).exists();
-    if is_there(wanted) || is_there(&format!("{wanted}.index.json")) {
-        return Ok(());
+    if let Some(name) = names.into_iter().find(|name| is_there(name) || is_there(&format!("{name}.index.json"))) {
+        return name.to_owned();
     }
-    let names = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    match names.filter(|name| is_pickled(name)).min() {
-        Some(found) => Err(ModelError::Pickled { directory: directory.to_owned(), found, wanted }),
-        None => Ok(()),
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let files = files.filter_map(|entry| entry.file_name().into_string().ok());
+    let pickled: Vec<String> = files.filter(|name| is_pickled(name)).collect();
+    match &pickled[..] {
+        [only] => only.clone(),
+        _ => names[0].to_owned(),
     }
-}
-
-/// PyTorch's files of weights, by their names.
-pub(super) fn is_pickled(file: &str) -> bool {
-    [".bin", ".pt", ".pth", ".ckpt"].iter().any(|suffix| file.ends_with(suffix))
 }

@@ -51,12 +51,6 @@ pub enum ModelError {
         directory.display()
     )]
     NoModel { directory: PathBuf },
-    #[error(
-        "{}: {found} is pickled, which can run code when it is read, and clipd reads {wanted}: convert it with \
-         safetensors.torch.save_file, or take a repository of the hub that has it",
-        directory.display()
-    )]
-    Pickled { directory: PathBuf, found: String, wanted: &'static str },
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
     #[error("{file}: {source}")]

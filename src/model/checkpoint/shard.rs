@@ -1,35 +1,25 @@
-//! One safetensors file: a header that says where each tensor is, and the tensors.
+//! One file of weights: where each tensor is, and the tensors.
 //!
-//! It does not hold the file: a tensor is read when it is asked for, and becomes `f32` on the way. The
-//! header is checked against the file's length on opening, so what it lists is there.
+//! It does not hold the file: a tensor is read when it is asked for, and becomes `f32` on the way.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use half::{bf16, f16};
-use safetensors::Dtype;
-use safetensors::tensor::Metadata;
 use sha2::Sha256;
 
+use super::tensors::{Element, Extent, Source, Tensors};
+use super::{pickled, safetensors};
 use crate::model::io::{CHUNK_BYTES, hash};
 use crate::model::{ModelError, TensorFault};
 
-/// As in the format's reference implementation. A header takes some 100 bytes per tensor.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
-
-/// What a safetensors file is read from.
-trait Source: Read + Seek {}
-impl<T: Read + Seek> Source for T {}
-
-/// A safetensors file, open.
+/// A file of weights, open.
 pub(in crate::model) struct Shard {
     /// Its name, for messages.
     pub(super) file: String,
     source: Box<dyn Source>,
-    metadata: Metadata,
-    /// Where the first tensor begins.
-    data_start: u64,
+    tensors: Tensors,
 }
 
 impl Shard {
@@ -49,39 +39,30 @@ impl Shard {
     }
 
     fn new(file: &str, mut source: Box<dyn Source>) -> Result<Shard, ModelError> {
-        match read_header(&mut source) {
-            Ok((metadata, data_start)) => Ok(Shard { file: file.to_owned(), source, metadata, data_start }),
-            Err(reason) => Err(ModelError::Weights { file: file.to_owned(), reason }),
-        }
+        let tensors = match pickled::is_pickled(file) {
+            true => pickled::tensors(&mut source),
+            false => safetensors::tensors(&mut source),
+        };
+        let tensors = tensors.map_err(|reason| ModelError::Weights { file: file.to_owned(), reason })?;
+        Ok(Shard { file: file.to_owned(), source, tensors })
     }
 
     pub(super) fn names(&self) -> Vec<String> {
-        self.metadata.offset_keys()
+        self.tensors.keys().cloned().collect()
     }
 
     /// The values of tensor `name`, one of [`Shard::names`], in row-major order.
     pub(super) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
         let file = &self.file;
         let fault = |fault| ModelError::Tensor { file: file.clone(), name: name.to_owned(), fault };
-        let tensor = self.metadata.info(name).expect("the name is one of names()");
-        if tensor.shape != shape {
-            let (found, expected) = (tensor.shape.clone(), shape.to_vec());
+        let extent = self.tensors.get(name).expect("the name is one of names()");
+        if extent.shape != shape {
+            let (found, expected) = (extent.shape.clone(), shape.to_vec());
             return Err(fault(TensorFault::Shape { found, expected }));
         }
-        let source = &mut self.source;
-        let mut read = || {
-            source.seek(SeekFrom::Start(self.data_start + tensor.data_offsets.0 as u64))?;
-            let count = shape.iter().product();
-            match tensor.dtype {
-                Dtype::F32 => read_numbers(source, count, f32::from_le_bytes).map(Some),
-                Dtype::F16 => read_numbers(source, count, |b| f16::from_le_bytes(b).to_f32()).map(Some),
-                Dtype::BF16 => read_numbers(source, count, |b| bf16::from_le_bytes(b).to_f32()).map(Some),
-                _ => Ok(None),
-            }
-        };
-        match read() {
-            Ok(Some(values)) => Ok(values),
-            Ok(None) => Err(fault(TensorFault::Type(format!("{:?}", tensor.dtype)))),
+        match values(&mut self.source, extent) {
+            Ok(Ok(values)) => Ok(values),
+            Ok(Err(other)) => Err(fault(TensorFault::Type(other))),
             Err(error) => Err(fault(TensorFault::Unreadable(error))),
         }
     }
@@ -94,31 +75,32 @@ impl Shard {
     }
 }
 
-/// What the file lists, and where its tensors begin. Errors are texts.
-fn read_header(source: &mut impl Source) -> Result<(Metadata, u64), String> {
-    let unreadable = |error: io::Error| format!("cannot be read: {error}");
-    let length = source.seek(SeekFrom::End(0)).map_err(unreadable)?;
-    let Some(rest) = length.checked_sub(8) else {
-        return Err(format!("not safetensors: it has {length} bytes"));
+/// In row-major order; or the name of a type that is no weight's.
+fn values(source: &mut impl Source, extent: &Extent) -> io::Result<Result<Vec<f32>, String>> {
+    let Extent { element, shape, strides, start } = extent;
+    source.seek(SeekFrom::Start(*start))?;
+    let count = match strides {
+        None => shape.iter().product(),
+        Some(strides) => Extent::span(shape, strides).unwrap_or_else(|| unreachable!("the file has all of it")),
     };
-    source.rewind().map_err(unreadable)?;
-    let mut size = [0; 8];
-    source.read_exact(&mut size).map_err(unreadable)?;
-    let size = u64::from_le_bytes(size);
-    if size > MAX_HEADER_BYTES.min(rest) {
-        return Err(format!("not safetensors: a header of {size} bytes in a file of {length}"));
-    }
-    let mut header = vec![0; size as usize];
-    source.read_exact(&mut header).map_err(unreadable)?;
-    // This checks that the tensors have the bytes that their shapes need, and no gaps between them.
-    let metadata: Metadata =
-        serde_json::from_slice(&header).map_err(|error| format!("not safetensors: {error}"))?;
-    let data_start = 8 + size;
-    let expected = data_start + metadata.data_len() as u64;
-    if length != expected {
-        return Err(format!("it has {length} bytes, its header asks for {expected}"));
-    }
-    Ok((metadata, data_start))
+    let lying = match element {
+        Element::F32 => read_numbers(source, count, f32::from_le_bytes)?,
+        Element::F16 => read_numbers(source, count, |b| f16::from_le_bytes(b).to_f32())?,
+        Element::Bf16 => read_numbers(source, count, |b| bf16::from_le_bytes(b).to_f32())?,
+        Element::Other(name) => return Ok(Err(name.clone())),
+    };
+    Ok(Ok(match strides {
+        None => lying,
+        Some(strides) => gathered(&lying, shape, strides),
+    }))
+}
+
+/// In row-major order.
+fn gathered(values: &[f32], shape: &[usize], strides: &[usize]) -> Vec<f32> {
+    let places = shape.iter().zip(strides).fold(vec![0], |places: Vec<usize>, (&size, &stride)| {
+        places.iter().flat_map(|place| (0..size).map(move |index| place + index * stride)).collect()
+    });
+    places.into_iter().map(|place| values[place]).collect()
 }
 
 fn read_numbers<const N: usize>(
@@ -135,4 +117,18 @@ fn read_numbers<const N: usize>(
         values.extend(bytes.as_chunks().0.iter().map(|&bytes| number(bytes)));
     }
     Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_are_read_as_they_are_seen() {
+        let values: Vec<f32> = (0..6_u8).map(f32::from).collect();
+        assert_eq!(gathered(&values, &[2, 3], &[3, 1]), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(gathered(&values, &[3, 2], &[1, 3]), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0], "transposed");
+        assert_eq!(gathered(&values, &[2, 2], &[0, 2]), [0.0, 2.0, 0.0, 2.0], "expanded");
+        assert_eq!(gathered(&values, &[], &[]), [0.0]);
+    }
 }

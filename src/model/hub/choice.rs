@@ -6,33 +6,23 @@ use std::path::Path;
 
 use crate::model::checkpoint::shard_names;
 use crate::model::config::transformers;
-use crate::model::files::is_pickled;
-use crate::model::{CONFIG_FILE, TOKENIZER_FILE};
+use crate::model::files::{PICKLED_WEIGHTS_FILE, TRANSFORMERS_PICKLED_WEIGHTS_FILE, TRANSFORMERS_WEIGHTS_FILE};
+use crate::model::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 
 /// The files of a repository that make a model; an error says what is missing.
 pub(super) fn choose(files: &[String]) -> Result<Vec<&str>, &'static str> {
     let has = |name: &str| files.iter().any(|file| file == name);
     let beside = |name: &str| files.iter().find(|file| *file == name).map(String::as_str);
-    let (config, stem) = if has(CONFIG_FILE) {
-        (CONFIG_FILE, "open_clip_model")
+    let (config, weights) = if has(CONFIG_FILE) {
+        (CONFIG_FILE, [WEIGHTS_FILE, PICKLED_WEIGHTS_FILE])
     } else {
-        (transformers::CONFIG_FILE, "model")
+        (transformers::CONFIG_FILE, [TRANSFORMERS_WEIGHTS_FILE, TRANSFORMERS_PICKLED_WEIGHTS_FILE])
     };
-    let weights = format!("{stem}.safetensors");
-    let index = format!("{weights}.index.json");
-    let mut chosen: Vec<&str> = match (beside(&weights), beside(&index)) {
-        (Some(weights), _) => vec![weights],
-        (None, Some(index)) => {
-            let shard =
-                |file: &&String| file.starts_with(&format!("{stem}-")) && file.ends_with(".safetensors");
-            files.iter().filter(shard).map(String::as_str).chain([index]).collect()
-        }
-        (None, None) if files.iter().any(|file| is_pickled(file)) => {
-            return Err("it has pickled weights only, which can run code when they are read; \
-                        clipd reads open_clip_model.safetensors or model.safetensors");
-        }
-        (None, None) => return Err("it has neither open_clip_model.safetensors nor model.safetensors"),
-    };
+    // Safetensors first; of each kind one file before several.
+    let mut chosen = weights.iter().find_map(|name| whole(files, name)).ok_or(
+        "it has no weights that clipd reads: open_clip_model.safetensors, model.safetensors, or the same pickled, \
+         open_clip_pytorch_model.bin or pytorch_model.bin",
+    )?;
     chosen.push(beside(config).ok_or("it has neither open_clip_config.json nor config.json")?);
     chosen.push(beside(TOKENIZER_FILE).ok_or("it has no tokenizer.json")?);
     if config != CONFIG_FILE {
@@ -44,6 +34,18 @@ pub(super) fn choose(files: &[String]) -> Result<Vec<&str>, &'static str> {
         chosen.extend(found);
     }
     Ok(chosen)
+}
+
+/// A file of weights, or the shards that stand for it and their index.
+fn whole<'a>(files: &'a [String], name: &str) -> Option<Vec<&'a str>> {
+    let beside = |name: &str| files.iter().find(|file| *file == name).map(String::as_str);
+    if let Some(weights) = beside(name) {
+        return Some(vec![weights]);
+    }
+    let index = beside(&format!("{name}.index.json"))?;
+    let (stem, extension) = name.rsplit_once('.')?;
+    let shard = |file: &&String| file.starts_with(&format!("{stem}-")) && file.ends_with(&format!(".{extension}"));
+    Some(files.iter().filter(shard).map(String::as_str).chain([index]).collect())
 }
 
 /// Names of the files that an index of shards lists.

@@ -41,8 +41,23 @@ fn the_files_of_a_model_are_chosen() {
         "model.safetensors.index.json",
     ];
     check(&[&shards, &transformers[1..]].concat(), Ok(&[&shards, &transformers[1..]].concat()));
-    check(&["pytorch_model.bin", "config.json", "tokenizer.json"], Err("pickled"));
-    check(&["README.md"], Err("neither open_clip_model.safetensors"));
+    // Pickled where there is nothing else.
+    let pickled = [&["pytorch_model.bin"], &transformers[1..]].concat();
+    check(&pickled, Ok(&pickled));
+    check(&[&["pytorch_model.bin"], &transformers[..]].concat(), Ok(&transformers));
+    check(&["open_clip_pytorch_model.bin", "open_clip_config.json", "tokenizer.json"], Ok(&[
+        "open_clip_pytorch_model.bin",
+        "open_clip_config.json",
+        "tokenizer.json",
+    ]));
+    let pickled_shards = [
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model-00002-of-00002.bin",
+        "pytorch_model.bin.index.json",
+    ];
+    let all = [&pickled_shards, &transformers[1..]].concat();
+    check(&all, Ok(&all));
+    check(&["README.md"], Err("no weights that clipd reads"));
     check(&open_clip[..2], Err("tokenizer.json"));
     check(&transformers[..3], Err("preprocessor_config.json"));
 }

@@ -29,35 +29,6 @@ fn missing_files_are_named_with_their_directory() {
 }
 
 #[test]
-fn pickled_weights_are_named_with_what_to_do() {
-    let pickled = |found: &str, wanted: &str| {
-        format!(
-            "DIR: {found} is pickled, which can run code when it is read, and clipd reads {wanted}: convert it with \
-             safetensors.torch.save_file, or take a repository of the hub that has it"
-        )
-    };
-    let replace = |weights: &'static str, by: &'static str| {
-        move |fixture: &Fixture| std::fs::rename(fixture.path(weights), fixture.path(by)).unwrap()
-    };
-    let (ours, theirs) = (WEIGHTS_FILE, "model.safetensors");
-    check(
-        "bf16-patch16",
-        replace(ours, "open_clip_pytorch_model.bin"),
-        &pickled("open_clip_pytorch_model.bin", ours),
-    );
-    check("transformers-patch8", replace(theirs, "pytorch_model.bin"), &pickled("pytorch_model.bin", theirs));
-    // As OpenAI published them: nothing but the weights.
-    check(
-        "bf16-patch16",
-        |fixture| {
-            fixture.remove(CONFIG_FILE);
-            replace(ours, "ViT-B-32.pt")(fixture);
-        },
-        &pickled("ViT-B-32.pt", ours),
-    );
-}
-
-#[test]
 fn tensors_that_do_not_fit_are_named() {
     let bf16 = |change: fn(&mut Tensors), message: &str| {
         let message = format!("{WEIGHTS_FILE}: tensor {message}");
