@@ -6,7 +6,7 @@
 
 mod naming;
 pub(super) mod pickled;
-mod safetensors;
+mod safetensors_header;
 pub(super) mod shard;
 mod tensors;
 #[cfg(test)]
@@ -172,7 +172,8 @@ impl Checkpoint {
 fn prefix(places: &[Place]) -> String {
     let mut prefix = String::new();
     while let Some(more) = PREFIXES.iter().find(|more| {
-        let rest = |place: &Place| place.name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with(**more));
+        let rest =
+            |place: &Place| place.name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with(**more));
         !places.is_empty() && places.iter().all(rest)
     }) {
         prefix.push_str(more);

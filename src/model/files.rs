@@ -3,8 +3,7 @@
 //! | layout | weights | configuration |
 //! |---|---|---|
 //! | open_clip | `open_clip_model.safetensors`, or `open_clip_pytorch_model.bin` | `open_clip_config.json` |
-//! | transformers | `model.safetensors`, or `pytorch_model.bin` | `config.json`, `preprocessor_config.json` or \
-//! `processor_config.json` |
+//! | transformers | `model.safetensors`, or `pytorch_model.bin` | `config.json` and that of the (pre)processor |
 //!
 //! Both have a `tokenizer.json`, and either may have its weights in several shards. Where both layouts are
 //! present, open_clip's counts, and safetensors before what is pickled. Where there is neither file, the only
@@ -100,7 +99,9 @@ impl Files {
 /// missed by its name.
 fn weights(directory: &Path, names: [&str; 2]) -> String {
     let is_there = |file: &str| directory.join(file).exists();
-    if let Some(name) = names.into_iter().find(|name| is_there(name) || is_there(&format!("{name}.index.json"))) {
+    if let Some(name) =
+        names.into_iter().find(|name| is_there(name) || is_there(&format!("{name}.index.json")))
+    {
         return name.to_owned();
     }
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten();

@@ -47,9 +47,11 @@ pub(super) fn tensors(source: &mut Box<dyn Source>) -> Result<Tensors, String> {
     source.seek(SeekFrom::Start(0)).map_err(unreadable)?;
     source.read_exact(&mut first).map_err(unreadable)?;
     if first[0] == PICKLE {
-        return Err("a pickle of before PyTorch 1.6: load it with torch.load and save it with torch.save, or better \
+        return Err(
+            "a pickle of before PyTorch 1.6: load it with torch.load and save it with torch.save, or better \
                     with safetensors.torch.save_file"
-            .to_owned());
+                .to_owned(),
+        );
     }
     let mut archive = ZipArchive::new(source).map_err(|error| format!("no file of torch.save: {error}"))?;
     if archive.len() > MAX_ENTRIES {
@@ -60,8 +62,11 @@ pub(super) fn tensors(source: &mut Box<dyn Source>) -> Result<Tensors, String> {
         return Err("no file of torch.save: it has no data.pkl".to_owned());
     };
     let folder = pickle.trim_end_matches("data.pkl");
-    if archive.file_names().any(|name| name.strip_prefix(folder).is_some_and(|rest| rest == "constants.pkl")) {
-        return Err("a TorchScript archive, which is code: save the model's state_dict with torch.save".to_owned());
+    if archive.file_names().any(|name| name.strip_prefix(folder).is_some_and(|rest| rest == "constants.pkl"))
+    {
+        return Err(
+            "a TorchScript archive, which is code: save the model's state_dict with torch.save".to_owned()
+        );
     }
     let (mut text, mut big_endian) = (Vec::new(), false);
     let mut entries = BTreeMap::new();
@@ -84,7 +89,7 @@ pub(super) fn tensors(source: &mut Box<dyn Source>) -> Result<Tensors, String> {
             }
             _ => {
                 if let Some(key) = name.strip_prefix("data/") {
-                    let start = entry.data_start().ok_or("a broken zip: an entry begins nowhere")?;
+                    let start = entry.data_start();
                     entries.insert(key.to_owned(), Entry { start, bytes: entry.size() });
                 }
             }
@@ -98,7 +103,8 @@ pub(super) fn tensors(source: &mut Box<dyn Source>) -> Result<Tensors, String> {
     named(&things, result)
         .into_iter()
         .map(|(name, tensor)| {
-            let extent = extent(tensor, &entries, length).map_err(|reason| format!("tensor {name}: {reason}"))?;
+            let extent =
+                extent(tensor, &entries, length).map_err(|reason| format!("tensor {name}: {reason}"))?;
             Ok((name, extent))
         })
         .collect()
@@ -112,7 +118,10 @@ fn named(things: &Arena, value: Value) -> Vec<(String, &Tensor)> {
         Some(things.items(*inner)).filter(|inner| !inner.is_empty())
     });
     let items = wrapped.unwrap_or(items);
-    items.iter().filter_map(|(key, value)| Some((things.text(*key)?.to_owned(), things.tensor(*value)?))).collect()
+    items
+        .iter()
+        .filter_map(|(key, value)| Some((things.text(*key)?.to_owned(), things.tensor(*value)?)))
+        .collect()
 }
 
 fn extent(tensor: &Tensor, entries: &BTreeMap<String, Entry>, length: u64) -> Result<Extent, String> {
@@ -123,13 +132,19 @@ fn extent(tensor: &Tensor, entries: &BTreeMap<String, Entry>, length: u64) -> Re
         "BFloat16Storage" => (Element::Bf16, 2),
         other => {
             let name = other.trim_end_matches("Storage").to_owned();
-            return Ok(Extent { element: Element::Other(name), shape: shape.clone(), strides: None, start: 0 });
+            return Ok(Extent {
+                element: Element::Other(name),
+                shape: shape.clone(),
+                strides: None,
+                start: 0,
+            });
         }
     };
     let entry = entries.get(&storage.key).ok_or_else(|| format!("its data/{} is missing", storage.key))?;
     let large = || "it is larger than can be".to_owned();
     let span = Extent::span(shape, strides).ok_or_else(large)?;
-    let end = (*offset as u64).checked_add(span as u64).and_then(|end| end.checked_mul(size)).ok_or_else(large)?;
+    let end =
+        (*offset as u64).checked_add(span as u64).and_then(|end| end.checked_mul(size)).ok_or_else(large)?;
     let start = entry.start.checked_add(*offset as u64 * size).ok_or_else(large)?;
     if end > entry.bytes || entry.start.checked_add(end).is_none_or(|end| end > length) {
         return Err(format!("data/{} has {} bytes, and it needs {end}", storage.key, entry.bytes));

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use sha2::Sha256;
 
 use super::tensors::{Element, Extent, Source, Tensors};
-use super::{pickled, safetensors};
+use super::{pickled, safetensors_header};
 use crate::model::io::{CHUNK_BYTES, hash};
 use crate::model::{ModelError, TensorFault};
 
@@ -41,7 +41,7 @@ impl Shard {
     fn new(file: &str, mut source: Box<dyn Source>) -> Result<Shard, ModelError> {
         let tensors = match pickled::is_pickled(file) {
             true => pickled::tensors(&mut source),
-            false => safetensors::tensors(&mut source),
+            false => safetensors_header::tensors(&mut source),
         };
         let tensors = tensors.map_err(|reason| ModelError::Weights { file: file.to_owned(), reason })?;
         Ok(Shard { file: file.to_owned(), source, tensors })
@@ -81,7 +81,9 @@ fn values(source: &mut impl Source, extent: &Extent) -> io::Result<Result<Vec<f3
     source.seek(SeekFrom::Start(*start))?;
     let count = match strides {
         None => shape.iter().product(),
-        Some(strides) => Extent::span(shape, strides).unwrap_or_else(|| unreachable!("the file has all of it")),
+        Some(strides) => {
+            Extent::span(shape, strides).unwrap_or_else(|| unreachable!("the file has all of it"))
+        }
     };
     let lying = match element {
         Element::F32 => read_numbers(source, count, f32::from_le_bytes)?,

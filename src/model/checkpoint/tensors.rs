@@ -37,9 +37,10 @@ impl Extent {
         if shape.contains(&0) {
             return Some(0);
         }
-        let last = shape.iter().zip(strides).try_fold(0_usize, |last, (&size, &stride)| {
-            last.checked_add((size - 1).checked_mul(stride)?)
-        })?;
+        let last = shape
+            .iter()
+            .zip(strides)
+            .try_fold(0_usize, |last, (&size, &stride)| last.checked_add((size - 1).checked_mul(stride)?))?;
         last.checked_add(1)
     }
 

@@ -90,7 +90,7 @@ impl Form {
 /// An encoder: its operators, and apart from them the weights they refer to by name.
 ///
 /// Apart, because a protobuf message may not exceed 2 GB, and because sessions can share weights.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Graph {
     /// An ONNX `ModelProto`.
     pub proto: Vec<u8>,
@@ -105,7 +105,7 @@ pub struct Graph {
 }
 
 /// A tensor of an encoder, in row-major order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Weight {
     pub name: String,
     pub shape: Vec<usize>,
@@ -114,7 +114,7 @@ pub struct Weight {
 }
 
 /// The numbers of a tensor.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Values {
     F32(Vec<f32>),
     F16(Vec<half::f16>),

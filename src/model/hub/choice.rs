@@ -6,7 +6,9 @@ use std::path::Path;
 
 use crate::model::checkpoint::shard_names;
 use crate::model::config::transformers;
-use crate::model::files::{PICKLED_WEIGHTS_FILE, TRANSFORMERS_PICKLED_WEIGHTS_FILE, TRANSFORMERS_WEIGHTS_FILE};
+use crate::model::files::{
+    PICKLED_WEIGHTS_FILE, TRANSFORMERS_PICKLED_WEIGHTS_FILE, TRANSFORMERS_WEIGHTS_FILE,
+};
 use crate::model::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 
 /// The files of a repository that make a model; an error says what is missing.
@@ -44,7 +46,8 @@ fn whole<'a>(files: &'a [String], name: &str) -> Option<Vec<&'a str>> {
     }
     let index = beside(&format!("{name}.index.json"))?;
     let (stem, extension) = name.rsplit_once('.')?;
-    let shard = |file: &&String| file.starts_with(&format!("{stem}-")) && file.ends_with(&format!(".{extension}"));
+    let shard =
+        |file: &&String| file.starts_with(&format!("{stem}-")) && file.ends_with(&format!(".{extension}"));
     Some(files.iter().filter(shard).map(String::as_str).chain([index]).collect())
 }
 

@@ -45,11 +45,10 @@ fn the_files_of_a_model_are_chosen() {
     let pickled = [&["pytorch_model.bin"], &transformers[1..]].concat();
     check(&pickled, Ok(&pickled));
     check(&[&["pytorch_model.bin"], &transformers[..]].concat(), Ok(&transformers));
-    check(&["open_clip_pytorch_model.bin", "open_clip_config.json", "tokenizer.json"], Ok(&[
-        "open_clip_pytorch_model.bin",
-        "open_clip_config.json",
-        "tokenizer.json",
-    ]));
+    check(
+        &["open_clip_pytorch_model.bin", "open_clip_config.json", "tokenizer.json"],
+        Ok(&["open_clip_pytorch_model.bin", "open_clip_config.json", "tokenizer.json"]),
+    );
     let pickled_shards = [
         "pytorch_model-00001-of-00002.bin",
         "pytorch_model-00002-of-00002.bin",

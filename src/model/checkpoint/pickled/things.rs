@@ -168,7 +168,9 @@ impl Arena {
 
     fn sizes(&self, value: Value) -> Result<Vec<usize>, String> {
         match self.get(value) {
-            Some(Thing::Tuple(sizes)) if sizes.len() <= MAX_AXES => sizes.iter().map(|each| size(*each)).collect(),
+            Some(Thing::Tuple(sizes)) if sizes.len() <= MAX_AXES => {
+                sizes.iter().map(|each| size(*each)).collect()
+            }
             _ => Err(format!("a shape is no tuple of at most {MAX_AXES}")),
         }
     }

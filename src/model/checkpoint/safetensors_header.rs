@@ -2,8 +2,8 @@
 
 use std::io::{self, SeekFrom};
 
-use ::safetensors::Dtype;
-use ::safetensors::tensor::Metadata;
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 
 use super::tensors::{Element, Extent, Source, Tensors};
 
@@ -34,7 +34,7 @@ pub(super) fn tensors(source: &mut impl Source) -> Result<Tensors, String> {
     if length != expected {
         return Err(format!("it has {length} bytes, its header asks for {expected}"));
     }
-    let extent = |(name, tensor): (String, &::safetensors::tensor::TensorInfo)| {
+    let extent = |(name, tensor): (String, &safetensors::tensor::TensorInfo)| {
         let element = match tensor.dtype {
             Dtype::F32 => Element::F32,
             Dtype::F16 => Element::F16,
