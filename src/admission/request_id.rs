@@ -40,8 +40,8 @@ impl RequestId {
 
 fn made() -> HeaderValue {
     let mut id = *b"req_00000000000000000000000000000000";
-    let digits = [random().to_be_bytes(), random().to_be_bytes()].concat();
-    for (pair, byte) in id[4..].chunks_exact_mut(2).zip(digits) {
+    let bytes = (u128::from(random()) << 64 | u128::from(random())).to_be_bytes();
+    for (pair, byte) in id[4..].chunks_exact_mut(2).zip(bytes) {
         pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
     }
     HeaderValue::from_bytes(&id).unwrap_or_else(|_| unreachable!("letters and digits are a header"))

@@ -4,8 +4,8 @@ use crate::engine::{Engine, EngineError};
 
 /// The engine of one worker, opened on that worker's thread.
 pub struct OpenEngine {
-    /// What it runs on, in the words of [`Description::device`]. Workers of one device learn together what a batch
-    /// takes there.
+    /// What it runs on, in the words of [`Description::device`](crate::engine::Description::device). Workers of one
+    /// device learn together what a batch takes there.
     pub device: String,
     open: Box<dyn FnOnce() -> Result<Box<dyn Engine>, EngineError> + Send>,
 }
