@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -43,7 +44,10 @@ fn main() -> ExitCode {
     };
     let mut problems = install_logging(&cli.logging).err().unwrap_or_default();
     let flags = match cli.command {
-        Command::Serve(flags) => flags,
+        Command::Serve(flags) => {
+            frugally();
+            flags
+        }
         _ if !problems.is_empty() => return usage(&problems),
         Command::Classify(flags) => return classify(&flags),
         Command::Embed(flags) => return embed(&flags),
@@ -66,6 +70,22 @@ fn main() -> ExitCode {
         (Ok(config), _) if problems.is_empty() => exit(run_server(&config)),
         _ => usage(&problems),
     }
+}
+
+/// Begins anew, with glibc told to give large blocks back to the system when they are freed: a model is loaded through
+/// many, and what is kept of them would stay for good. It reads that from the environment, when a process begins.
+fn frugally() {
+    const VARIABLE: &str = "MALLOC_MMAP_THRESHOLD_";
+    if std::env::var_os(VARIABLE).is_some() {
+        return;
+    }
+    let mut arguments = std::env::args_os();
+    let mut again = std::process::Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        again.arg0(name);
+    }
+    let error = again.args(arguments).env(VARIABLE, "1048576").exec();
+    tracing::debug!(%error, "memory that was freed is kept");
 }
 
 fn usage(problems: &[String]) -> ExitCode {

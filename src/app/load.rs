@@ -26,13 +26,13 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
     let model = origin.model(device.form(precision))?;
     let fingerprint = fingerprint(&model.fingerprint, precision);
     tracing::info!(name = model.name, fingerprint, "model loaded");
-    let onnx = Arc::new(OnnxModel::new(&model.spec, model.image, model.text)?);
+    let onnx = Arc::new(OnnxModel::new(device, &model.spec, model.image, model.text)?);
     let (gpu, max_batch_size) = (config.gpu, config.scheduling.max_batch_size);
     let seat = |device, precision| Seat { device, precision, threads, gpu, max_batch_size };
     if precision == Precision::Int8 {
         let Fidelity { images, texts } = {
             let reference = origin.model(Device::CPU.form(Precision::Fp32))?;
-            let reference = OnnxModel::new(&reference.spec, reference.image, reference.text)?;
+            let reference = OnnxModel::new(Device::CPU, &reference.spec, reference.image, reference.text)?;
             let mut reference = reference.open(&seat(Device::CPU, Precision::Fp32))?;
             fidelity(&model.spec, &mut *reference, &mut *onnx.open(&seat(device, precision))?)?
         };

@@ -86,13 +86,16 @@ mod tests {
     /// On the CPU provider. Every bucket is run with inputs that change, in both of two inputs.
     #[test]
     fn bound_buckets_give_what_free_runs_give() {
-        let Model { spec, image, text, .. } = Model::builtin(Form::PORTABLE).unwrap();
-        let bytes = spec.image.row_bytes();
-        let onnx = OnnxModel::new(&spec, image, text).unwrap();
         let six = NonZeroUsize::new(6).unwrap();
-        let mut free = onnx.open(&Seat::new(Device::CPU, Precision::Fp32)).unwrap();
-        let seat = Seat::new("stand-in:0".parse().unwrap(), Precision::Fp32);
-        let mut bound = onnx.open(&Seat { max_batch_size: ByModality::both(six), ..seat }).unwrap();
+        let engine = |device: Device| {
+            let Model { spec, image, text, .. } = Model::builtin(Form::PORTABLE).unwrap();
+            let onnx = OnnxModel::new(device, &spec, image, text).unwrap();
+            let seat = Seat { max_batch_size: ByModality::both(six), ..Seat::new(device, Precision::Fp32) };
+            (onnx.open(&seat).unwrap(), spec)
+        };
+        let (mut free, spec) = engine(Device::CPU);
+        let (mut bound, _) = engine("stand-in:0".parse().unwrap());
+        let bytes = spec.image.row_bytes();
         let mut inputs = [bound.input().unwrap(), bound.input().unwrap()];
         let end = spec.text.vocab_size as u32 - 1;
         let mut seed = 0_usize;

@@ -119,7 +119,7 @@ fn answers(gpu: Device) -> bool {
             return Ok(false);
         }
         let seat = Seat::new(gpu, gpu.kind.precisions[0]);
-        Encoder::new(probe::mlp())?.open(&seat, &PrepackedWeights::new())?;
+        Encoder::new(probe::mlp()).open(&seat, &PrepackedWeights::new())?;
         Ok(true)
     };
     run().unwrap_or_else(|error| {
@@ -176,7 +176,7 @@ fn best(candidates: &[(Device, Precision)], times: &[Duration]) -> usize {
 fn measure(candidates: &[(Device, Precision)]) -> Result<Vec<Duration>, EngineError> {
     let input = vec![0.5_f32; probe::TOKENS * probe::WIDTH];
     let mut times = vec![Duration::MAX; candidates.len()];
-    let block = Encoder::new(probe::mlp())?;
+    let block = Encoder::new(probe::mlp());
     let prepacked = PrepackedWeights::new();
     let mut sessions: Vec<Session> = candidates
         .iter()

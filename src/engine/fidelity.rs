@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn an_engine_is_as_close_as_it_is() {
         let Model { spec, image, text, .. } = Model::builtin(Form::PORTABLE).unwrap();
-        let onnx = OnnxModel::new(&spec, image, text).unwrap();
+        let onnx = OnnxModel::new(Device::CPU, &spec, image, text).unwrap();
         let open = || onnx.open(&Seat::new(Device::CPU, Precision::Fp32)).unwrap();
         let same = fidelity(&spec, &mut *open(), &mut *open()).unwrap();
         for Cosine { mean, min } in [same.images, same.texts] {

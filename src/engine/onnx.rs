@@ -12,7 +12,7 @@ use ort::value::TensorRef;
 use super::binding::{BoundEncoder, Memory};
 use super::bound::BoundEngine;
 use super::buckets::Buckets;
-use super::device::{Bound, Seat};
+use super::device::{Bound, Device, Seat};
 use super::input::Input;
 use super::runtime::runtime;
 use super::session::Encoder;
@@ -35,19 +35,19 @@ pub struct OnnxModel {
 }
 
 impl OnnxModel {
-    /// Loads ONNX Runtime and hands it the weights; they are not copied.
+    /// Loads ONNX Runtime, for engines on devices of the kind of `device`.
     ///
     /// # Errors
     /// [`EngineError::Library`] if there is no ONNX Runtime.
-    pub fn new(spec: &ClipSpec, image: Graph, text: Graph) -> Result<OnnxModel, EngineError> {
+    pub fn new(device: Device, spec: &ClipSpec, image: Graph, text: Graph) -> Result<OnnxModel, EngineError> {
         runtime()?;
         Ok(OnnxModel {
             embed_dim: spec.embed_dim,
             context_length: spec.text.context_length,
             image_shape: [spec.image.height as usize, spec.image.width as usize, 3],
             sizes: FixedSizes { image_rows: image.rows, text_rows: text.rows, text_length: text.length },
-            image: Encoder::new(image)?,
-            text: Encoder::new(text)?,
+            image: Encoder::of_kind(device.kind, image)?,
+            text: Encoder::of_kind(device.kind, text)?,
             prepacked: PrepackedWeights::new(),
         })
     }

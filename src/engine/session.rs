@@ -3,45 +3,63 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use half::slice::HalfFloatSliceExt;
 use ort::session::Session;
 use ort::session::builder::{PrepackedWeights, SessionBuilder};
 use ort::value::{DynValue, Tensor};
 
 use super::EngineError;
-use super::device::{CudaGraphs, GpuOptions, Seat};
+use super::device::{CudaGraphs, GpuOptions, Kind, Seat};
 use super::runtime::{Runtime, runtime};
-use crate::model::graph::{Graph, Values};
+use crate::model::graph::{Graph, Values, Weight};
 
 /// Where ONNX Runtime looks for files of weights when the graph is not a file itself.
 const WEIGHTS_DIRECTORY: &str = "session.model_external_initializers_file_folder_path";
 
-/// An encoder's graph and its weights, in memory that sessions may share.
+/// An encoder's graph and its weights, in memory.
 pub(super) struct Encoder {
     proto: Vec<u8>,
-    weights: Vec<(String, Arc<DynValue>)>,
+    weights: Weights,
     directory: Option<PathBuf>,
-    /// Sessions on ONNX Runtime's own kernels may share the weights. In other types than fp32 they may not: a kernel
-    /// converts them when it loads, before shared ones are known.
-    shareable: bool,
+}
+
+enum Weights {
+    /// Sessions use them where they are.
+    Shared(Vec<(String, Arc<DynValue>)>),
+    /// Files in memory, of which each session has a copy of its own once it is made. Not as values: a session keeps
+    /// those that it was made of.
+    Copied(Vec<(String, Arc<[u8]>)>),
 }
 
 impl Encoder {
-    /// Takes the weights as they are; nothing is copied.
-    pub(super) fn new(graph: Graph) -> Result<Encoder, EngineError> {
-        let shareable = graph.weights.iter().all(|weight| matches!(weight.values, Values::F32(_)));
-        let weights = graph
-            .weights
-            .into_iter()
-            .map(|weight| {
-                let tensor = match weight.values {
-                    Values::F32(values) => Tensor::from_array((weight.shape, values))?.into_dyn(),
-                    Values::F16(values) => Tensor::from_array((weight.shape, values))?.into_dyn(),
-                    Values::I8(values) => Tensor::from_array((weight.shape, values))?.into_dyn(),
-                };
-                Ok((weight.name, Arc::new(tensor)))
-            })
-            .collect::<Result<_, EngineError>>()?;
-        Ok(Encoder { proto: graph.proto, weights, directory: graph.directory, shareable })
+    /// For sessions with weights of their own. At no time is more in memory than the weights and a copy of the largest.
+    pub(super) fn new(graph: Graph) -> Encoder {
+        let weights = graph.weights.into_iter().map(|Weight { name, values, .. }| {
+            let bytes: &[u8] = match &values {
+                Values::F32(values) => bytemuck::cast_slice(values),
+                Values::F16(values) => bytemuck::cast_slice(values.reinterpret_cast()),
+                Values::I8(values) => bytemuck::cast_slice(values),
+            };
+            (name, bytes.into())
+        });
+        let weights = Weights::Copied(weights.collect());
+        Encoder { proto: graph.proto, weights, directory: graph.directory }
+    }
+
+    /// For sessions on devices of this kind, which share the weights if they can. Sessions on ONNX Runtime's own kernels
+    /// can; but in other types than fp32 not: a kernel converts them when it loads, before shared ones are known.
+    pub(super) fn of_kind(kind: &Kind, mut graph: Graph) -> Result<Encoder, EngineError> {
+        let mut weights = Vec::new();
+        let fp32 = graph.weights.iter().all(|weight| matches!(weight.values, Values::F32(_)));
+        if !(kind.shares_weights && fp32 && shares_weights(runtime()?)) {
+            return Ok(Encoder::new(graph));
+        }
+        for Weight { name, shape, values } in std::mem::take(&mut graph.weights) {
+            if let Values::F32(values) = values {
+                weights.push((name, Arc::new(Tensor::from_array((shape, values))?.into_dyn())));
+            }
+        }
+        Ok(Encoder { proto: graph.proto, weights: Weights::Shared(weights), directory: graph.directory })
     }
 
     /// A session for `seat`; those that may share weights have `prepacked` in common.
@@ -56,35 +74,40 @@ impl Encoder {
             builder = builder.with_config_entry(WEIGHTS_DIRECTORY, directory.to_string_lossy())?;
         }
         // Graphs that others exported may have operators without a CUDA kernel, which cannot be recorded.
-        let graphs = if self.weights.is_empty() { CudaGraphs::Off } else { seat.gpu.graphs };
+        let graphs = if self.weights.are_apart() { seat.gpu.graphs } else { CudaGraphs::Off };
         let seat = Seat { gpu: GpuOptions { graphs, ..seat.gpu }, ..*seat };
-        let kind = seat.device.kind;
-        let builder = (kind.add)(builder, &seat)?;
-        let mut builder = if kind.shares_weights && self.shareable && shares_weights(runtime) {
-            self.with_shared_weights(builder, prepacked)?
-        } else {
-            self.with_own_weights(builder)?
-        };
+        let mut builder = self.weights.add((seat.device.kind.add)(builder, &seat)?, prepacked)?;
         Ok(builder.commit_from_memory(&self.proto)?)
     }
+}
 
-    /// Weights stay where they are, and what the kernels make of them is made once for all sessions.
-    fn with_shared_weights(
-        &self,
-        builder: SessionBuilder,
-        prepacked: &PrepackedWeights,
-    ) -> Result<SessionBuilder, EngineError> {
-        let mut builder = builder.with_prepacked_weights(prepacked)?;
-        for (name, value) in &self.weights {
-            builder = builder.with_initializer(name, Arc::clone(value))?;
+impl Weights {
+    /// Whether there are any beside the protobuf.
+    fn are_apart(&self) -> bool {
+        match self {
+            Weights::Shared(weights) => !weights.is_empty(),
+            Weights::Copied(weights) => !weights.is_empty(),
         }
-        Ok(builder)
     }
 
-    /// The session copies the weights when it is made.
-    fn with_own_weights(&self, mut builder: SessionBuilder) -> Result<SessionBuilder, EngineError> {
-        for (name, value) in &self.weights {
-            builder = builder.with_external_initializer(name, Arc::clone(value))?;
+    fn add(
+        &self,
+        mut builder: SessionBuilder,
+        prepacked: &PrepackedWeights,
+    ) -> Result<SessionBuilder, EngineError> {
+        match self {
+            // What the kernels make of them is made once for all sessions, too.
+            Weights::Shared(weights) => {
+                builder = builder.with_prepacked_weights(prepacked)?;
+                for (name, value) in weights {
+                    builder = builder.with_initializer(name, Arc::clone(value))?;
+                }
+            }
+            Weights::Copied(weights) => {
+                for (name, bytes) in weights {
+                    builder = builder.with_external_initializer_file_in_memory(name, Arc::clone(bytes))?;
+                }
+            }
         }
         Ok(builder)
     }

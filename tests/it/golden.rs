@@ -77,7 +77,7 @@ fn fp16_weights_come_close_to_the_reference() {
 #[test]
 fn the_cpu_refuses_other_precisions() {
     let Model { spec, image, text, .. } = Model::builtin(Form::PORTABLE).unwrap();
-    let model = OnnxModel::new(&spec, image, text).unwrap();
+    let model = OnnxModel::new(Device::CPU, &spec, image, text).unwrap();
     for precision in [Precision::Bf16, Precision::Int8] {
         let error = model.open(&Seat::new(Device::CPU, precision)).err();
         assert!(matches!(error, Some(EngineError::Device(_))), "{error:?}");
@@ -98,7 +98,7 @@ fn ready_made_graphs_are_not_rounded() {
 fn rounded_weights_cost_bright_pictures_no_more_than_dark_ones() {
     let open = |weights| {
         let Model { spec, image, text, .. } = Model::builtin(Form { weights, ..Form::PORTABLE }).unwrap();
-        let model = OnnxModel::new(&spec, image, text).unwrap();
+        let model = OnnxModel::new(Device::CPU, &spec, image, text).unwrap();
         (spec, model.open(&Seat::new(Device::CPU, Precision::Fp32)).unwrap())
     };
     let (spec, mut reference) = open(WeightType::Fp32);
@@ -120,7 +120,7 @@ fn rounded_weights_cost_bright_pictures_no_more_than_dark_ones() {
 fn engines_of_one_model_agree() {
     let golden = Golden::read(BUILTIN);
     let Model { spec, image, text, .. } = Model::builtin(Form::PORTABLE).unwrap();
-    let model = OnnxModel::new(&spec, image, text).unwrap();
+    let model = OnnxModel::new(Device::CPU, &spec, image, text).unwrap();
     let open = || model.open(&Seat::new(Device::CPU, Precision::Fp32)).unwrap();
     let (mut first, mut second) = (open(), open());
     drop(model);
@@ -169,7 +169,7 @@ impl Setup {
         assert!((spec.logit_scale - golden.number("logit_scale")).abs() < 1e-4 * spec.logit_scale, "{name}");
         assert_eq!(spec.logit_bias, golden.number("logit_bias"), "{name}");
 
-        let model = OnnxModel::new(&spec, image, text).unwrap();
+        let model = OnnxModel::new(self.device, &spec, image, text).unwrap();
         let threads = NonZeroUsize::new(2).unwrap();
         let mut engine = model.open(&Seat { threads, ..Seat::new(self.device, self.precision) }).unwrap();
         let images = (golden.images(), golden.embeddings("image_embeddings"));

@@ -259,10 +259,10 @@ async fn refusals_say_what_to_do() {
         let message = pull(address, cache.path(), Access::default()).await.0.unwrap_err().to_string();
         assert!(message.contains(says) && message.starts_with("emoji/clip"), "{status}: {message}");
     }
-    let mut pickled = hub();
-    pickled.files = BTreeMap::from([("pytorch_model.bin", vec![1]), ("config.json", vec![2])]);
-    let (_hub, address) = serve(pickled).await;
+    let mut others = hub();
+    others.files = BTreeMap::from([("tf_model.h5", vec![1]), ("config.json", vec![2])]);
+    let (_hub, address) = serve(others).await;
     let cache = tempfile::tempdir().unwrap();
     let message = pull(address, cache.path(), Access::default()).await.0.unwrap_err().to_string();
-    assert!(message.contains("pickled"), "{message}");
+    assert!(message.contains("no weights that clipd reads"), "{message}");
 }

@@ -17,7 +17,7 @@ fn a_provider_is_a_file_and_a_row() {
 
     let device = choice.devices[0];
     let Model { spec, image, text, .. } = Model::builtin(device.form(choice.precision)).unwrap();
-    let onnx = OnnxModel::new(&spec, image, text).unwrap();
+    let onnx = OnnxModel::new(device, &spec, image, text).unwrap();
     let engine = onnx.open(&Seat::new(device, choice.precision)).unwrap();
     let description = engine.description();
     assert_eq!(description.device, "stand-in:1");

@@ -118,6 +118,19 @@ pub(in crate::model) enum ElementType {
     Float16 = 10,
 }
 
+impl ElementType {
+    /// Bytes of one.
+    pub(in crate::model) fn bytes(self) -> usize {
+        match self {
+            ElementType::Undefined => 0,
+            ElementType::Uint8 | ElementType::Int8 => 1,
+            ElementType::Float16 => 2,
+            ElementType::Float | ElementType::Int32 => 4,
+            ElementType::Int64 => 8,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub(in crate::model) enum DataLocation {

@@ -19,11 +19,14 @@ pub(super) fn external(name: &str, shape: &[usize], element: ElementType) -> Ten
         dims: dims(shape),
         data_type: element.into(),
         data_location: DataLocation::External.into(),
-        // onnx.proto requires a location; the values are looked up by the tensor's name.
-        external_data: vec![StringStringEntryProto {
-            key: "location".to_owned(),
-            value: "weights".to_owned(),
-        }],
+        // Each is a file of its own, of its name, which is in memory.
+        external_data: [
+            ("location", name.to_owned()),
+            ("offset", "0".to_owned()),
+            ("length", (shape.iter().product::<usize>() * element.bytes()).to_string()),
+        ]
+        .map(|(key, value)| StringStringEntryProto { key: key.to_owned(), value })
+        .to_vec(),
         ..TensorProto::default()
     }
 }
