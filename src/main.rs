@@ -74,6 +74,7 @@ fn main() -> ExitCode {
 
 /// Begins anew, with glibc told to give large blocks back to the system when they are freed: a model is loaded through
 /// many, and what is kept of them would stay for good. It reads that from the environment, when a process begins.
+#[expect(clippy::disallowed_methods, reason = "it is glibc's configuration, not ours")]
 fn frugally() {
     const VARIABLE: &str = "MALLOC_MMAP_THRESHOLD_";
     if std::env::var_os(VARIABLE).is_some() {

@@ -46,8 +46,9 @@ impl Encoder {
         Encoder { proto: graph.proto, weights, directory: graph.directory }
     }
 
-    /// For sessions on devices of this kind, which share the weights if they can. Sessions on ONNX Runtime's own kernels
-    /// can; but in other types than fp32 not: a kernel converts them when it loads, before shared ones are known.
+    /// For sessions on devices of this kind, which share the weights if they can. Sessions on ONNX Runtime's own
+    /// kernels can; but in other types than fp32 not: a kernel converts them when it loads, before shared ones are
+    /// known.
     pub(super) fn of_kind(kind: &Kind, mut graph: Graph) -> Result<Encoder, EngineError> {
         let mut weights = Vec::new();
         let fp32 = graph.weights.iter().all(|weight| matches!(weight.values, Values::F32(_)));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -48,16 +48,19 @@ impl Scrape {
 
     /// As `of`, once the value of a sample is `right`. A state that does not come is a failure, not a test without end.
     pub(crate) async fn when(address: SocketAddr, sample: &str, right: impl Fn(f64) -> bool) -> Scrape {
-        let patience = Instant::now() + Duration::from_secs(60);
-        loop {
-            let scrape = Scrape::of(address).await;
-            let value = scrape.value(sample);
-            if right(value) {
-                return scrape;
+        let mut last = None;
+        let found = tokio::time::timeout(Duration::from_secs(60), async {
+            loop {
+                let scrape = Scrape::of(address).await;
+                let value = scrape.value(sample);
+                if right(value) {
+                    return scrape;
+                }
+                last = Some(value);
+                tokio::task::yield_now().await;
             }
-            assert!(Instant::now() < patience, "{sample} stays {value}: {}", scrape.text);
-            tokio::task::yield_now().await;
-        }
+        });
+        found.await.unwrap_or_else(|_| panic!("{sample} stays {last:?}"))
     }
 
     /// The value of a sample; 0 if it has not been written yet.
