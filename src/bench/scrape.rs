@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Error;
 use crate::modality::Modality;
-use crate::telemetry::metrics::{BATCH_ROWS, PROCESS_CPU_SECONDS, REJECTIONS};
+use crate::telemetry::names::{BATCH_ROWS, PROCESS_CPU_SECONDS, REJECTIONS};
 
 /// clipd's page has some 20,000.
 const MAX_PAGE_BYTES: usize = 4 << 20;

@@ -374,7 +374,7 @@ fn metrics_are_named_in_one_place() {
     for Source { module, path, code, .. } in sources() {
         assert!(
             module == "telemetry" || !code.contains("\"clip_"),
-            "{}: metric names belong to telemetry/metrics.rs",
+            "{}: metric names belong to telemetry/names.rs",
             path.display()
         );
     }
