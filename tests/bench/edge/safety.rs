@@ -1,11 +1,15 @@
-//! What keys and TLS cost a call: CPU of the server, and time from call to answer, one call after the other.
+//! What keys and TLS cost a call: CPU of the server, and time from call to answer, one call after the other. And
+//! whether the time that a wrong key takes tells how much of it is right.
 
 use std::time::Duration;
 
 use clipd::auth::file::{self, NewKey};
+use clipd::auth::{Keys, PREFIX};
 use clipd::clock::Clock;
 use clipd::grpc::proto::input::Content;
 use clipd::grpc::proto::{EmbedRequest, Image, image::Source};
+use clipd::telemetry::metrics::Metrics;
+use http::{HeaderMap, HeaderName};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tempfile::TempDir;
 use tonic::Request;
@@ -44,6 +48,7 @@ pub(crate) fn costs() {
     let jpeg: &[u8] = include_bytes!("../../../src/bench/pictures/0.jpg");
     let image = Image { source: Some(Source::Encoded(jpeg.into())) };
     let inputs = [("a text", Content::Text("a cat".to_owned())), ("a JPEG of 60 kB", Content::Image(image))];
+    wrong_keys(&folder);
     println!("| call with | | CPU of the server | against neither | time | against neither |");
     println!("|---|---|---|---|---|---|");
     for (input, content) in inputs {
@@ -59,6 +64,42 @@ pub(crate) fn costs() {
             );
         }
     }
+}
+
+/// Keys that share so many digits with one that there is; the last is that one.
+fn wrong_keys(folder: &TempDir) {
+    const DIGITS: [usize; 5] = [0, 16, 32, 63, 64];
+    const LOOKS: usize = 100_000;
+    let path = folder.path().join("looked-up.toml");
+    let secret = file::add(&path, &NewKey { name: "bench", ..NewKey::default() }).expect("it is written");
+    let secret = secret.expect("it has one");
+    let text = std::fs::read_to_string(&path).expect("it was written");
+    let clock = Clock::start();
+    let keys = Keys::parse(&text, clock, &Metrics::new()).expect("it is a file of keys");
+    let headers = DIGITS.map(|digits| {
+        let (right, wrong) = secret.split_at(PREFIX.len() + digits);
+        // Every digit is another one.
+        let wrong: String = wrong.chars().map(|digit| if digit == '0' { '1' } else { '0' }).collect();
+        HeaderMap::from_iter([(
+            HeaderName::from_static("x-api-key"),
+            format!("{right}{wrong}").parse().expect("digits"),
+        )])
+    });
+    let mut times = DIGITS.map(|_| Vec::with_capacity(LOOKS));
+    for _ in 0..LOOKS {
+        for (headers, times) in headers.iter().zip(&mut times) {
+            let start = clock.now();
+            std::hint::black_box(keys.identify(headers, &[]).is_ok());
+            times.push(clock.now().since(start));
+        }
+    }
+    println!("| digits of a key that are right, of 64 | median look | 90 % within |");
+    println!("|---|---|---|");
+    for (digits, times) in DIGITS.iter().zip(&mut times) {
+        times.sort_unstable();
+        println!("| {digits} | {:?} | {:?} |", times[LOOKS / 2], times[LOOKS * 9 / 10]);
+    }
+    println!();
 }
 
 fn arm(name: &'static str, folder: &TempDir, keys: bool, tls: bool) -> Arm {
