@@ -104,7 +104,9 @@ def keys(request, folder):
 
 @pytest.fixture(scope="module")
 def secrets(keys):
-    return {name: keys("add", name) for name in CLIENTS} | {"slow": keys("add", "slow", "--rate=1", "--burst=1")}
+    """Of each client one, and two with limits: of calls, and of inputs a second at each server."""
+    limited = {"slow": keys("add", "slow", "--rate=1", "--burst=1"), "paced": keys("add", "paced", "--rows=250")}
+    return {name: keys("add", name) for name in CLIENTS} | limited
 
 
 @pytest.fixture(scope="module")
@@ -192,10 +194,11 @@ def test_a_call_with_errors_of_single_inputs(client, expected, model, pictures, 
     assert code == 0, errors
 
 
-def test_a_stream_sends_again_what_is_unanswered_and_elsewhere(client, servers, expected, model, folder):
+def test_a_stream_sends_again_what_is_unanswered_and_elsewhere(client, servers, secrets, expected, model, folder):
     ended = [server.metrics().get(STREAM_ENDED, 0) for server in servers]
     sources = ["a dog", str(folder / "no-picture.png"), *(f"number {n % 40}" for n in range(1000))]
-    code, printed, errors = client("stream", *sources)
+    # However fast the servers are, the half of it takes them a second or more, which is three streams at least.
+    code, printed, errors = client("stream", *sources, secret=secrets["paced"])
     assert code == 1, errors
     lines = expected(sources[:42], field="input")
     check(printed, lines + [lines[2 + n % 40] for n in range(40, 1000)], model)
