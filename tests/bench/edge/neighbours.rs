@@ -25,10 +25,15 @@ const GREEDY_CALLS: usize = 200;
 const ROW: Duration = Duration::from_millis(1);
 
 pub(crate) fn waits() {
-    let limits = "rows_per_second = 200, requests_per_second = 100, concurrent_requests = 2, streams = 2";
-    let limits: Limits = limits.parse().expect("they are limits");
-    let arms =
-        [("alone", None), ("beside it", Some(Limits::default())), ("beside it, limited", Some(limits))];
+    let limits = |text: &str| Some(text.parse::<Limits>().expect("they are limits"));
+    let fifth = "rows_per_second = 200, requests_per_second = 100, concurrent_requests = 2, streams = 2";
+    let little = "rows_per_second = 5, requests_per_second = 5, concurrent_requests = 1, streams = 1";
+    let arms = [
+        ("alone", None),
+        ("beside it", limits("")),
+        ("beside it, with a fifth of the engine", limits(fifth)),
+        ("beside it, with a two hundredth", limits(little)),
+    ];
     println!("| the good one | p50 | p99 | refused | of the greedy one answered, refused |");
     println!("|---|---|---|---|---|");
     for _ in 0..ROUNDS {
