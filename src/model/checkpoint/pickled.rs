@@ -18,7 +18,7 @@ use zip::{CompressionMethod, ZipArchive};
 use super::tensors::{Element, Extent, Source, Tensors};
 use things::{Arena, Tensor, Value};
 
-/// Most bytes of `data.pkl`: 16 MiB. The largest CLIP with its optimizer has some two.
+/// Most bytes of `data.pkl`: 16 MiB, which is enough for tens of thousands of tensors.
 const MAX_PICKLE_BYTES: u64 = 16 << 20;
 /// Most entries of a file: a storage each.
 const MAX_ENTRIES: usize = 65_536;
@@ -81,7 +81,10 @@ pub(super) fn tensors(source: &mut Box<dyn Source>) -> Result<Tensors, String> {
             "data.pkl" if entry.size() > MAX_PICKLE_BYTES => {
                 return Err(format!("data.pkl has {} bytes, the limit is {MAX_PICKLE_BYTES}", entry.size()));
             }
-            "data.pkl" => drop(entry.read_to_end(&mut text).map_err(unreadable)?),
+            // Not more than it says, whatever else the zip says of it.
+            "data.pkl" => {
+                entry.by_ref().take(MAX_PICKLE_BYTES).read_to_end(&mut text).map_err(unreadable)?;
+            }
             "byteorder" => {
                 let mut order = String::new();
                 entry.by_ref().take(16).read_to_string(&mut order).map_err(unreadable)?;

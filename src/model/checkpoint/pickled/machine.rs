@@ -8,7 +8,7 @@ use std::str;
 
 use super::things::{Arena, Thing, Value};
 
-/// Most opcodes. A tensor takes some 40; the largest CLIP with its optimizer has some 6,000 tensors.
+/// Most opcodes. A tensor takes some 40.
 const MAX_STEPS: usize = 1_000_000;
 
 /// What a program leaves when it has ended, and in what. Errors are texts.
