@@ -158,6 +158,8 @@ def wire():
         in_namespace("ip", "link", "set", "far", "up")
         yield
     finally:
+        # With the namespace alone it goes some time later, and the next one of its name is refused.
+        subprocess.run(["ip", "link", "delete", "near"])
         run("ip", "netns", "delete", NAMESPACE)
 
 
