@@ -42,12 +42,23 @@ pub(super) struct Kind {
     pub(super) auto: Auto,
     /// What graphs for it are made of.
     pub(super) operators: Operators,
-    /// Whether sessions may have one copy of the weights; otherwise each has its own.
-    pub(super) shares_weights: bool,
+    pub(super) weights: KeptWeights,
     /// Adds the provider to a session.
     pub(super) add: fn(SessionBuilder, &Seat) -> Result<SessionBuilder, EngineError>,
     /// For a device with memory of its own, where batches have certain sizes; otherwise they have any.
     pub(super) bound: Option<Bound>,
+}
+
+/// What sessions keep of the weights that they are made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeptWeights {
+    /// They can all use those that are there.
+    Shared,
+    /// Each has a copy of its own.
+    Copied,
+    /// Each has a copy in its own form, and keeps the original besides, which it hardly reads. It maps that from a
+    /// file if there is one, so that the system can take the memory back.
+    Mapped,
 }
 
 /// Names are unique.

@@ -2,7 +2,7 @@
 
 use ort::ep;
 
-use crate::engine::device::{Auto, Kind, Precision};
+use crate::engine::device::{Auto, KeptWeights, Kind, Precision};
 use crate::model::graph::Operators;
 
 pub(super) const KIND: Kind = Kind {
@@ -19,7 +19,7 @@ pub(super) const KIND: Kind = Kind {
     },
     auto: Auto::Fastest(|precision| (precision == Precision::Fp32).then_some(1.0)),
     operators: Operators::Standard,
-    shares_weights: true,
+    weights: KeptWeights::Shared,
     add: |builder, seat| {
         // The arena is ONNX Runtime's default, but not `ort`'s.
         let provider = ep::CPU::default().with_arena_allocator(true).build().error_on_failure();

@@ -5,7 +5,7 @@ use ort::ep::{self, ArenaExtendStrategy, ExecutionProvider, ExecutionProviderDis
 use ort::memory::AllocationDevice;
 
 use crate::engine::binding::Memory;
-use crate::engine::device::{Auto, Bound, CudaGraphs, Kind, Precision, Seat};
+use crate::engine::device::{Auto, Bound, CudaGraphs, KeptWeights, Kind, Precision, Seat};
 use crate::engine::numa::pin_to_gpu;
 use crate::model::graph::Operators;
 
@@ -22,7 +22,7 @@ pub(super) const KIND: Kind = Kind {
     },
     auto: Auto::Gpu,
     operators: Operators::Fused,
-    shares_weights: false,
+    weights: KeptWeights::Copied,
     // The host only launches kernels, and computes shapes.
     add: |builder, seat| Ok(builder.with_intra_threads(1)?.with_execution_providers([provider(seat)])?),
     bound: Some(Bound {

@@ -1,10 +1,11 @@
-//! Intel's OpenVINO on the CPU. Each worker has its own copy of the weights: it ignores shared ones, silently.
+//! Intel's OpenVINO on the CPU. Each worker has its own copy of the weights: it ignores shared ones, silently. What it
+//! maps from files all workers have in common.
 
 use std::num::NonZeroUsize;
 
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider, ExecutionProviderDispatch};
 
-use crate::engine::device::{Auto, Kind, Precision};
+use crate::engine::device::{Auto, KeptWeights, Kind, Precision};
 use crate::model::graph::{Operators, int8};
 
 /// Who pays with memory or accuracy must be faster by this factor: OpenVINO holds a copy of the weights for every
@@ -36,7 +37,7 @@ pub(super) const KIND: Kind = Kind {
         Precision::Int8 | Precision::Fp16 => None,
     }),
     operators: Operators::Standard,
-    shares_weights: false,
+    weights: KeptWeights::Mapped,
     add: |builder, seat| {
         Ok(builder
             .with_intra_threads(1)?

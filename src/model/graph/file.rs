@@ -7,14 +7,17 @@ use std::path::Path;
 use prost::Message;
 
 use super::onnx::{ModelProto, StringStringEntryProto};
-use super::{Graph, Values, Weight};
+use super::{Graph, Weight};
 
 /// Every weight begins at a multiple of this, so that readers can map it into memory (a page).
 const ALIGNMENT: u64 = 4096;
 
 impl Graph {
     /// Writes both files into `directory`; it does not overwrite any.
-    pub(in crate::model) fn write(&self, directory: &Path, name: &str) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write(&self, directory: &Path, name: &str) -> io::Result<()> {
         let data_name = format!("{name}.data");
         let mut data = BufWriter::new(File::create_new(directory.join(&data_name))?);
         let mut proto = ModelProto::decode(self.proto.as_slice()).expect("it was encoded here");
@@ -23,21 +26,8 @@ impl Graph {
         for Weight { name, values, .. } in &self.weights {
             let start = end.next_multiple_of(ALIGNMENT);
             data.write_all(&vec![0; (start - end) as usize])?;
-            let bytes = match values {
-                Values::F32(values) => {
-                    values.iter().try_for_each(|value| data.write_all(&value.to_le_bytes()))?;
-                    4 * values.len()
-                }
-                Values::F16(values) => {
-                    values.iter().try_for_each(|value| data.write_all(&value.to_le_bytes()))?;
-                    2 * values.len()
-                }
-                Values::I8(values) => {
-                    values.iter().try_for_each(|value| data.write_all(&value.to_le_bytes()))?;
-                    values.len()
-                }
-            };
-            end = start + bytes as u64;
+            data.write_all(values.bytes())?;
+            end = start + values.bytes().len() as u64;
             let tensor = initializers.iter_mut().find(|tensor| tensor.name == *name);
             tensor.expect("every weight has its initializer").external_data = [
                 ("location", data_name.clone()),

@@ -26,6 +26,7 @@ mod transformer;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use half::slice::HalfFloatSliceExt;
 use onnx::ElementType;
 
 /// How a graph is written.
@@ -122,6 +123,15 @@ pub enum Values {
 }
 
 impl Values {
+    /// As they are in memory, which is little-endian on every machine that ONNX Runtime is built for.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Values::F32(values) => bytemuck::cast_slice(values),
+            Values::F16(values) => bytemuck::cast_slice(values.reinterpret_cast()),
+            Values::I8(values) => bytemuck::cast_slice(values),
+        }
+    }
+
     fn element(&self) -> ElementType {
         match self {
             Values::F32(_) => ElementType::Float,
