@@ -133,12 +133,18 @@ const WORDS = {
   503: "The server is starting or stopping.",
   504: "The server did not finish in time.",
 };
+
+/** With a capital letter, and an end. */
+export const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+
 const LATER = [429, 502, 503, 504];
 
 async function trouble(response) {
   const { status, headers } = response;
   const said = await response.json().then((body) => body.error?.message, () => undefined);
-  const words = [WORDS[status], said].filter(Boolean).join(" ") || `The server answered ${status}.`;
+  // A person sees which picture it is about.
+  const about = said?.replace(/^input\[\d+\][\w.]*: /, "");
+  const words = [WORDS[status], about && sentence(about)].filter(Boolean).join(" ") || `The server answered ${status}.`;
   if (!LATER.includes(status)) return new Trouble(words, { status });
   const later = Number(headers.get("retry-after-ms")) || Number(headers.get("retry-after")) * 1000 || 500;
   return new Trouble(words, { status, later });

@@ -10,15 +10,15 @@ const PLOT = { top: 14, bottom: 20 };
 let pointed = null;
 const charts = [];
 
-/** The least of 1, 2 and 5 times a power of ten that is no less than `number`. */
+/** The least of 1, 2 and 4 times a power of ten that is no less than `number`; half of it is as round. */
 function ceiling(number) {
   const power = 10 ** Math.floor(Math.log10(number));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= number * 0.999);
+  return [1, 2, 4, 10].map((factor) => factor * power).find((step) => step >= number * 0.999);
 }
 
 /** Whence and how far values reach, and where lines are drawn across. */
 function linear(most) {
-  const top = ceiling(Math.max(most, 1));
+  const top = ceiling(Math.max(most, 2));
   return { at: (value) => value / top, ticks: [0, top / 2, top] };
 }
 
@@ -74,10 +74,10 @@ class Chart {
 
 /** Values over time. */
 export class Lines extends Chart {
-  /** `log`: by powers of ten. `span`: seconds that are shown. */
-  constructor(title, series, format, { log = false, span }) {
+  /** `log`: by powers of ten. */
+  constructor(title, series, format, { log = false } = {}) {
     super(title, series, format);
-    Object.assign(this, { log, span, points: [] });
+    Object.assign(this, { log, span: 60, points: [] });
     charts.push(this);
     this.svg.addEventListener("pointermove", ({ clientX }) => {
       const { left } = this.svg.getBoundingClientRect();
@@ -86,9 +86,9 @@ export class Lines extends Chart {
     this.svg.addEventListener("pointerleave", () => point(null));
   }
 
-  /** `points`: `[{ ago, values: { key: number } }]`, oldest first; `ago` in seconds. */
-  update(points) {
-    this.points = points;
+  /** `points`: `[{ ago, values: { key: number } }]`, oldest first; `ago` in seconds. `span`: seconds that are shown. */
+  update(points, span) {
+    Object.assign(this, { points, span });
     this.render();
   }
 
@@ -101,7 +101,7 @@ export class Lines extends Chart {
       ? logarithmic(Math.min(0.001, ...positive), Math.max(0.01, ...positive))
       : linear(Math.max(0, ...all));
     const parts = scale.ticks.flatMap((tick) => this.across(scale, tick, this.format(tick)));
-    parts.push(this.below(0, "start", `${this.span / 60} min ago`), this.below(this.width, "end", "now"));
+    parts.push(this.below(0, "start", this.span === 60 ? "a minute ago" : `${this.span / 60} minutes ago`), this.below(this.width, "end", "now"));
     this.series.forEach(({ key }, index) => {
       let path = "";
       let pen = "M";

@@ -99,6 +99,7 @@ async function show(get, button) {
     $("shown").onerror = () => ($("shown").hidden = true);
     $("shown").hidden = false;
     $("stage").classList.add("full");
+    $("choose").classList.remove("primary");
     $("invite").textContent = name;
     $("picture-note").textContent = note;
     picture = { name: name || "picture", image };
@@ -156,12 +157,7 @@ async function ask() {
   const mine = (asking = new AbortController());
   const now = asked();
   const why = missing(now);
-  if (why) {
-    $("result").hidden = true;
-    $("result-more").textContent = $("timing").textContent = "";
-    say(why);
-    return;
-  }
+  if (why) return nothing(why);
   const begun = performance.now();
   const slow = setTimeout(() => say("Asking …"), 400);
   try {
@@ -177,9 +173,7 @@ async function ask() {
     timing(headers.get("server-timing"), took);
   } catch (error) {
     if (mine.signal.aborted) return;
-    $("result").hidden = true;
-    $("result-more").textContent = $("timing").textContent = "";
-    say(error instanceof Trouble ? error.message : String(error), true);
+    nothing(error instanceof Trouble ? error.message : String(error), true);
   } finally {
     clearTimeout(slow);
   }
@@ -190,10 +184,18 @@ function say(text, wrong = false) {
   $("result-state").classList.toggle("trouble", wrong);
 }
 
+/** There is no answer, since `why`. */
+function nothing(why, wrong = false) {
+  $("result").hidden = $("result-words").hidden = true;
+  $("result-more").textContent = $("timing").textContent = "";
+  say(why, wrong);
+}
+
 function answer(predictions) {
   const rows = predictions.map(({ label, score, similarity }, place) => {
     const bar = el("span", { class: "bar", "aria-hidden": "true" });
     bar.style.setProperty("--share", score.toFixed(4));
+    bar.style.setProperty("--near", Math.max(0, similarity).toFixed(4));
     return el(
       "tr",
       { class: place === 0 ? "best" : "" },
@@ -203,7 +205,7 @@ function answer(predictions) {
     );
   });
   $("result").tBodies[0].replaceChildren(...rows);
-  $("result").hidden = false;
+  $("result").hidden = $("result-words").hidden = false;
   const { labels, classifier } = asked();
   const rest = classifier ? 0 : labels.length - predictions.length;
   $("result-more").textContent = rest > 0 ? `And ${many(rest, "label")} with less.` : "";

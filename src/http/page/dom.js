@@ -44,7 +44,10 @@ export function short(number) {
   return number.toLocaleString("en", { maximumFractionDigits: digits });
 }
 
-export const percent = (share) => `${(share * 100).toFixed(share > 0 && share < 0.0995 ? 2 : 1)} %`;
+export function percent(share) {
+  if (share > 0 && share < 0.0001) return "<0.01 %";
+  return `${(share * 100).toFixed(share > 0 && share < 0.0995 ? 2 : 1)} %`;
+}
 
 /** A duration that is given in seconds. */
 export function time(seconds) {

@@ -47,17 +47,17 @@ async function meet() {
     waiting: ({ message }) => notice(`${message} Trying again.`),
   });
   const [model] = json.data;
-  fingerprint = model.fingerprint;
   $("served").textContent = [model.id, model.device, model.precision].filter(Boolean).join(" · ");
-  if (started) {
-    classify.serve(model);
-    search.serve(model);
-  } else {
+  if (!started) {
     started = true;
     classify.start(model);
     search.start(model);
     server.start();
+  } else if (fingerprint !== model.fingerprint) {
+    classify.serve(model);
+    search.serve(model);
   }
+  fingerprint = model.fingerprint;
   server.serve(model);
 }
 
@@ -78,15 +78,21 @@ async function greet() {
   }
 }
 
+let gone = false;
+
 events.addEventListener("away", () => {
+  gone = true;
   state("no answer", "bad");
   notice("The server does not answer. This page tries again until it does.");
 });
 
 events.addEventListener("answered", ({ detail }) => {
   state("connected", "good");
-  if (started) notice("");
-  if (detail && fingerprint && detail !== fingerprint) greet();
+  if (!started) return;
+  notice("");
+  // Another one may have come back, and another one may answer behind the same address.
+  if (gone || (detail && detail !== fingerprint)) greet();
+  gone = false;
 });
 
 events.addEventListener("key", () => {

@@ -1,7 +1,7 @@
 // Pictures in the order of their similarity to a text or another picture. Embeddings are asked for a few pictures at a
 // time, as work that gives way to others, and stay here; so a new query costs one text.
 
-import { Trouble, call, delay, once, sleep } from "./api.js";
+import { Trouble, call, delay, once, sentence, sleep } from "./api.js";
 import { $, el, many, settled, still, whole } from "./dom.js";
 import { base64, ready, sample, samples, thumbnail } from "./pictures.js";
 
@@ -32,6 +32,7 @@ let hint = "";
 
 export function start(served) {
   model = served;
+  if (model.id === "emoji-clip") $("query").placeholder += ", such as “an emoji of fruit”";
   $("add").onclick = () => $("add-files").click();
   $("add-files").onchange = () => {
     take([...$("add-files").files]);
@@ -76,9 +77,10 @@ export function serve(served) {
 export function take(files) {
   const room = MOST_PICTURES - pictures.length;
   for (const file of files.slice(0, room)) {
-    const picture = { name: file.name, file, state: WAITING };
-    picture.tile = tile(picture);
+    const picture = { name: file.name, file, tile: tile(file.name) };
+    put(picture, WAITING);
     pictures.push(picture);
+    picture.tile.firstChild.onclick = () => askLike(picture);
     $("grid").append(picture.tile);
   }
   if (files.length > room) tell(`This page holds ${many(MOST_PICTURES, "picture")}; the others were left out.`);
@@ -86,14 +88,10 @@ export function take(files) {
   pump();
 }
 
-function tile(picture) {
+function tile(name) {
   const image = el("img", { alt: "", width: 160, height: 160 });
-  const button = el("button", { disabled: true }, image);
-  button.onclick = () => askLike(picture);
-  const number = el("span", { class: "number" });
-  const caption = el("p", {}, number, el("span", { class: "name", title: picture.name }, picture.name));
-  const made = el("li", { class: WAITING }, button, caption, el("p", { class: "trouble" }));
-  return made;
+  const caption = el("p", {}, el("span", { class: "number" }), el("span", { class: "name", title: name }, name));
+  return el("li", {}, el("button", {}, image), caption, el("p", { class: "trouble" }));
 }
 
 /** Moves a picture into a state, and shows it. */
@@ -134,7 +132,7 @@ async function send(some, signal) {
     });
     json.data.forEach(({ embedding, error }, index) => {
       const { picture } = sent[index];
-      if (error) put(picture, FAILED, { trouble: error.message });
+      if (error) put(picture, FAILED, { trouble: sentence(error.message) });
       else put(picture, DONE, { vector: numbers(embedding) });
     });
     refusals = 0;
@@ -242,8 +240,11 @@ let asking = new AbortController();
 
 async function ask() {
   const text = $("query").value.trim();
+  asking.abort();
   show(null);
   if (!text) return settle(null);
+  // Enter, after the pause that asked already.
+  if (text === query?.name) return;
   await look(text, { text });
 }
 
@@ -327,11 +328,13 @@ function tell(text) {
   $("order").textContent = text;
 }
 
-/** Tiles that are to be seen glide to where `move` puts them. */
+/** Tiles that are to be seen glide to where `move` puts them, and the one with the focus keeps it. */
 function glide(move) {
+  const focused = $("grid").contains(document.activeElement) ? document.activeElement : null;
   const seen = still.matches ? [] : [...$("grid").children].slice(0, 60);
   const before = seen.map((tile) => tile.getBoundingClientRect());
   move();
+  focused?.focus({ preventScroll: true });
   seen.forEach((tile, index) => {
     const now = tile.getBoundingClientRect();
     const [x, y] = [before[index].x - now.x, before[index].y - now.y];

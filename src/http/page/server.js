@@ -19,6 +19,7 @@ const ROWS = "clip_batch_rows_sum";
 const SIZES = "clip_batch_rows_bucket";
 const BATCHES = "clip_batches_total";
 const QUEUE = "clip_queue_rows";
+const WORKERS = "clip_workers";
 const PREPARED = "clip_preprocess_queue_rows";
 
 /** What a call ended with if it was answered, or was wrong by the client's own doing. */
@@ -50,28 +51,27 @@ const REFUSED = {
 const history = new History();
 let timer;
 
-const span = { span: WINDOW };
 const calls = new Lines(
   "Calls a second",
   [{ key: "answered", name: "answered" }, { key: "refused", name: "refused" }, { key: "failed", name: "failed" }],
   short,
-  span,
 );
 const latency = new Lines(
   "Latency",
   [{ key: 0.5, name: "p50" }, { key: 0.95, name: "p95" }, { key: 0.99, name: "p99" }],
   time,
-  { log: true, ...span },
+  { log: true },
 );
 const modalities = [{ key: "image", name: "pictures" }, { key: "text", name: "texts" }];
-const rows = new Lines("Rows a second", modalities, short, span);
-const queue = new Lines("Waiting", [...modalities, { key: "prepared", name: "in preprocessing" }], short, span);
-const sizes = new Columns("Rows of a batch, last minute", modalities, (mean) => (mean > 0 ? `⌀ ${short(mean)}` : "–"));
+const rows = new Lines("Rows a second", modalities, short);
+const queue = new Lines("Waiting", [...modalities, { key: "prepared", name: "in preprocessing" }], short);
+const sizes = new Columns("Rows of a batch, last minute", modalities, (mean) => (mean > 0 ? `mean ${short(mean)}` : "–"));
 const closed = bars("Why batches closed, last minute");
 const refused = bars("Refused, last five minutes");
 
 export function start() {
-  $("charts").append(...[calls, latency, rows, queue, sizes].map(({ figure }) => figure), closed.panel, refused.panel);
+  const lists = el("div", { class: "panel" }, closed.panel, refused.panel);
+  $("charts").append(...[calls, latency, rows, queue, sizes].map(({ figure }) => figure), lists);
   document.addEventListener("visibilitychange", look);
   events.addEventListener("key", look);
   look();
@@ -119,8 +119,11 @@ function show() {
   const last = history.last();
   if (!last) return;
   const points = history.spans(SMOOTH).map((pair) => ({ ago: last.seconds - pair[1].seconds, values: values(pair) }));
+  // It begins with a minute, so that there is something to see at once.
+  const known = last.seconds - history.moments[0].seconds;
+  const span = [MINUTE, 2 * MINUTE, WINDOW].find((each) => each >= known) ?? WINDOW;
   for (const [chart, key] of [[calls, "calls"], [latency, "latency"], [rows, "rows"], [queue, "queue"]]) {
-    chart.update(points.map(({ ago, values }) => ({ ago, values: values[key] })));
+    chart.update(points.map(({ ago, values }) => ({ ago, values: values[key] })), span);
   }
   const minute = history.since(MINUTE);
   if (minute) {
@@ -138,7 +141,7 @@ function batchSizes(pair) {
   const used = Math.max(4, ...modalities.flatMap(({ key }) => by[key].map(([, count], place) => (count > 0 ? place : 0))));
   const groups = by.image.slice(0, used + 1).map(([upper], place) => {
     const lower = (by.image[place - 1]?.[0] ?? 0) + 1;
-    const name = upper === Infinity ? `${lower}+` : lower === upper ? `${upper}` : `–${upper}`;
+    const name = upper === Infinity ? `${lower}+` : lower === upper ? `${upper}` : `${lower}–${upper}`;
     return { name, values: { image: by.image[place][1], text: by.text[place]?.[1] ?? 0 } };
   });
   const mean = (modality) => grown(pair, ROWS, { modality }) / grown(pair, "clip_batch_rows_count", { modality });
@@ -155,6 +158,7 @@ function now(values, moment) {
     ["Rows waiting", whole(total(moment, QUEUE))],
     ["Calls in flight", whole(total(moment, "clip_requests_in_flight"))],
     ["Refused a second", short(values?.calls.refused ?? NaN)],
+    ["Workers ready", `${whole(total(moment, WORKERS, { state: "ready" }))} of ${whole(total(moment, WORKERS))}`],
   ];
   pairs($("now"), facts);
 }
