@@ -1,8 +1,8 @@
 //! The limits of the configuration as others see them: in metrics, in `GetModel`, and in `/v1/models`.
 
 use crate::config::Config;
-use crate::{grpc, http};
 use crate::telemetry::metrics::Metrics;
+use crate::{grpc, http};
 
 /// What the gauges of the same things are at most.
 pub(super) fn show_limits(config: &Config, metrics: &Metrics) {

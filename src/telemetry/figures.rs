@@ -58,7 +58,8 @@ const ALL: [Shown; 17] = [
     // What is refused or wrong is answered soonest, and a stream's duration is its life: neither is a latency.
     Shown {
         of: |labels| {
-            labels.get("code") == Some("OK") && labels.get("method").is_some_and(|of| !of.starts_with("Stream"))
+            labels.get("code") == Some("OK")
+                && labels.get("method").is_some_and(|of| !of.starts_with("Stream"))
         },
         ..shown(REQUEST_DURATION, "_bucket", &["le"])
     },

@@ -20,12 +20,15 @@ export async function visit(url, use, { width = 1280, colorScheme = "light", all
     viewport: { width, height: WIDTHS[width] },
     colorScheme,
     reducedMotion: "reduce",
+    // The narrow one is a phone.
+    isMobile: width < 500,
+    hasTouch: width < 500,
   });
   const page = await context.newPage();
   const [elsewhere, wrong] = [[], []];
   page.calls = [];
   page.on("request", (request) => {
-    if (new URL(request.url()).protocol !== "blob:" && !request.url().startsWith(url)) elsewhere.push(request.url());
+    if (!request.url().startsWith(url) && !request.url().startsWith(`blob:${url}`)) elsewhere.push(request.url());
     if (request.method() === "POST") page.calls.push(request);
   });
   page.on("pageerror", (error) => wrong.push(error.stack));

@@ -7,12 +7,16 @@ import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 
-const { CLIPD, FIXTURES } = process.env;
+const { CLIPD, REPOSITORY } = process.env;
 
 export const folder = fs.mkdtempSync(path.join(os.tmpdir(), "clipd-page-"));
 process.on("exit", () => fs.rmSync(folder, { recursive: true, force: true }));
 
-export const fixture = (name) => path.join(FIXTURES, name);
+export const fixture = (name) => path.join(REPOSITORY, "tests/fixtures", name);
+
+/** The files of the embedded model, and those of the page. */
+export const MODEL = path.join(REPOSITORY, "src/model/builtin");
+export const PAGE = path.join(REPOSITORY, "src/http/page");
 
 /** Names of the sample pictures of the fixtures, with their files. */
 export const PICTURES = ["airplane", "apple", "car", "cat", "dog", "guitar", "pizza", "umbrella"];

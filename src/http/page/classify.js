@@ -61,9 +61,11 @@ export function start(served) {
     };
   }
   $("copy").onclick = copy;
+  const trying = served.id === "emoji-clip";
+  $("template").value = trying ? EMOJI : PHOTO;
   serve(served);
-  $("template").value = model.id === "emoji-clip" ? EMOJI : PHOTO;
-  changed();
+  // Whoever tries the embedded model sees at once what it does.
+  if (trying) $("samples").querySelector("button").click();
 }
 
 /** From now on this model answers. */
