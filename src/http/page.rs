@@ -130,6 +130,7 @@ fn answer(file: &'static File, etag: Option<HeaderValue>, asked: &HeaderMap) -> 
 pub(super) struct Live {
     metrics: Metrics,
     clock: Clock,
+    started: f64,
     last: Mutex<Option<(Timestamp, Bytes)>>,
 }
 
@@ -140,14 +141,16 @@ const ALL_METRICS: usize = 512 << 10;
 
 #[derive(Serialize)]
 struct Moment {
-    /// When the totals were taken, by the server's own clock: seconds since its start.
+    /// When the server started, in seconds since 1970: another server has another, and others behind a balancer too.
+    started: f64,
+    /// From then to the taking of the totals.
     seconds: f64,
     totals: Figures,
 }
 
 impl Live {
     pub(super) fn new(metrics: Metrics, clock: Clock) -> Live {
-        Live { metrics, clock, last: Mutex::default() }
+        Live { metrics, clock, started: clock.epoch().as_secs_f64(), last: Mutex::default() }
     }
 
     /// As JSON.
@@ -159,9 +162,9 @@ impl Live {
         {
             return Ok(json.clone());
         }
-        let seconds = now.since(Timestamp::default()).as_secs_f64();
+        let (started, seconds) = (self.started, now.since(Timestamp::default()).as_secs_f64());
         let json = long_work::over(ALL_METRICS, || {
-            serde_json::to_vec(&Moment { seconds, totals: figures(&self.metrics) })
+            serde_json::to_vec(&Moment { started, seconds, totals: figures(&self.metrics) })
         })?;
         let json = Bytes::from(json);
         *last = Some((now, json.clone()));

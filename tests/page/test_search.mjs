@@ -86,14 +86,13 @@ test("hundreds of pictures, one of them broken, then queries", async () => {
   });
 });
 
-test("every format that the server reads, and what it does not", async () => {
+test("every format that the server reads", async () => {
   await visit(server.url, async (page) => {
     await open(page, "search");
     const names = fs.readdirSync(fixture("parity/pictures"));
     await page.setInputFiles("#add-files", names.map((name) => fixture(`parity/pictures/${name}`)));
     await page.waitForFunction(() => document.querySelector("#stop").hidden && !document.querySelector("#empty:not([hidden])"));
-    const failed = await page.locator("#grid .failed").allTextContents();
-    assert.ok(failed.length <= 2, failed.join("\n"));
+    assert.equal(await page.locator("#grid .done").count(), names.length, await page.textContent("#grid"));
   });
 });
 

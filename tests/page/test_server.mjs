@@ -1,6 +1,7 @@
 // Servers that are busy, locked, gone and back, and watched.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
@@ -29,7 +30,7 @@ test("an overloaded server is waited for", async () => {
     await open(page, "server");
     await says(page, "#charts", "too many calls at a time");
     await page.waitForFunction(() => document.querySelector(".line.series-0").getAttribute("d").includes("L"));
-    assert.match(await page.getAttribute(".chart svg", "aria-label"), /^Calls a second, now: answered [\d.]+, refused/);
+    assert.match(await page.getAttribute(".chart svg", "aria-label"), /^Calls a second, now: answered [\d.]+, failed/);
     const facts = await page.textContent("#model-facts");
     for (const fact of ["emoji-clip", "fp32", "cpu", "onnxruntime", "64 × 64 pixels"]) assert.ok(facts.includes(fact), fact);
     assert.ok((await page.textContent("#now")).includes("1 of 1"));
@@ -57,6 +58,15 @@ test("a key is asked for, a wrong one is refused, and none is kept", async () =>
       assert.ok(await page.isHidden("#key-dialog"));
       await page.click("#request summary");
       await says(page, "#snippet", "$CLIPD_API_KEY");
+      const place = fs.mkdtempSync(path.join(folder, "keyed-"));
+      fs.copyFileSync(path.join(PAGE, "samples/apple.webp"), path.join(place, "apple.webp"));
+      const env = { ...process.env, CLIPD_API_KEY: secret, PATH: `${path.resolve("node_modules/.bin")}:${process.env.PATH}` };
+      for (const [language, shell] of [["curl", "bash"], ["python", "python3"], ["grpc", "bash"]]) {
+        await page.click(`[data-language="${language}"]`);
+        const snippet = (await page.textContent("#snippet")).replace("127.0.0.1:50051", locked.grpc);
+        const run = snippet.replace("npx --yes @bufbuild/buf", "buf");
+        assert.match(execFileSync(shell, ["-c", run], { cwd: place, encoding: "utf8", env }), /apple/, language);
+      }
       assert.ok(!(await page.content()).includes(secret));
       await open(page, "server");
       await page.waitForFunction(() => document.querySelector(".line.series-0")?.getAttribute("d").includes("L"));

@@ -5,6 +5,8 @@ import { draw, el } from "./dom.js";
 
 const HEIGHT = 168;
 const PLOT = { top: 14, bottom: 20 };
+/** What the numbers at the side take, where something would stand on them. */
+const TICKS = 36;
 
 /** Seconds before now at which somebody points; null: at none. */
 let pointed = null;
@@ -40,11 +42,11 @@ class Chart {
       this.values.set(key, value);
       legend.append(el("li", { class: `series-${index}` }, el("span", {}, name), value));
     });
-    this.figure = el("figure", { class: "panel chart" }, el("figcaption", {}, el("h2", {}, title), legend), this.svg);
+    this.node = el("figure", { class: "chart" }, el("figcaption", {}, el("h2", {}, title), legend), this.svg);
     new ResizeObserver(([{ contentRect }]) => {
       this.width = contentRect.width;
       this.render();
-    }).observe(this.figure);
+    }).observe(this.node);
   }
 
   y(scale, value) {
@@ -151,10 +153,10 @@ export class Columns extends Chart {
     if (this.width === 0) return;
     const scale = linear(Math.max(0, ...this.groups.flatMap(({ values }) => Object.values(values))));
     const parts = scale.ticks.flatMap((tick) => this.across(scale, tick, tick.toLocaleString("en")));
-    const [floor, each] = [this.y(scale, 0), this.width / Math.max(1, this.groups.length)];
+    const [floor, each] = [this.y(scale, 0), (this.width - TICKS) / Math.max(1, this.groups.length)];
     const thick = Math.min(20, (each * 0.7) / this.series.length);
     this.groups.forEach(({ name, values }, place) => {
-      const middle = (place + 0.5) * each;
+      const middle = TICKS + (place + 0.5) * each;
       this.series.forEach(({ key }, index) => {
         const top = this.y(scale, values[key]);
         const x = middle + (index - this.series.length / 2) * thick;

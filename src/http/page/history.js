@@ -10,19 +10,36 @@ export function total({ totals }, name, labels = {}) {
   return some.reduce((sum, { value }) => sum + value, 0);
 }
 
-/** Moments of the last minutes, oldest first. */
+/** Answers in a row of other servers after which the one that was watched is taken to be gone. */
+const GONE = 12;
+
+/** Moments of one server in the last minutes, oldest first. */
 export class History {
   moments = [];
+  /** When each server started that has answered here. */
+  servers = new Set();
+  others = 0;
 
-  /** Forgets what is too old, and everything if the server has begun anew. */
+  /** Forgets what is too old. Behind a balancer others answer too; they are left out, until the one is gone. */
   add(moment) {
+    this.servers.add(moment.started);
     const last = this.last();
+    if (last && last.started !== moment.started) {
+      if (++this.others < GONE) return;
+      this.forget();
+      this.servers.add(moment.started);
+    }
+    this.others = 0;
     // The same moment is given to all who ask within half a second.
-    if (last?.seconds === moment.seconds) return;
-    if (last && moment.seconds < last.seconds) this.moments = [];
+    if (this.last()?.seconds === moment.seconds) return;
     this.moments.push(moment);
     const oldest = moment.seconds - WINDOW;
     this.moments = this.moments.filter(({ seconds }) => seconds >= oldest);
+  }
+
+  forget() {
+    this.moments = [];
+    this.servers.clear();
   }
 
   last() {

@@ -7,7 +7,7 @@ import { base64, ready, sample, samples, thumbnail } from "./pictures.js";
 
 export const MOST_PICTURES = 2000;
 
-/** Pictures of one call: at first, and at most. It is halved where the server has no room, and grows again. */
+/** Pictures of one call: at first, and at most. It is halved where the server has no room again and again, and grows. */
 const FIRST_CALL = 8;
 const LARGEST_CALL = 16;
 /** Bytes of the files of one call, unless one alone has more. */
@@ -174,7 +174,7 @@ function unsent(some, error, signal) {
     const wait = delay(error, ++refusals);
     notBefore = performance.now() + wait;
     hint = `${error.message} Going on in a moment.`;
-    if (!error.away) size = Math.max(1, size >> 1);
+    if (!error.away && refusals > 2) size = Math.max(1, size >> 1);
     some.forEach((picture) => put(picture, WAITING));
   } else if (error.status === 413 && some.length > 1) {
     size = some.length >> 1;

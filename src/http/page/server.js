@@ -12,6 +12,8 @@ const SELDOM = 5000;
 const SMOOTH = 5;
 const MINUTE = 60;
 
+const LINE = "Totals of all callers, taken each second while you look, for the last five minutes.";
+
 const REQUESTS = "clip_requests_total";
 const LATENCY = ["clip_request_duration_seconds_bucket", "clip_stream_input_duration_seconds_bucket"];
 const REJECTIONS = "clip_rejections_total";
@@ -53,7 +55,7 @@ let timer;
 
 const calls = new Lines(
   "Calls a second",
-  [{ key: "answered", name: "answered" }, { key: "refused", name: "refused" }, { key: "failed", name: "failed" }],
+  [{ key: "answered", name: "answered" }, { key: "failed", name: "failed" }],
   short,
 );
 const latency = new Lines(
@@ -66,12 +68,14 @@ const modalities = [{ key: "image", name: "pictures" }, { key: "text", name: "te
 const rows = new Lines("Rows a second", modalities, short);
 const queue = new Lines("Waiting", [...modalities, { key: "prepared", name: "in preprocessing" }], short);
 const sizes = new Columns("Rows of a batch, last minute", modalities, (mean) => (mean > 0 ? `mean ${short(mean)}` : "–"));
-const closed = bars("Why batches closed, last minute");
-const refused = bars("Refused, last five minutes");
+const closed = bars("Why they closed");
+// Beside what is answered it would be lost, or the other way round.
+const refused = new Lines("Refused a second", [{ key: "refused", name: "calls and inputs" }], short);
+const reasons = bars("Why, last five minutes");
 
 export function start() {
-  const lists = el("div", { class: "panel" }, closed.panel, refused.panel);
-  $("charts").append(...[calls, latency, rows, queue, sizes].map(({ figure }) => figure), lists);
+  const cells = [[calls], [latency], [rows], [queue], [sizes, closed], [refused, reasons]];
+  $("charts").append(...cells.map((cell) => el("div", { class: "panel" }, ...cell.map(({ node }) => node))));
   document.addEventListener("visibilitychange", look);
   events.addEventListener("key", look);
   look();
@@ -88,6 +92,8 @@ export async function look() {
     if (!$("server").hidden) show();
   } catch (error) {
     $("server-line").textContent = error instanceof Trouble ? error.message : String(error);
+    // What comes back may be another one.
+    if (error.away) history.forget();
     // It begins anew with a key, and until then would only be refused.
     if (error.status === 401) return;
   }
@@ -102,6 +108,8 @@ function values(pair) {
     const kind = ANSWERED.includes(code) ? "answered" : code === "RESOURCE_EXHAUSTED" ? "refused" : "failed";
     spent[kind] += rate(pair, REQUESTS, { code });
   }
+  // Inputs of streams among them, whose calls go on.
+  spent.refused = Math.max(spent.refused, rate(pair, REJECTIONS));
   const counts = buckets(pair, LATENCY);
   return {
     calls: spent,
@@ -122,7 +130,7 @@ function show() {
   // It begins with a minute, so that there is something to see at once.
   const known = last.seconds - history.moments[0].seconds;
   const span = [MINUTE, 2 * MINUTE, WINDOW].find((each) => each >= known) ?? WINDOW;
-  for (const [chart, key] of [[calls, "calls"], [latency, "latency"], [rows, "rows"], [queue, "queue"]]) {
+  for (const [chart, key] of [[calls, "calls"], [refused, "calls"], [latency, "latency"], [rows, "rows"], [queue, "queue"]]) {
     chart.update(points.map(({ ago, values }) => ({ ago, values: values[key] })), span);
   }
   const minute = history.since(MINUTE);
@@ -131,9 +139,11 @@ function show() {
     closed.update(grownBy(minute, BATCHES, "close_reason"), CLOSED, "No batch ran.");
   }
   const all = history.since(WINDOW);
-  if (all) refused.update(grownBy(all, REJECTIONS, "reason"), REFUSED, "Nothing was refused.");
+  if (all) reasons.update(grownBy(all, REJECTIONS, "reason"), REFUSED, "Nothing was refused.");
   now(points.at(-1)?.values, last);
-  $("server-line").textContent = "Totals of all callers, taken each second while you look, for the last five minutes.";
+  const several = history.servers.size;
+  const which = several > 1 ? ` ${whole(several)} servers answer here in turn: this is one of them.` : "";
+  $("server-line").textContent = `${LINE}${which}`;
 }
 
 function batchSizes(pair) {
@@ -170,7 +180,7 @@ function bars(title) {
   const none = el("p", { class: "note" });
   const head = el("thead", { class: "hidden" }, el("tr", {}, ...["Reason", "Share", "Count"].map((text) => el("th", { scope: "col" }, text))));
   const table = el("table", { class: "bars", "aria-labelledby": id, hidden: true }, head, body);
-  const panel = el("div", { class: "panel" }, el("h2", { id }, title), table, none);
+  const node = el("div", { class: "reasons" }, el("h3", { id }, title), table, none);
   const update = (counts, words, nothing) => {
     const all = counts.reduce((sum, [, count]) => sum + count, 0);
     const sorted = [...counts].sort(([, a], [, b]) => b - a);
@@ -184,7 +194,7 @@ function bars(title) {
     table.hidden = rows.length === 0;
     none.textContent = rows.length === 0 ? nothing : "";
   };
-  return { panel, update };
+  return { node, update };
 }
 
 /** What does not change: `model` as `/v1/models` has it. */
