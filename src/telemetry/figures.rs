@@ -49,9 +49,8 @@ impl<'a> Labels<'a> {
     }
 }
 
-const ALL: [Shown; 17] = [
+const ALL: [Shown; 14] = [
     shown(BUILD_INFO, "", &["version"]),
-    shown(READY, "", &[]),
     shown(DRAINING, "", &[]),
     shown(WORKERS, "", &["state"]),
     shown(REQUESTS, "", &["code"]),
@@ -68,9 +67,7 @@ const ALL: [Shown; 17] = [
         ..shown(STREAM_INPUT_DURATION, "_bucket", &["le"])
     },
     shown(REQUESTS_IN_FLIGHT, "", &[]),
-    shown(STREAMS, "", &[]),
     shown(REJECTIONS, "", &["reason"]),
-    shown(JOBS, "", &["outcome"]),
     shown(PREPROCESS_QUEUE, "", &[]),
     shown(QUEUE_ROWS, "", &["modality"]),
     shown(BATCHES, "", &["close_reason"]),
@@ -127,7 +124,7 @@ clip_request_duration_seconds_bucket{method="StreamEmbed",code="OK",le="0.5"} 9
 clip_request_duration_seconds_sum{method="Embed",code="OK"} 1.5
 clip_batch_rows_sum{modality="image"} 12
 clip_queue_rows{modality="text"} 5
-clip_ready 1
+clip_draining 1
 process_cpu_seconds_total 12.5
 "#;
 
@@ -149,7 +146,7 @@ process_cpu_seconds_total 12.5
         check("clip_request_duration_seconds_bucket", &buckets);
         check("clip_batch_rows_sum", &[(&[("modality", "image")], 12.0)]);
         check("clip_queue_rows", &[(&[("modality", "text")], 5.0)]);
-        check("clip_ready", &[(&[], 1.0)]);
+        check("clip_draining", &[(&[], 1.0)]);
         assert_eq!(figures.len(), 5, "nothing else leaves: {figures:?}");
     }
 

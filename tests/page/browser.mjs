@@ -48,7 +48,12 @@ export async function visit(url, use, { width = 1280, colorScheme = "light", all
 
 /** What the server says to a busy or unknown client is in the console of the browser too. */
 export const refusals = ["status of 401", "status of 429", "status of 503"];
-export const absence = ["ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE", "ERR_SOCKET_NOT_CONNECTED"];
+export const absence = [
+  "ERR_CONNECTION_REFUSED",
+  "ERR_CONNECTION_RESET",
+  "ERR_EMPTY_RESPONSE",
+  "ERR_SOCKET_NOT_CONNECTED",
+];
 
 export async function open(page, view) {
   await page.click(`nav a[href="#${view}"]`);

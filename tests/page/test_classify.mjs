@@ -49,17 +49,24 @@ test("a sample, a file, other labels and a classifier of the server", async () =
 test("a picture is pasted, and dropped", async () => {
   await visit(server.url, async (page) => {
     await best(page).filter({ hasText: "dog" }).waitFor();
-    for (const [event, name] of [["paste", "cat"], ["drop", "car"]]) {
+    for (const [event, name] of [
+      ["paste", "cat"],
+      ["drop", "car"],
+    ]) {
       const content = fs.readFileSync(fixture(`images/${name}.png`)).toString("base64");
-      await page.evaluate(([event, name, content]) => {
-        const bytes = Uint8Array.from(atob(content), (each) => each.charCodeAt(0));
-        const carried = new DataTransfer();
-        carried.items.add(new File([bytes], `${name}.png`, { type: "image/png" }));
-        const made = event === "paste"
-          ? new ClipboardEvent(event, { clipboardData: carried })
-          : new DragEvent(event, { dataTransfer: carried });
-        window.dispatchEvent(made);
-      }, [event, name, content]);
+      await page.evaluate(
+        ([event, name, content]) => {
+          const bytes = Uint8Array.from(atob(content), (each) => each.charCodeAt(0));
+          const carried = new DataTransfer();
+          carried.items.add(new File([bytes], `${name}.png`, { type: "image/png" }));
+          const made =
+            event === "paste"
+              ? new ClipboardEvent(event, { clipboardData: carried })
+              : new DragEvent(event, { dataTransfer: carried });
+          window.dispatchEvent(made);
+        },
+        [event, name, content],
+      );
       await best(page).filter({ hasText: name }).waitFor();
     }
   });
@@ -98,16 +105,20 @@ test("a thousand edits are few requests", async () => {
 });
 
 test("what is wrong with a picture is said", async () => {
-  await visit(server.url, async (page) => {
-    const broken = fs.readFileSync(fixture("images/dog.png")).subarray(0, 2000);
-    await page.setInputFiles("#choose-file", { name: "broken.png", mimeType: "image/png", buffer: broken });
-    await page.locator("#result-state.trouble").waitFor();
-    assert.doesNotMatch(await page.textContent("#result-state"), /input\[|undefined|^$/);
-    assert.ok(await page.isHidden("#result"));
-    await page.setInputFiles("#choose-file", fixture("images/apple.png"));
-    await best(page).filter({ hasText: "apple" }).waitFor();
-    assert.equal(await page.locator("#result-state.trouble").count(), 0);
-  }, { allowed: ["status of 400"] });
+  await visit(
+    server.url,
+    async (page) => {
+      const broken = fs.readFileSync(fixture("images/dog.png")).subarray(0, 2000);
+      await page.setInputFiles("#choose-file", { name: "broken.png", mimeType: "image/png", buffer: broken });
+      await page.locator("#result-state.trouble").waitFor();
+      assert.doesNotMatch(await page.textContent("#result-state"), /input\[|undefined|^$/);
+      assert.ok(await page.isHidden("#result"));
+      await page.setInputFiles("#choose-file", fixture("images/apple.png"));
+      await best(page).filter({ hasText: "apple" }).waitFor();
+      assert.equal(await page.locator("#result-state.trouble").count(), 0);
+    },
+    { allowed: ["status of 400"] },
+  );
 });
 
 test("what the server would see otherwise than the page shows it is drawn anew", async () => {
@@ -137,7 +148,11 @@ test("nothing that is typed or named becomes a part of the page", async () => {
     const label = "<img src=x onerror=alert(1)><script>alert(2)</script>";
     await page.fill("#labels", `${label}\ndog`);
     const name = "<b>bold<b>.png";
-    await page.setInputFiles("#choose-file", { name, mimeType: "image/png", buffer: fs.readFileSync(fixture("images/dog.png")) });
+    await page.setInputFiles("#choose-file", {
+      name,
+      mimeType: "image/png",
+      buffer: fs.readFileSync(fixture("images/dog.png")),
+    });
     await says(page, "#invite", name);
     await page.waitForFunction(() => document.querySelectorAll("#result tbody tr").length === 2);
     assert.ok((await page.locator("#result .name").allTextContents()).includes(label));
@@ -149,7 +164,7 @@ test("the request can be copied, and gives the same answer elsewhere", async () 
   await visit(server.url, async (page) => {
     const dog = fixture("images/dog.png");
     // Nothing in a label is a command.
-    await page.fill("#labels", "dog\n$(touch broken) `touch broken` \"quoted\" \\ it's\nпес");
+    await page.fill("#labels", 'dog\n$(touch broken) `touch broken` "quoted" \\ it\'s\nпес');
     await page.setInputFiles("#choose-file", dog);
     await best(page).filter({ hasText: "dog" }).waitFor();
     const shown = await page.locator("#result tbody td:last-child").allTextContents();
@@ -163,15 +178,25 @@ test("the request can be copied, and gives the same answer elsewhere", async () 
       await page.click(`[data-language="${language}"]`);
       return page.textContent("#snippet");
     };
-    const labels = ["dog", "$(touch broken) `touch broken` \"quoted\" \\ it's", "пес"];
+    const labels = ["dog", '$(touch broken) `touch broken` "quoted" \\ it\'s', "пес"];
     const same = (predictions) => {
-      assert.deepEqual(predictions.map(({ similarity }) => similarity.toFixed(3)), shown);
+      assert.deepEqual(
+        predictions.map(({ similarity }) => similarity.toFixed(3)),
+        shown,
+      );
       assert.deepEqual(predictions.map(({ label }) => label).sort(), [...labels].sort());
     };
     same(JSON.parse(run("bash", "-c", await copied("curl"))).data[0].predictions);
-    const printed = run("python3", "-c", await copied("python")).trim().split("\n");
-    assert.deepEqual(printed.map((line) => line.split(" ")[1]), shown);
-    const grpc = (await copied("grpc")).replace("127.0.0.1:50051", server.grpc).replace("npx --yes @bufbuild/buf", "buf");
+    const printed = run("python3", "-c", await copied("python"))
+      .trim()
+      .split("\n");
+    assert.deepEqual(
+      printed.map((line) => line.split(" ")[1]),
+      shown,
+    );
+    const grpc = (await copied("grpc"))
+      .replace("127.0.0.1:50051", server.grpc)
+      .replace("npx --yes @bufbuild/buf", "buf");
     same(JSON.parse(run("bash", "-c", grpc)).results[0].predictions.predictions);
     assert.deepEqual(fs.readdirSync(place), ["dog.png"]);
   });

@@ -22,36 +22,40 @@ after(async () => {
 for (const width of Object.keys(WIDTHS).map(Number)) {
   for (const colorScheme of ["light", "dark"]) {
     test(`${width} pixels, ${colorScheme}`, async () => {
-      await visit(server.url, async (page) => {
-        const look = async (name) => {
-          assert.deepEqual(await violations(page), [], name);
-          const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-          assert.ok(wide <= 0, `${name} is ${wide} pixels wider than the window`);
-          const moving = await page.evaluate(() => document.getAnimations().length);
-          assert.equal(moving, 0, "whoever asked for little motion has none");
-          await page.screenshot({ path: `looks/${name}-${width}-${colorScheme}.png` });
-        };
-        await says(page, "#state", "connected");
-        await page.click('#samples button[aria-label="octopus"]');
-        await best(page).filter({ hasText: "octopus" }).waitFor();
-        await look("classify");
-        await page.click("#request summary");
-        await look("request");
+      await visit(
+        server.url,
+        async (page) => {
+          const look = async (name) => {
+            assert.deepEqual(await violations(page), [], name);
+            const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+            assert.ok(wide <= 0, `${name} is ${wide} pixels wider than the window`);
+            const moving = await page.evaluate(() => document.getAnimations().length);
+            assert.equal(moving, 0, "whoever asked for little motion has none");
+            await page.screenshot({ path: `looks/${name}-${width}-${colorScheme}.png` });
+          };
+          await says(page, "#state", "connected");
+          await page.click('#samples button[aria-label="octopus"]');
+          await best(page).filter({ hasText: "octopus" }).waitFor();
+          await look("classify");
+          await page.click("#request summary");
+          await look("request");
 
-        await open(page, "search");
-        await look("empty");
-        await page.click("#add-samples");
-        const broken = fs.readFileSync(fixture("images/dog.png")).subarray(0, 2000);
-        await page.setInputFiles("#add-files", { name: "broken.png", mimeType: "image/png", buffer: broken });
-        await page.waitForFunction(() => document.querySelectorAll("#grid .done").length === 12);
-        await page.fill("#query", "an emoji of an animal");
-        await says(page, "#order", "Most like");
-        await look("search");
+          await open(page, "search");
+          await look("empty");
+          await page.click("#add-samples");
+          const broken = fs.readFileSync(fixture("images/dog.png")).subarray(0, 2000);
+          await page.setInputFiles("#add-files", { name: "broken.png", mimeType: "image/png", buffer: broken });
+          await page.waitForFunction(() => document.querySelectorAll("#grid .done").length === 12);
+          await page.fill("#query", "an emoji of an animal");
+          await says(page, "#order", "Most like");
+          await look("search");
 
-        await open(page, "server");
-        await page.waitForFunction(() => document.querySelector(".line.series-0")?.getAttribute("d").includes("L"));
-        await look("server");
-      }, { width, colorScheme });
+          await open(page, "server");
+          await page.waitForFunction(() => document.querySelector(".line.series-0")?.getAttribute("d").includes("L"));
+          await look("server");
+        },
+        { width, colorScheme },
+      );
     });
   }
 }

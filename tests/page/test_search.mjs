@@ -19,12 +19,18 @@ after(async () => {
 function files(count) {
   return Array.from({ length: count }, (_, index) => {
     const name = PICTURES[index % PICTURES.length];
-    return { name: `${name}-${index}.png`, mimeType: "image/png", buffer: fs.readFileSync(fixture(`images/${name}.png`)) };
+    return {
+      name: `${name}-${index}.png`,
+      mimeType: "image/png",
+      buffer: fs.readFileSync(fixture(`images/${name}.png`)),
+    };
   });
 }
 
 const done = (page, count) =>
-  page.waitForFunction((count) => document.querySelectorAll("#grid .done").length === count, count, { timeout: 120_000 });
+  page.waitForFunction((count) => document.querySelectorAll("#grid .done").length === count, count, {
+    timeout: 120_000,
+  });
 
 const embeddings = (page) => page.calls.filter((call) => call.url().endsWith("/v1/embeddings"));
 
@@ -41,7 +47,11 @@ test("hundreds of pictures, one of them broken, then queries", async () => {
     };
     page.on("request", counted(1));
     page.on("requestfinished", counted(-1));
-    const broken = { name: "broken.png", mimeType: "image/png", buffer: Buffer.from("\x89PNG\r\n\x1a\nno more", "latin1") };
+    const broken = {
+      name: "broken.png",
+      mimeType: "image/png",
+      buffer: Buffer.from("\x89PNG\r\n\x1a\nno more", "latin1"),
+    };
     const all = files(300);
     all.splice(100, 0, broken, { name: "words.txt", mimeType: "text/plain", buffer: Buffer.from("no picture") });
     await page.setInputFiles("#add-files", all);
@@ -66,7 +76,10 @@ test("hundreds of pictures, one of them broken, then queries", async () => {
     const order = await page.locator("#grid .number").allTextContents();
     const numbers = order.filter(Boolean).map(Number);
     assert.equal(numbers.length, 300);
-    assert.deepEqual(numbers, [...numbers].sort((a, b) => b - a));
+    assert.deepEqual(
+      numbers,
+      [...numbers].sort((a, b) => b - a),
+    );
 
     await page.setInputFiles("#query-file", fixture("images/car.png"));
     await first(page).filter({ hasText: "car" }).waitFor();
@@ -90,8 +103,13 @@ test("every format that the server reads", async () => {
   await visit(server.url, async (page) => {
     await open(page, "search");
     const names = fs.readdirSync(fixture("parity/pictures"));
-    await page.setInputFiles("#add-files", names.map((name) => fixture(`parity/pictures/${name}`)));
-    await page.waitForFunction(() => document.querySelector("#stop").hidden && !document.querySelector("#empty:not([hidden])"));
+    await page.setInputFiles(
+      "#add-files",
+      names.map((name) => fixture(`parity/pictures/${name}`)),
+    );
+    await page.waitForFunction(
+      () => document.querySelector("#stop").hidden && !document.querySelector("#empty:not([hidden])"),
+    );
     assert.equal(await page.locator("#grid .done").count(), names.length, await page.textContent("#grid"));
   });
 });
@@ -99,16 +117,20 @@ test("every format that the server reads", async () => {
 test("a limit of calls is kept to", async () => {
   const slow = await Server.start(["--peer-limits=requests_per_second = 10, burst = 1"]);
   try {
-    await visit(slow.url, async (page) => {
-      await open(page, "search");
-      const answers = [];
-      page.on("response", (response) => response.url().endsWith("/v1/embeddings") && answers.push(response.status()));
-      await page.setInputFiles("#add-files", files(80));
-      await done(page, 80);
-      assert.ok(answers.includes(429), "the limit was met");
-      assert.ok(answers.filter((status) => status === 429).length <= answers.length / 2, `${answers}`);
-      assert.equal(await page.locator("#grid .failed").count(), 0);
-    }, { allowed: refusals });
+    await visit(
+      slow.url,
+      async (page) => {
+        await open(page, "search");
+        const answers = [];
+        page.on("response", (response) => response.url().endsWith("/v1/embeddings") && answers.push(response.status()));
+        await page.setInputFiles("#add-files", files(80));
+        await done(page, 80);
+        assert.ok(answers.includes(429), "the limit was met");
+        assert.ok(answers.filter((status) => status === 429).length <= answers.length / 2, `${answers}`);
+        assert.equal(await page.locator("#grid .failed").count(), 0);
+      },
+      { allowed: refusals },
+    );
   } finally {
     await slow.stop();
   }
@@ -117,18 +139,22 @@ test("a limit of calls is kept to", async () => {
 test("it is stopped, and goes on", async () => {
   const one = await Server.start(["--max-concurrent-requests=1"]);
   try {
-    await visit(one.url, async (page) => {
-      await best(page).waitFor();
-      await open(page, "search");
-      const release = await one.hold();
-      await page.setInputFiles("#add-files", files(40));
-      await says(page, "#progress-text", /The server is busy.*Going on/);
-      await page.click("#stop");
-      await page.waitForFunction(() => document.querySelectorAll("#grid .failed").length === 40);
-      release();
-      await page.click("#again");
-      await done(page, 40);
-    }, { allowed: refusals });
+    await visit(
+      one.url,
+      async (page) => {
+        await best(page).waitFor();
+        await open(page, "search");
+        const release = await one.hold();
+        await page.setInputFiles("#add-files", files(40));
+        await says(page, "#progress-text", /The server is busy.*Going on/);
+        await page.click("#stop");
+        await page.waitForFunction(() => document.querySelectorAll("#grid .failed").length === 40);
+        release();
+        await page.click("#again");
+        await done(page, 40);
+      },
+      { allowed: refusals },
+    );
   } finally {
     await one.stop();
   }

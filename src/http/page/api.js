@@ -65,7 +65,7 @@ export async function once(path, { post, headers = {}, signal, quiet = false } =
   }
 }
 
-/** As `once`, but tries again until there is an answer, or a trouble that time does not mend. `waiting` hears of each. */
+/** As `once`, but again until there is an answer, or a trouble that time does not mend. `waiting` hears of each. */
 export async function call(path, options = {}) {
   for (let tries = 1; ; tries++) {
     try {
@@ -141,7 +141,10 @@ const LATER = [429, 502, 503, 504];
 
 async function trouble(response) {
   const { status, headers } = response;
-  const said = await response.json().then((body) => body.error?.message, () => undefined);
+  const said = await response.json().then(
+    (body) => body.error?.message,
+    () => undefined,
+  );
   // A person sees which picture it is about.
   const about = said?.replace(/^input\[\d+\][\w.]*: /, "");
   const words = [WORDS[status], about && sentence(about)].filter(Boolean).join(" ") || `The server answered ${status}.`;

@@ -1,7 +1,7 @@
 // Draws lines over the last minutes, and columns. A drawing says in words what its last values are, for those who do
 // not see it; pointing at a moment shows that moment in all of them.
 
-import { draw, el } from "./dom.js";
+import { draw, el, whole } from "./dom.js";
 
 const HEIGHT = 168;
 const PLOT = { top: 14, bottom: 20 };
@@ -12,10 +12,10 @@ const TICKS = 36;
 let pointed = null;
 const charts = [];
 
-/** The least of 1, 2 and 4 times a power of ten that is no less than `number`; half of it is as round. */
+/** The least round number that is no less than `number`, of those whose half is as round. */
 function ceiling(number) {
   const power = 10 ** Math.floor(Math.log10(number));
-  return [1, 2, 4, 10].map((factor) => factor * power).find((step) => step >= number * 0.999);
+  return [1, 2, 4, 6, 8, 10].map((factor) => factor * power).find((step) => step >= number * 0.999);
 }
 
 /** Whence and how far values reach, and where lines are drawn across. */
@@ -53,10 +53,12 @@ class Chart {
     return HEIGHT - PLOT.bottom - Math.min(1, Math.max(0, scale.at(value))) * (HEIGHT - PLOT.top - PLOT.bottom);
   }
 
-  across(scale, value, text) {
-    const y = this.y(scale, value).toFixed(1);
-    const line = draw("line", { class: "across", x1: 0, x2: this.width, y1: y, y2: y });
-    return [line, draw("text", { class: "tick", x: 0, y: Number(y) - 4 }, text)];
+  /** Lines across the plot, and what is drawn between them and their numbers. */
+  across(scale, format, drawn) {
+    const at = scale.ticks.map((tick) => this.y(scale, tick).toFixed(1));
+    const lines = at.map((y) => draw("line", { class: "across", x1: 0, x2: this.width, y1: y, y2: y }));
+    const numbers = at.map((y, index) => draw("text", { class: "tick", x: 0, y: y - 4 }, format(scale.ticks[index])));
+    return [...lines, ...drawn, ...numbers];
   }
 
   below(x, anchor, text) {
@@ -97,31 +99,40 @@ export class Lines extends Chart {
   render() {
     if (this.width === 0) return;
     const x = (ago) => (1 - ago / this.span) * this.width;
-    const all = this.points.flatMap(({ values }) => Object.values(values)).filter((value) => value >= 0);
+    const all = this.points
+      .flatMap(({ values }) => this.series.map(({ key }) => values[key]))
+      .filter((value) => value >= 0);
     const positive = all.filter((value) => value > 0);
     const scale = this.log
       ? logarithmic(Math.min(0.001, ...positive), Math.max(0.01, ...positive))
       : linear(Math.max(0, ...all));
-    const parts = scale.ticks.flatMap((tick) => this.across(scale, tick, this.format(tick)));
-    parts.push(this.below(0, "start", this.span === 60 ? "a minute ago" : `${this.span / 60} minutes ago`), this.below(this.width, "end", "now"));
-    this.series.forEach(({ key }, index) => {
-      let path = "";
-      let pen = "M";
-      for (const { ago, values } of this.points) {
-        const value = values[key];
-        const drawn = Number.isFinite(value) && !(this.log && value <= 0);
-        if (drawn) path += `${pen}${x(ago).toFixed(1)} ${this.y(scale, value).toFixed(1)}`;
-        pen = drawn ? "L" : "M";
-      }
-      parts.push(draw("path", { class: `line series-${index}`, d: path || "M0 0" }));
-    });
+    const lines = this.series.map(({ key }, index) =>
+      draw("path", { class: `line series-${index}`, d: this.path(scale, x, key) }),
+    );
     const shown = this.pointedAt();
     if (pointed !== null && shown) {
       const at = x(shown.ago).toFixed(1);
-      parts.push(draw("line", { class: "pointed", x1: at, x2: at, y1: PLOT.top, y2: HEIGHT - PLOT.bottom }));
+      lines.push(draw("line", { class: "pointed", x1: at, x2: at, y1: PLOT.top, y2: HEIGHT - PLOT.bottom }));
     }
-    this.svg.replaceChildren(...parts);
+    this.svg.replaceChildren(
+      ...this.across(scale, this.format, lines),
+      this.below(0, "start", this.span === 60 ? "a minute ago" : `${this.span / 60} minutes ago`),
+      this.below(this.width, "end", "now"),
+    );
     this.say(shown?.values, pointed === null || !shown ? "now" : `${Math.round(shown.ago)} seconds ago`);
+  }
+
+  /** A line through the values of one series, broken where there is none. */
+  path(scale, x, key) {
+    let path = "";
+    let pen = "M";
+    for (const { ago, values } of this.points) {
+      const value = values[key];
+      const drawn = Number.isFinite(value) && !(this.log && value <= 0);
+      if (drawn) path += `${pen}${x(ago).toFixed(1)} ${this.y(scale, value).toFixed(1)}`;
+      pen = drawn ? "L" : "M";
+    }
+    return path || "M0 0";
   }
 
   pointedAt() {
@@ -152,20 +163,19 @@ export class Columns extends Chart {
   render() {
     if (this.width === 0) return;
     const scale = linear(Math.max(0, ...this.groups.flatMap(({ values }) => Object.values(values))));
-    const parts = scale.ticks.flatMap((tick) => this.across(scale, tick, tick.toLocaleString("en")));
     const [floor, each] = [this.y(scale, 0), (this.width - TICKS) / Math.max(1, this.groups.length)];
     const thick = Math.min(20, (each * 0.7) / this.series.length);
-    this.groups.forEach(({ name, values }, place) => {
-      const middle = TICKS + (place + 0.5) * each;
-      this.series.forEach(({ key }, index) => {
+    const middle = (place) => TICKS + (place + 0.5) * each;
+    const columns = this.groups.flatMap(({ values }, place) =>
+      this.series.map(({ key }, index) => {
         const top = this.y(scale, values[key]);
-        const x = middle + (index - this.series.length / 2) * thick;
+        const x = middle(place) + (index - this.series.length / 2) * thick;
         const size = { x: x.toFixed(1), y: top.toFixed(1), width: thick.toFixed(1), height: (floor - top).toFixed(1) };
-        parts.push(draw("rect", { class: `column series-${index}`, ...size }));
-      });
-      parts.push(this.below(middle, "middle", name));
-    });
-    this.svg.replaceChildren(...parts);
+        return draw("rect", { class: `column series-${index}`, ...size });
+      }),
+    );
+    const names = this.groups.map(({ name }, place) => this.below(middle(place), "middle", name));
+    this.svg.replaceChildren(...this.across(scale, whole, columns), ...names);
     this.say(this.means, "in the last minute");
   }
 }

@@ -37,7 +37,10 @@ export function start(served) {
     button.onclick = () => show(() => sample(each), button);
     $("samples").append(el("li", {}, button));
   }
-  for (const [button, input] of [["choose", "choose-file"], ["photograph", "photograph-file"]]) {
+  for (const [button, input] of [
+    ["choose", "choose-file"],
+    ["photograph", "photograph-file"],
+  ]) {
     $(button).onclick = () => $(input).click();
     $(input).onchange = () => {
       const [file] = $(input).files;
@@ -119,7 +122,10 @@ function changed() {
 
 /** `{ labels, template, classifier }` as the page has them now. */
 function asked() {
-  const labels = $("labels").value.split(/[\n,]/).map((label) => label.trim()).filter(Boolean);
+  const labels = $("labels")
+    .value.split(/[\n,]/)
+    .map((label) => label.trim())
+    .filter(Boolean);
   return { labels: [...new Set(labels)], template: $("template").value, classifier: $("classifier").value };
 }
 

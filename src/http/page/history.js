@@ -81,7 +81,10 @@ export function buckets(pair, names, labels = {}) {
   for (const name of names) {
     for (const { le } of pair[1].totals[name] ?? []) {
       if (cumulative.has(le)) continue;
-      cumulative.set(le, names.reduce((sum, each) => sum + grown(pair, each, { ...labels, le }), 0));
+      cumulative.set(
+        le,
+        names.reduce((sum, each) => sum + grown(pair, each, { ...labels, le }), 0),
+      );
     }
   }
   const bound = (le) => (le === "+Inf" ? Infinity : Number(le));
@@ -90,7 +93,8 @@ export function buckets(pair, names, labels = {}) {
 }
 
 /**
- * As Prometheus' `histogram_quantile`: within a bucket, observations are taken to be evenly spread. NaN: there are none.
+ * As Prometheus' `histogram_quantile`: within a bucket, observations are taken to be evenly spread. NaN: there are
+ * none.
  */
 export function quantile(share, counts) {
   const all = counts.reduce((sum, [, count]) => sum + count, 0);

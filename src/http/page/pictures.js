@@ -11,7 +11,12 @@ const LARGE_BYTES = 2_000_000;
 const LARGE_SIDE = 2048;
 const THUMBNAIL_SIDE = 320;
 
-const JPEG = "JPEG", PNG = "PNG", WEBP = "WebP", GIF = "GIF", BMP = "BMP", TIFF = "TIFF";
+const JPEG = "JPEG";
+const PNG = "PNG";
+const WEBP = "WebP";
+const GIF = "GIF";
+const BMP = "BMP";
+const TIFF = "TIFF";
 
 /** The format by the first bytes, of those that the server reads. */
 export function format(head) {
@@ -143,7 +148,18 @@ export async function dropped(transfer, most) {
 }
 
 const SAMPLES = [
-  "dog", "cat", "owl", "octopus", "pizza", "apple", "car", "bicycle", "airplane", "rocket", "guitar", "umbrella",
+  "dog",
+  "cat",
+  "owl",
+  "octopus",
+  "pizza",
+  "apple",
+  "car",
+  "bicycle",
+  "airplane",
+  "rocket",
+  "guitar",
+  "umbrella",
 ];
 
 /** Pictures that come with the page: their names, and where they are. */

@@ -7,7 +7,7 @@ import { base64, ready, sample, samples, thumbnail } from "./pictures.js";
 
 export const MOST_PICTURES = 2000;
 
-/** Pictures of one call: at first, and at most. It is halved where the server has no room again and again, and grows. */
+/** Pictures of one call: at first, and at most. It is halved where the server has no room again and again. */
 const FIRST_CALL = 8;
 const LARGEST_CALL = 16;
 /** Bytes of the files of one call, unless one alone has more. */
@@ -15,7 +15,11 @@ const CALL_BYTES = 2_000_000;
 const CALLS_AT_A_TIME = 2;
 const PAUSE = 300;
 
-const WAITING = "waiting", SENT = "sent", DONE = "done", FAILED = "failed";
+// States of a picture.
+const WAITING = "waiting";
+const SENT = "sent";
+const DONE = "done";
+const FAILED = "failed";
 
 let model;
 /** `{ name, file, state, vector, trouble, similarity, tile }` */
@@ -108,7 +112,8 @@ function put(picture, state, { vector, trouble } = {}) {
 /** Sends what waits, as long as there may be another call. */
 function pump() {
   while (running < CALLS_AT_A_TIME && !stopped.signal.aborted) {
-    const some = pictures.filter(({ state }) => state === WAITING).slice(0, size);
+    const most = Math.min(size, model.limits.inputs);
+    const some = pictures.filter(({ state }) => state === WAITING).slice(0, most);
     if (some.length === 0) break;
     some.forEach((picture) => put(picture, SENT));
     running++;
@@ -140,18 +145,24 @@ async function send(some, signal) {
     size = Math.min(LARGEST_CALL, size + 1);
     orderSoon();
   } catch (error) {
-    unsent(some.filter(({ state }) => state === SENT), error, signal);
+    unsent(
+      some.filter(({ state }) => state === SENT),
+      error,
+      signal,
+    );
   }
 }
 
 /** Files as base64, as many as one call has room for; the others wait on. */
 async function encoded(some) {
   const sent = [];
+  // As base64 it is a third more.
+  const most = Math.min(CALL_BYTES, model.limits.message_bytes / 2);
   let total = 0;
   for (const picture of some) {
     try {
       const { blob } = await ready(picture.file, model.limits);
-      if (sent.length > 0 && total + blob.size > CALL_BYTES) {
+      if (sent.length > 0 && total + blob.size > most) {
         put(picture, WAITING);
         continue;
       }

@@ -25,7 +25,15 @@ const WORKERS = "clip_workers";
 const PREPARED = "clip_preprocess_queue_rows";
 
 /** What a call ended with if it was answered, or was wrong by the client's own doing. */
-const ANSWERED = ["OK", "INVALID_ARGUMENT", "OUT_OF_RANGE", "NOT_FOUND", "CANCELLED", "UNAUTHENTICATED", "UNIMPLEMENTED"];
+const ANSWERED = [
+  "OK",
+  "INVALID_ARGUMENT",
+  "OUT_OF_RANGE",
+  "NOT_FOUND",
+  "CANCELLED",
+  "UNAUTHENTICATED",
+  "UNIMPLEMENTED",
+];
 
 const CLOSED = {
   idle: "a worker was free",
@@ -55,25 +63,38 @@ let timer;
 
 const calls = new Lines(
   "Calls a second",
-  [{ key: "answered", name: "answered" }, { key: "failed", name: "failed" }],
+  [
+    { key: "answered", name: "answered" },
+    { key: "failed", name: "failed" },
+  ],
   short,
 );
 const latency = new Lines(
   "Latency",
-  [{ key: 0.5, name: "p50" }, { key: 0.95, name: "p95" }, { key: 0.99, name: "p99" }],
+  [
+    { key: 0.5, name: "p50" },
+    { key: 0.95, name: "p95" },
+    { key: 0.99, name: "p99" },
+  ],
   time,
   { log: true },
 );
-const modalities = [{ key: "image", name: "pictures" }, { key: "text", name: "texts" }];
+const modalities = [
+  { key: "image", name: "pictures" },
+  { key: "text", name: "texts" },
+];
 const rows = new Lines("Rows a second", modalities, short);
 const queue = new Lines("Waiting", [...modalities, { key: "prepared", name: "in preprocessing" }], short);
-const sizes = new Columns("Rows of a batch, last minute", modalities, (mean) => (mean > 0 ? `mean ${short(mean)}` : "–"));
+const sizes = new Columns("Rows of a batch, last minute", modalities, (mean) =>
+  mean > 0 ? `mean ${short(mean)}` : "–",
+);
 const closed = bars("Why they closed");
 // Beside what is answered it would be lost, or the other way round.
 const refused = new Lines("Refused a second", [{ key: "refused", name: "calls and inputs" }], short);
 const reasons = bars("Why, last five minutes");
 
 export function start() {
+  queue.node.append(el("p", { id: "room", class: "note room" }));
   const cells = [[calls], [latency], [rows], [queue], [sizes, closed], [refused, reasons]];
   $("charts").append(...cells.map((cell) => el("div", { class: "panel" }, ...cell.map(({ node }) => node))));
   document.addEventListener("visibilitychange", look);
@@ -130,8 +151,17 @@ function show() {
   // It begins with a minute, so that there is something to see at once.
   const known = last.seconds - history.moments[0].seconds;
   const span = [MINUTE, 2 * MINUTE, WINDOW].find((each) => each >= known) ?? WINDOW;
-  for (const [chart, key] of [[calls, "calls"], [refused, "calls"], [latency, "latency"], [rows, "rows"], [queue, "queue"]]) {
-    chart.update(points.map(({ ago, values }) => ({ ago, values: values[key] })), span);
+  for (const [chart, key] of [
+    [calls, "calls"],
+    [refused, "calls"],
+    [latency, "latency"],
+    [rows, "rows"],
+    [queue, "queue"],
+  ]) {
+    chart.update(
+      points.map(({ ago, values }) => ({ ago, values: values[key] })),
+      span,
+    );
   }
   const minute = history.since(MINUTE);
   if (minute) {
@@ -143,12 +173,17 @@ function show() {
   now(points.at(-1)?.values, last);
   const several = history.servers.size;
   const which = several > 1 ? ` ${whole(several)} servers answer here in turn: this is one of them.` : "";
-  $("server-line").textContent = `${LINE}${which}`;
+  const leaving = total(last, "clip_draining") > 0 ? " It is leaving, and takes no new calls soon." : "";
+  const version = last.totals.clip_build_info?.[0].version;
+  $("server-line").textContent = `clipd ${version}. ${LINE}${which}${leaving}`;
 }
 
 function batchSizes(pair) {
   const by = Object.fromEntries(modalities.map(({ key }) => [key, buckets(pair, [SIZES], { modality: key })]));
-  const used = Math.max(4, ...modalities.flatMap(({ key }) => by[key].map(([, count], place) => (count > 0 ? place : 0))));
+  const used = Math.max(
+    4,
+    ...modalities.flatMap(({ key }) => by[key].map(([, count], place) => (count > 0 ? place : 0))),
+  );
   const groups = by.image.slice(0, used + 1).map(([upper], place) => {
     const lower = (by.image[place - 1]?.[0] ?? 0) + 1;
     const name = upper === Infinity ? `${lower}+` : lower === upper ? `${upper}` : `${lower}–${upper}`;
@@ -178,7 +213,11 @@ function bars(title) {
   const id = title.replace(/\W+/g, "-").toLowerCase();
   const body = el("tbody");
   const none = el("p", { class: "note" });
-  const head = el("thead", { class: "hidden" }, el("tr", {}, ...["Reason", "Share", "Count"].map((text) => el("th", { scope: "col" }, text))));
+  const head = el(
+    "thead",
+    { class: "hidden" },
+    el("tr", {}, ...["Reason", "Share", "Count"].map((text) => el("th", { scope: "col" }, text))),
+  );
   const table = el("table", { class: "bars", "aria-labelledby": id, hidden: true }, head, body);
   const node = el("div", { class: "reasons" }, el("h3", { id }, title), table, none);
   const update = (counts, words, nothing) => {
@@ -188,7 +227,13 @@ function bars(title) {
       const bar = el("span", { class: "bar", "aria-hidden": "true" });
       bar.style.setProperty("--share", (count / all).toFixed(4));
       const name = el("span", { class: "name", title: reason }, words[reason] ?? reason);
-      return el("tr", {}, el("th", { scope: "row" }, name, bar), el("td", {}, percent(count / all)), el("td", {}, whole(count)));
+      return el(
+        "tr",
+        {},
+        el("th", { scope: "row" }, name, bar),
+        el("td", {}, percent(count / all)),
+        el("td", {}, whole(count)),
+      );
     });
     body.replaceChildren(...rows);
     table.hidden = rows.length === 0;
@@ -200,6 +245,8 @@ function bars(title) {
 /** What does not change: `model` as `/v1/models` has it. */
 export function serve(model) {
   const { limits } = model;
+  const [rows, calls] = [many(limits.queue_rows, "row"), many(limits.concurrent_requests, "call")];
+  $("room").textContent = `There is room for ${rows} of each kind, and for ${calls} at a time.`;
   pairs($("model-facts"), [
     ["Model", model.id],
     ["Fingerprint", model.fingerprint],
