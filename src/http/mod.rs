@@ -3,8 +3,8 @@
 //!
 //! A call passes [`entrance`], which takes it through the door, reads its body and sends its answer; a file for each
 //! endpoint turns JSON into a request and the response into JSON, with [`wire`] and [`images`] for what they have in
-//! common; what is wrong is said by [`problem`]. For people there is [`page`]. No batching, no limits and no deadlines of
-//! its own.
+//! common; what is wrong is said by [`problem`]. For people there is [`page`]. No batching, no limits and no deadlines
+//! of its own.
 
 mod classify;
 mod cohere;

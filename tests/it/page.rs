@@ -141,6 +141,24 @@ async fn what_it_draws_are_totals_of_the_metrics() {
     let texts = "clip_batch_rows_sum{modality=\"text\"}";
     assert_eq!(rows, [scrape.value(texts), scrape.value("clip_batch_rows_sum{modality=\"image\"}")]);
     assert_eq!(total(&live, "clip_workers", ("state", "ready")), 1.0);
+    let mut names: Vec<&String> = live["totals"].as_object().unwrap().keys().collect();
+    names.retain(|name| !name.starts_with("clip_stream_input"));
+    let expected = [
+        "clip_batch_rows_bucket",
+        "clip_batch_rows_count",
+        "clip_batch_rows_sum",
+        "clip_batches_total",
+        "clip_build_info",
+        "clip_draining",
+        "clip_preprocess_queue_rows",
+        "clip_queue_rows",
+        "clip_rejections_total",
+        "clip_request_duration_seconds_bucket",
+        "clip_requests_in_flight",
+        "clip_requests_total",
+        "clip_workers",
+    ];
+    assert_eq!(names, expected, "it shows what the page draws, and nothing else");
 }
 
 #[tokio::test(flavor = "multi_thread")]
