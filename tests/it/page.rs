@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use clipd::auth::Limits;
 use clipd::auth::file::{self, NewKey};
+use clipd::grpc::proto;
 use http_body_util::Full;
 use serde_json::{Value, json};
 
@@ -129,20 +130,28 @@ async fn what_it_draws_are_totals_of_the_metrics() {
     post(&server, "/v1/rerank", &json!({"query": "a", "documents": ["b"]})).await.ok();
     post(&server, "/v1/embeddings", &json!({"input": ["a", "b", "c"]})).await.error(400);
     server.client.clone().embed(one_image(1)).await.unwrap();
+    // A stream's life is no latency, and that of its inputs is.
+    let inputs = [1, 2].map(|tag| proto::StreamEmbedRequest {
+        tag,
+        input: Some(image_input(picture(tag as u8))),
+        ..proto::StreamEmbedRequest::default()
+    });
+    let stream = server.client.clone().stream_embed(tokio_stream::iter(inputs)).await.unwrap();
+    assert_eq!(tokio_stream::StreamExt::collect::<Vec<_>>(stream.into_inner()).await.len(), 2);
     let scrape = Scrape::quiet(server.running.metrics_address).await;
     let answer = get(&server, "/page/live").await;
     let live = answer.ok();
     assert_eq!(answer.header("cache-control"), "no-store");
     assert!(live["seconds"].as_f64().unwrap() > 0.0);
-    assert_eq!(total(&live, "clip_requests_total", ("code", "OK")), 3.0);
+    assert_eq!(total(&live, "clip_requests_total", ("code", "OK")), 4.0);
     assert_eq!(total(&live, "clip_requests_total", ("code", "INVALID_ARGUMENT")), 1.0);
     assert_eq!(total(&live, "clip_request_duration_seconds_bucket", ("le", "+Inf")), 3.0);
+    assert_eq!(total(&live, "clip_stream_input_duration_seconds_bucket", ("le", "+Inf")), 2.0);
     let rows = ["text", "image"].map(|modality| total(&live, "clip_batch_rows_sum", ("modality", modality)));
     let texts = "clip_batch_rows_sum{modality=\"text\"}";
     assert_eq!(rows, [scrape.value(texts), scrape.value("clip_batch_rows_sum{modality=\"image\"}")]);
     assert_eq!(total(&live, "clip_workers", ("state", "ready")), 1.0);
-    let mut names: Vec<&String> = live["totals"].as_object().unwrap().keys().collect();
-    names.retain(|name| !name.starts_with("clip_stream_input"));
+    let names: Vec<&String> = live["totals"].as_object().unwrap().keys().collect();
     let expected = [
         "clip_batch_rows_bucket",
         "clip_batch_rows_count",
@@ -156,6 +165,7 @@ async fn what_it_draws_are_totals_of_the_metrics() {
         "clip_request_duration_seconds_bucket",
         "clip_requests_in_flight",
         "clip_requests_total",
+        "clip_stream_input_duration_seconds_bucket",
         "clip_workers",
     ];
     assert_eq!(names, expected, "it shows what the page draws, and nothing else");

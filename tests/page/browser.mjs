@@ -60,12 +60,20 @@ export async function open(page, view) {
   await page.locator(`#${view}`).waitFor({ state: "visible" });
 }
 
-/** Serious violations of what axe-core knows, in what is to be seen. */
-export async function violations(page) {
+/**
+ * Takes a picture of what is to be seen, for those who look at it under target/page/looks, and checks what a program can
+ * check: axe-core finds no serious violation, nothing is wider than the window, and nothing moves.
+ */
+export async function look(page, name) {
   await page.evaluate(axe.source);
   const { violations } = await page.evaluate(() => window.axe.run());
   const serious = violations.filter(({ impact }) => ["serious", "critical"].includes(impact));
-  return serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+  const found = serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+  assert.deepEqual(found, [], name);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(wide <= 0, `${name} is ${wide} pixels wider than the window`);
+  assert.equal(await page.evaluate(() => document.getAnimations().length), 0, `${name} moves`);
+  await page.screenshot({ path: `looks/${name}.png` });
 }
 
 /** Waits until the text of an element is as `pattern` says. */

@@ -126,7 +126,7 @@ test("what the server would see otherwise than the page shows it is drawn anew",
     const sent = async (name) => {
       await page.setInputFiles("#choose-file", fixture(`parity/pictures/${name}`));
       await says(page, "#invite", name);
-      await page.waitForFunction(() => document.querySelector("#result-state").textContent === "");
+      await page.locator('#result[aria-busy="false"]').waitFor();
       const { input } = page.calls.at(-1).postDataJSON();
       return [Buffer.from(input[0].image, "base64"), await page.textContent("#picture-note")];
     };
@@ -166,7 +166,8 @@ test("the request can be copied, and gives the same answer elsewhere", async () 
     // Nothing in a label is a command.
     await page.fill("#labels", 'dog\n$(touch broken) `touch broken` "quoted" \\ it\'s\nпес');
     await page.setInputFiles("#choose-file", dog);
-    await best(page).filter({ hasText: "dog" }).waitFor();
+    await says(page, "#invite", "dog.png");
+    await page.locator('#result[aria-busy="false"]').waitFor();
     const shown = await page.locator("#result tbody td:last-child").allTextContents();
     await page.click("#request summary");
     const place = fs.mkdtempSync(path.join(folder, "copied-"));

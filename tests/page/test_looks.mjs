@@ -5,15 +5,12 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import { after, before, test } from "node:test";
 
-import { WIDTHS, best, browser, open, says, violations, visit } from "./browser.mjs";
+import { WIDTHS, best, browser, look, open, says, visit } from "./browser.mjs";
 import { Server, fixture } from "./server.mjs";
 
 let server;
 
-before(async () => {
-  server = await Server.start();
-  fs.mkdirSync("looks", { recursive: true });
-});
+before(async () => (server = await Server.start()));
 after(async () => {
   await browser.close();
   await server.stop();
@@ -25,34 +22,26 @@ for (const width of Object.keys(WIDTHS).map(Number)) {
       await visit(
         server.url,
         async (page) => {
-          const look = async (name) => {
-            assert.deepEqual(await violations(page), [], name);
-            const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-            assert.ok(wide <= 0, `${name} is ${wide} pixels wider than the window`);
-            const moving = await page.evaluate(() => document.getAnimations().length);
-            assert.equal(moving, 0, "whoever asked for little motion has none");
-            await page.screenshot({ path: `looks/${name}-${width}-${colorScheme}.png` });
-          };
           await says(page, "#state", "connected");
           await page.click('#samples button[aria-label="octopus"]');
           await best(page).filter({ hasText: "octopus" }).waitFor();
-          await look("classify");
+          await look(page, `classify-${width}-${colorScheme}`);
           await page.click("#request summary");
-          await look("request");
+          await look(page, `request-${width}-${colorScheme}`);
 
           await open(page, "search");
-          await look("empty");
+          await look(page, `empty-${width}-${colorScheme}`);
           await page.click("#add-samples");
           const broken = fs.readFileSync(fixture("images/dog.png")).subarray(0, 2000);
           await page.setInputFiles("#add-files", { name: "broken.png", mimeType: "image/png", buffer: broken });
           await page.waitForFunction(() => document.querySelectorAll("#grid .done").length === 12);
           await page.fill("#query", "an emoji of an animal");
           await says(page, "#order", "Most like");
-          await look("search");
+          await look(page, `search-${width}-${colorScheme}`);
 
           await open(page, "server");
           await page.waitForFunction(() => document.querySelector(".line.series-0")?.getAttribute("d").includes("L"));
-          await look("server");
+          await look(page, `server-${width}-${colorScheme}`);
         },
         { width, colorScheme },
       );

@@ -6,7 +6,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
 
-import { absence, best, browser, open, refusals, says, visit } from "./browser.mjs";
+import { absence, best, browser, look, open, refusals, says, visit } from "./browser.mjs";
 import { MODEL, PAGE, PICTURES, Server, fixture, folder, key } from "./server.mjs";
 
 let server;
@@ -53,6 +53,7 @@ test("a key is asked for, a wrong one is refused, and none is kept", async () =>
       locked.url,
       async (page) => {
         await says(page, "#key-dialog", "This server asks for a key");
+        await look(page, "key");
         await page.keyboard.press("Escape");
         await says(page, "#notice", "answers only those who have a key");
         await page.click("#key-button");
@@ -129,6 +130,7 @@ test("a server goes away and comes back, with another model", async () => {
         await page.fill("#query", "an emoji of pizza");
         await says(page, "#notice", "The server does not answer");
         await says(page, "#state", "no answer");
+        await look(page, "away");
         mortal = await Server.start([], mortal.address);
         await done(9);
         await says(page, "#order", "Most like “an emoji of pizza”: pizza");

@@ -166,16 +166,20 @@ async function ask() {
   const now = asked();
   const why = missing(now);
   if (why) return nothing(why);
+  $("result").ariaBusy = "true";
   const begun = performance.now();
   const slow = setTimeout(() => say("Asking …"), 400);
   try {
     const { json, headers } = await call("v1/classify", {
       post: { ...body(now, picture.image), top_k: SHOWN },
       signal: mine.signal,
-      waiting: (trouble) => say(`${trouble.message} Trying again.`),
+      waiting: (trouble) => {
+        clearTimeout(slow);
+        say(`${trouble.message} Trying again.`);
+      },
     });
     const took = (performance.now() - begun) / 1e3;
-    // Answers come in the order of requests, since a new one ends the last.
+    // There is no later request, since that would have ended this one.
     answer(json.data[0].predictions);
     say("");
     timing(headers.get("server-timing"), took);
@@ -194,6 +198,7 @@ function say(text, wrong = false) {
 
 /** There is no answer, since `why`. */
 function nothing(why, wrong = false) {
+  $("result").ariaBusy = "false";
   $("result").hidden = $("result-words").hidden = true;
   $("result-more").textContent = $("timing").textContent = "";
   say(why, wrong);
@@ -213,6 +218,7 @@ function answer(predictions) {
     );
   });
   $("result").tBodies[0].replaceChildren(...rows);
+  $("result").ariaBusy = "false";
   $("result").hidden = $("result-words").hidden = false;
   const { labels, classifier } = asked();
   const rest = classifier ? 0 : labels.length - predictions.length;
