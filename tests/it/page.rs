@@ -172,6 +172,14 @@ async fn what_it_draws_are_totals_of_the_metrics() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_who_watch_together_are_shown_the_same() {
+    let (server, _gate) = Server::gated(&[]).await;
+    let all = futures_util::future::join_all((0..32).map(|_| get(&server, "/page/live"))).await;
+    let moments: std::collections::BTreeSet<Bytes> = all.into_iter().map(|answer| answer.body).collect();
+    assert!(moments.len() < 32, "each cost a reading of its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_keys_the_page_is_open_and_the_totals_are_not_and_name_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
