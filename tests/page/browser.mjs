@@ -38,6 +38,8 @@ export async function visit(url, use, { width = 1280, colorScheme = "light", all
   });
   try {
     await page.goto(url);
+    // Until it knows what is served, or asks for a key.
+    await page.locator("#samples li, dialog[open]").first().waitFor();
     await use(page);
     assert.deepEqual(elsewhere, []);
     assert.deepEqual(wrong, []);
