@@ -1,8 +1,8 @@
-//! The limits of the configuration as others see them: in metrics, and in `GetModel`.
+//! The limits of the configuration as others see them: in metrics, in `GetModel`, and in `/v1/models`.
 
 use crate::config::Config;
-use crate::grpc;
 use crate::telemetry::metrics::Metrics;
+use crate::{grpc, http};
 
 /// What the gauges of the same things are at most.
 pub(super) fn show_limits(config: &Config, metrics: &Metrics) {
@@ -40,5 +40,23 @@ pub(super) fn wire_limits(config: &Config) -> grpc::proto::Limits {
         batch_rows: wire(config.scheduling.max_batch_size.image.get()),
         stream_inputs: wire(config.grpc.max_stream_inputs),
         timeout: prost_types::Duration::try_from(config.admission.timeout).ok(),
+    }
+}
+
+pub(super) fn http_limits(config: &Config) -> http::Limits {
+    http::Limits {
+        inputs: config.limits.inputs,
+        labels: config.limits.labels,
+        templates: config.limits.templates,
+        prompts: config.limits.prompts,
+        predictions: config.limits.predictions,
+        text_bytes: config.limits.text_bytes,
+        image_bytes: config.image_limits.max_bytes,
+        image_pixels: config.image_limits.max_pixels,
+        message_bytes: config.http.max_request_bytes,
+        response_bytes: config.limits.response_bytes,
+        queue_rows: config.scheduling.max_queue_size,
+        concurrent_requests: config.admission.concurrent_requests,
+        timeout_seconds: config.admission.timeout.as_secs_f64(),
     }
 }

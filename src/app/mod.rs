@@ -46,7 +46,7 @@ use crate::shutdown::{self, Phase};
 use crate::telemetry::metrics::Metrics;
 use crate::trace::export::{self, Exporter};
 use edges::Edges;
-use limits::{show_limits, wire_limits};
+use limits::{http_limits, show_limits, wire_limits};
 use ports::Ports;
 use safety::{callers, tls};
 
@@ -155,6 +155,7 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
         name: served.name.clone(),
         fingerprint: served.fingerprint.clone(),
         spec: served.spec.clone(),
+        limits: http_limits(config),
         door: door.clone(),
         workers: workers.clone(),
         tls: tls(config.tls.as_ref(), config.http.connections.protocol, &metrics)?,

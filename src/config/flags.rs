@@ -151,6 +151,9 @@ pub struct ServeFlags {
     /// Ask for no key for gRPC's reflection and /openapi.json
     #[arg(long, env = "CLIPD_OPEN_REFLECTION", help_heading = "Addresses")]
     pub open_reflection: bool,
+    /// Have no page for people at / of the HTTP API
+    #[arg(long, env = "CLIPD_NO_PAGE", help_heading = "Addresses")]
+    pub no_page: bool,
     /// Directory with named classifiers: label sets and linear heads, as TOML or JSON
     /// [default: none]
     #[arg(long, env = "CLIPD_CLASSIFIERS", help_heading = "Model and device")]

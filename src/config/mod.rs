@@ -266,6 +266,7 @@ impl Config {
                 fetch_images: problems.list("--fetch-images", &flags.fetch_images),
                 max_image_bytes: max_image_bytes as u64,
                 open_reflection: flags.open_reflection,
+                page: !flags.no_page,
                 connections: connections::Limits { protocol: Protocol::Both, ..connections },
             },
             drain_delay: problems.duration("--drain-delay", &flags.drain_delay),

@@ -3,7 +3,8 @@
 //!
 //! A call passes [`entrance`], which takes it through the door, reads its body and sends its answer; a file for each
 //! endpoint turns JSON into a request and the response into JSON, with [`wire`] and [`images`] for what they have in
-//! common; what is wrong is said by [`problem`]. No batching, no limits and no deadlines of its own.
+//! common; what is wrong is said by [`problem`]. For people there is [`page`]. No batching, no limits and no deadlines
+//! of its own.
 
 mod classify;
 mod cohere;
@@ -14,6 +15,7 @@ pub mod hosts;
 mod images;
 mod models;
 mod openapi;
+mod page;
 mod problem;
 mod rerank;
 mod weaviate;
@@ -39,6 +41,8 @@ use crate::telemetry::metrics::Metrics;
 use entrance::Endpoint;
 use fetch::Fetcher;
 use hosts::Host;
+pub use models::Limits;
+use page::Live;
 use problem::Problem;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct Options {
     pub max_image_bytes: u64,
     /// Whether `/openapi.json` asks for no key.
     pub open_reflection: bool,
+    /// Whether there is a page for people at `/`.
+    pub page: bool,
     pub connections: connections::Limits,
 }
 
@@ -62,6 +68,7 @@ pub struct Services {
     pub name: String,
     pub fingerprint: String,
     pub spec: ClipSpec,
+    pub limits: Limits,
     pub door: Door,
     pub workers: watch::Receiver<Workers>,
     pub tls: Option<Tls>,
@@ -75,6 +82,7 @@ struct Edge {
     names: Vec<String>,
     fingerprint: HeaderValue,
     spec: ClipSpec,
+    limits: Limits,
     /// When the model was loaded, nearly: in seconds since 1970, as OpenAI's objects have it.
     created: u64,
     max_request_bytes: usize,
@@ -82,6 +90,7 @@ struct Edge {
     door: Door,
     workers: watch::Receiver<Workers>,
     readiness: Readiness,
+    live: Live,
 }
 
 /// Serves until [`Phase::Stopping`](crate::shutdown::Phase), then answers the calls in flight, and returns how many of
@@ -91,21 +100,23 @@ pub async fn serve(
     options: Options,
     services: Services,
 ) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
-    let Services { pipeline, name, fingerprint, spec, door, workers, tls, metrics } = services;
+    let Services { pipeline, name, fingerprint, spec, limits, door, workers, tls, metrics } = services;
     let (phase, clock) = (door.phase(), door.clock());
     let edge = Arc::new(Edge {
         pipeline,
         names: std::iter::once(name).chain(options.model_names).collect(),
         fingerprint: fingerprint.parse()?,
         spec,
+        limits,
         created: clock.unix_seconds(),
         max_request_bytes: options.max_request_bytes,
         fetcher: Fetcher::new(options.fetch_images, options.max_image_bytes),
         readiness: Readiness::new(phase.clone(), workers.clone()),
+        live: Live::new(metrics.clone(), clock),
         door,
         workers,
     });
-    let router = router(edge, options.open_reflection);
+    let router = router(edge, options.open_reflection, options.page);
     let listener = Listener { name: "http", socket: listener, limits: options.connections, tls };
     Ok(connections::serve(listener, router, phase, clock, &metrics).await)
 }
@@ -125,7 +136,7 @@ pub fn announce(door: &Door) {
     ENDPOINTS.iter().for_each(|(_, endpoint)| door.announce(endpoint.method));
 }
 
-fn router(edge: Arc<Edge>, open_reflection: bool) -> Router {
+fn router(edge: Arc<Edge>, open_reflection: bool, page: bool) -> Router {
     let mut described = Router::new().route("/openapi.json", get(openapi::document));
     let models = Router::new()
         .route("/v1/models", get(models::list))
@@ -141,6 +152,9 @@ fn router(edge: Arc<Edge>, open_reflection: bool) -> Router {
         .route("/.well-known/ready", get(weaviate::ready))
         .route("/livez", get(models::livez))
         .route("/readyz", get(models::readyz));
+    if page {
+        router = router.merge(page::router(edge.clone()));
+    }
     for (paths, endpoint) in ENDPOINTS {
         for path in paths {
             router = router.route(

@@ -31,6 +31,10 @@ pub(super) struct Model {
     embedding_size: usize,
     /// Tokens of a text, start and end included; longer ones are cut.
     context_length: usize,
+    /// Pixels: what pictures are resized to.
+    image_width: u32,
+    /// Pixels.
+    image_height: u32,
     /// Names for `classifier_id`.
     classifiers: Vec<String>,
     /// Such as `cpu`; absent until a worker has opened the model.
@@ -38,6 +42,39 @@ pub(super) struct Model {
     device: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     precision: Option<String>,
+    /// Library and version that runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<String>,
+    limits: Limits,
+}
+
+/// What a request may have at most. Each is a flag of the server.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Limits {
+    /// Of one request to embed; pictures of one to classify.
+    pub inputs: usize,
+    pub labels: usize,
+    pub templates: usize,
+    /// Labels x templates.
+    pub prompts: usize,
+    /// Pictures x predictions.
+    pub predictions: usize,
+    /// Of one text or label.
+    pub text_bytes: usize,
+    /// Of one picture's file.
+    pub image_bytes: usize,
+    /// Width x height.
+    pub image_pixels: u64,
+    /// Of a request.
+    pub message_bytes: usize,
+    /// Of an answer, as far as they are known before.
+    pub response_bytes: usize,
+    /// Rows that wait, of pictures and of texts.
+    pub queue_rows: usize,
+    /// Calls at a time, of all clients.
+    pub concurrent_requests: usize,
+    /// Longest time of a call.
+    pub timeout_seconds: f64,
 }
 
 impl Edge {
@@ -51,9 +88,13 @@ impl Edge {
             fingerprint: self.fingerprint.to_str().unwrap_or_default().to_owned(),
             embedding_size: self.spec.embed_dim,
             context_length: self.spec.text.context_length,
+            image_width: self.spec.image.width,
+            image_height: self.spec.image.height,
             classifiers: self.pipeline.classifier_names().map(str::to_owned).collect(),
             device: description.as_ref().map(|of| of.device.clone()),
-            precision: description.map(|of| of.precision),
+            precision: description.as_ref().map(|of| of.precision.clone()),
+            engine: description.map(|of| of.engine),
+            limits: self.limits.clone(),
         }
     }
 }

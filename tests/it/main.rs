@@ -22,6 +22,7 @@ mod hub;
 mod keys;
 mod metrics;
 mod overload;
+mod page;
 mod preprocessing;
 mod readme;
 mod scheduling;

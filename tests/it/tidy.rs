@@ -99,6 +99,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
             "batcher",
             "class",
             "clip",
+            "clock",
             "code",
             "connections",
             "long_work",
