@@ -36,7 +36,8 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
             let mut reference = reference.open(&seat(Device::CPU, Precision::Fp32))?;
             fidelity(&model.spec, &mut *reference, &mut *onnx.open(&seat(device, precision))?)?
         };
-        tracing::info!(%images, %texts, "cosine of int8 to fp32, over made-up inputs: it depends on the model");
+        let texts = texts.map_or_else(|| "none".to_owned(), |texts| texts.to_string());
+        tracing::info!(%images, texts, "cosine of int8 to fp32, over made-up inputs: it depends on the model");
     }
     let open = |device: Device| {
         let (onnx, seat) = (onnx.clone(), seat(device, precision));

@@ -21,7 +21,7 @@ use super::graph::ready_made::ReadyMade;
 use super::graph::{Form, Graph, WeightType};
 use super::io::{hash, hexadecimal, is_plain, read};
 use super::{Model, ModelError};
-use crate::clip::spec::ClipSpec;
+use crate::clip::spec::{ClipSpec, Scores};
 
 const IMAGE_FILE: &str = "visual/model.onnx";
 const TEXT_FILE: &str = "textual/model.onnx";
@@ -57,13 +57,14 @@ pub(super) fn load(name: String, directory: &Path, form: Form) -> Result<Model, 
         spec: ClipSpec {
             embed_dim: config.embed_dim,
             image: config.preprocess.spec(config.height, config.width),
-            text: config.text.spec(),
+            text: Some(config.text.spec(None)),
             logit_scale: LOGIT_SCALE,
             logit_bias: 0.0,
+            scores: Scores::Softmax,
         },
         tokenizer_json,
         image,
-        text,
+        text: Some(text),
     })
 }
 

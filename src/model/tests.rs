@@ -104,7 +104,8 @@ fn the_builtin_model_loads() {
     assert_eq!(model.name, "emoji-clip");
     assert_eq!(model.fingerprint.len(), 64);
     assert_eq!((model.spec.image.height, model.spec.image.width, model.spec.embed_dim), (64, 64, 128));
-    assert_eq!((model.spec.text.context_length, model.spec.text.vocab_size), (32, 3072));
+    let text = model.spec.text.unwrap();
+    assert_eq!((text.context_length, text.vocab_size), (32, 3072));
     assert!(model.spec.logit_scale > 1.0 && model.spec.logit_scale <= 100.0);
     assert!(serde_json::from_slice::<Value>(&model.tokenizer_json).is_ok());
 }

@@ -13,7 +13,7 @@ use super::onnx::{
     AttributeProto, CONTRIB_DOMAIN, CONTRIB_VERSION, ElementType, GraphProto, IR_VERSION, ModelProto,
     NodeProto, OPSET_VERSION, OperatorSetIdProto, TensorProto,
 };
-use super::parts::{Dim, dims, external, float, int, ints, value_info};
+use super::parts::{Dim, dims, external, float, int, ints, text, value_info};
 use super::{Form, Graph, OUTPUT, Operators, Values, Weight, WeightType};
 
 /// The result of a node, a constant or an input, by its name in the graph.
@@ -152,6 +152,11 @@ impl Builder {
         self.node("Gelu", &[x], vec![])
     }
 
+    /// The approximation by a hyperbolic tangent.
+    pub(super) fn tanh_gelu(&mut self, x: &Value) -> Value {
+        self.node("Gelu", &[x], vec![text("approximate", "tanh")])
+    }
+
     pub(super) fn sigmoid(&mut self, x: &Value) -> Value {
         self.node("Sigmoid", &[x], vec![])
     }
@@ -196,6 +201,11 @@ impl Builder {
     /// `gelu(x + bias)` in one operator of ONNX Runtime.
     pub(super) fn bias_gelu(&mut self, x: &Value, bias: &Value) -> Value {
         self.contrib("BiasGelu", &[x, bias], vec![])
+    }
+
+    /// `tanh_gelu(x + bias)` in one operator of ONNX Runtime.
+    pub(super) fn fast_gelu(&mut self, x: &Value, bias: &Value) -> Value {
+        self.contrib("FastGelu", &[x, bias], vec![])
     }
 
     /// `x * sigmoid(factor * x)` in one operator of ONNX Runtime.
@@ -251,6 +261,30 @@ impl Builder {
         let start = self.integers(&[0]);
         let axis = self.integers(&[axis]);
         self.node("Slice", &[x, &start, size, &axis], vec![])
+    }
+
+    /// The last place along `axis`.
+    pub(super) fn last(&mut self, x: &Value, axis: i64) -> Value {
+        let (start, end) = (self.integers(&[-1]), self.integers(&[i64::MAX]));
+        let axis = self.integers(&[axis]);
+        self.node("Slice", &[x, &start, &end, &axis], vec![])
+    }
+
+    /// What is left along `axis` without the first place.
+    pub(super) fn rest(&mut self, x: &Value, axis: i64) -> Value {
+        let (start, end) = (self.integers(&[1]), self.integers(&[i64::MAX]));
+        let axis = self.integers(&[axis]);
+        self.node("Slice", &[x, &start, &end, &axis], vec![])
+    }
+
+    /// Along `axis`, which stays, with size 1.
+    pub(super) fn mean(&mut self, x: &Value, axis: i64) -> Value {
+        let axes = self.integers(&[axis]);
+        self.node("ReduceMean", &[x, &axes], vec![])
+    }
+
+    pub(super) fn equal(&mut self, a: &Value, b: &Value) -> Value {
+        self.node("Equal", &[a, b], vec![])
     }
 
     /// Rows of `table` by number: `result[..., :] = table[indices[...], :]`.

@@ -1,4 +1,5 @@
-//! The image encoder, a vision transformer (Dosovitskiy et al. 2020) with CLIP's extra layer norm.
+//! The image encoder, a vision transformer (Dosovitskiy et al. 2020): CLIP's, with a class token and an extra norm, or
+//! SigLIP's, with neither and a pooling of its own.
 //!
 //! Its input is the picture's bytes: conversion to 0..1, mean and standard deviation are folded into the
 //! first layer's weights, so four times fewer bytes are copied and little is computed per pixel. That
@@ -11,11 +12,11 @@
 use super::builder::{Builder, Value};
 use super::onnx::ElementType;
 use super::parts::Dim;
-use super::transformer::{Mask, Pool, Writer};
+use super::transformer::{ALL, Mask, Pool, Writer};
 use super::{Form, Graph, IMAGE_INPUT, WeightType};
 use crate::model::ModelError;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::config::ImageConfig;
+use crate::model::config::{ImageConfig, ImagePool};
 
 /// The middle of the bytes.
 const CENTRE: f32 = 128.0;
@@ -25,7 +26,7 @@ const CENTRE: f32 = 128.0;
 /// rounding.
 const HALF_SCALE: f32 = 256.0;
 
-/// Writes the graph of open_clip's `VisionTransformer`, tensors `visual.*`.
+/// Writes the graph of open_clip's `VisionTransformer`, or of timm's for SigLIP; tensors `visual.*`.
 pub(in crate::model) fn image_encoder(
     checkpoint: &mut Checkpoint,
     config: &ImageConfig,
@@ -39,7 +40,11 @@ pub(in crate::model) fn image_encoder(
     let patches = cut_into_patches(&mut writer.graph, &image, config);
 
     let kernel = writer.checkpoint.take("visual.conv1.weight", &[width, 3, config.patch, config.patch])?;
-    let (mut kernel, bias) = fold_normalisation(&kernel, config);
+    let (mut kernel, mut bias) = fold_normalisation(&kernel, config);
+    if config.patch_bias {
+        let own = writer.checkpoint.take("visual.conv1.bias", &[width])?;
+        bias.iter_mut().zip(own).for_each(|(bias, own)| *bias += own);
+    }
     let centre = writer.graph.number(CENTRE);
     let mut pixels = writer.graph.float(&patches);
     pixels = writer.graph.subtract(&pixels, &centre);
@@ -50,37 +55,79 @@ pub(in crate::model) fn image_encoder(
     }
     let kernel = writer.graph.matrix("visual.conv1.weight", [config.patch * config.patch * 3, width], kernel);
     let x = writer.graph.matmul(&pixels, &kernel);
+    let mut x = with_positions(&mut writer, config, x, &bias)?;
+    if config.norm_before {
+        x = writer.layer_norm("visual.ln_pre", &config.transformer, &x)?;
+    }
 
-    // In front of the patches goes the class token. It is a row of zeros here; what it holds, and the bias of the
-    // first layer, come with the positions.
-    let one = writer.graph.integers(&[1]);
-    let row = writer.graph.first(&x, &one, 1);
-    let zeros = writer.graph.subtract(&row, &row);
-    let x = writer.graph.concat(&[&zeros, &x], 1);
-    let class = writer.checkpoint.take("visual.class_embedding", &[width])?;
-    let shape = [config.rows() * config.columns() + 1, width];
+    let (blocks, transformer) = ("visual.transformer.resblocks", &config.transformer);
+    let x = match config.pool {
+        ImagePool::ClassToken => {
+            let pick = |graph: &mut Builder, x: &Value| {
+                let one = graph.integers(&[1]);
+                graph.first(x, &one, 1)
+            };
+            let pool = Pool { pick, mask: Mask::None };
+            let x = writer.transformer(blocks, transformer, x, Mask::None, pool)?;
+            normed_and_projected(&mut writer, config, embed_dim, &x)?
+        }
+        ImagePool::Mean => {
+            let x = writer.transformer(blocks, transformer, x, Mask::None, ALL)?;
+            let patches = if config.class_token { writer.graph.rest(&x, 1) } else { x };
+            let x = writer.graph.mean(&patches, 1);
+            normed_and_projected(&mut writer, config, embed_dim, &x)?
+        }
+        ImagePool::Attention => {
+            let x = writer.transformer(blocks, transformer, x, Mask::None, ALL)?;
+            let x = writer.layer_norm("visual.ln_post", transformer, &x)?;
+            let x = writer.attention_pool("visual.attn_pool", transformer, &x)?;
+            writer.graph.full_precision(&x)
+        }
+    };
+    let x = writer.graph.reshape(&x, &[0, embed_dim as i64]);
+    Ok(writer.graph.finish(&x, embed_dim))
+}
+
+/// Adds positions to `[batch, patches, width]`, and `bias`, that of the first layer; and puts the class token in front,
+/// if there is one.
+fn with_positions(
+    writer: &mut Writer<'_>,
+    config: &ImageConfig,
+    mut x: Value,
+    bias: &[f32],
+) -> Result<Value, ModelError> {
+    let width = config.transformer.width;
+    let class = if config.class_token {
+        // It is a row of zeros here; what it holds comes with the positions.
+        let one = writer.graph.integers(&[1]);
+        let row = writer.graph.first(&x, &one, 1);
+        let zeros = writer.graph.subtract(&row, &row);
+        x = writer.graph.concat(&[&zeros, &x], 1);
+        Some(writer.checkpoint.take("visual.class_embedding", &[width])?)
+    } else {
+        None
+    };
+    let shape = [config.rows() * config.columns() + usize::from(class.is_some()), width];
     let mut position = writer.checkpoint.take("visual.positional_embedding", &shape)?;
-    for (token, position) in position.chunks_exact_mut(width).enumerate() {
-        let added = if token == 0 { &class } else { &bias };
+    let added = class.as_deref().into_iter().chain(std::iter::repeat(bias));
+    for (position, added) in position.chunks_exact_mut(width).zip(added) {
         position.iter_mut().zip(added).for_each(|(position, added)| *position += added);
     }
     let position = writer.graph.weight("visual.positional_embedding", &shape, position);
-    let x = writer.graph.add(&x, &position);
-    let x = writer.layer_norm("visual.ln_pre", width, &x)?;
+    Ok(writer.graph.add(&x, &position))
+}
 
-    let pick = |graph: &mut Builder, x: &Value| {
-        let one = graph.integers(&[1]);
-        graph.first(x, &one, 1)
-    };
-    let pool = Pool { pick, mask: Mask::None };
-    let x = writer.transformer("visual.transformer.resblocks", &config.transformer, x, Mask::None, pool)?;
-
-    let x = writer.graph.full_precision(&x);
-    let x = writer.layer_norm("visual.ln_post", width, &x)?;
-    let projection = writer.matrix("visual.proj", [width, embed_dim])?;
-    let x = writer.graph.matmul(&x, &projection);
-    let x = writer.graph.reshape(&x, &[0, embed_dim as i64]);
-    Ok(writer.graph.finish(&x, embed_dim))
+/// What CLIP does to what was pooled, in full precision.
+fn normed_and_projected(
+    writer: &mut Writer<'_>,
+    config: &ImageConfig,
+    embed_dim: usize,
+    x: &Value,
+) -> Result<Value, ModelError> {
+    let x = writer.graph.full_precision(x);
+    let x = writer.layer_norm("visual.ln_post", &config.transformer, &x)?;
+    let projection = writer.matrix("visual.proj", [config.transformer.width, embed_dim])?;
+    Ok(writer.graph.matmul(&x, &projection))
 }
 
 /// `[batch, height, width, 3]` to `[batch, patches, patch * patch * 3]`.

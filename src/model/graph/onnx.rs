@@ -71,6 +71,8 @@ pub(in crate::model) struct AttributeProto {
     pub(in crate::model) f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub(in crate::model) i: Option<i64>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub(in crate::model) s: Option<Vec<u8>>,
     #[prost(int64, repeated, tag = "8")]
     pub(in crate::model) ints: Vec<i64>,
     #[prost(enumeration = "AttributeType", tag = "20")]
@@ -83,6 +85,7 @@ pub(in crate::model) enum AttributeType {
     Undefined = 0,
     Float = 1,
     Int = 2,
+    String = 3,
     Ints = 7,
 }
 

@@ -30,9 +30,10 @@ fn dim(model: &mut ModelProto, axis: usize) -> &mut DimensionProto {
 #[test]
 fn fixed_sizes_are_read_from_the_graphs() {
     let model = Fixture::copy("ready-made").load().unwrap();
-    assert_eq!((model.image.rows, model.text.rows), (None, Some(1)));
-    assert_eq!((model.image.length, model.text.length), (None, Some(12)));
-    assert_eq!((model.spec.embed_dim, model.spec.image.height, model.spec.text.vocab_size), (16, 32, 128));
+    let (text, spec) = (model.text.unwrap(), model.spec.text.unwrap());
+    assert_eq!((model.image.rows, text.rows), (None, Some(1)));
+    assert_eq!((model.image.length, text.length), (None, Some(12)));
+    assert_eq!((model.spec.embed_dim, model.spec.image.height, spec.vocab_size), (16, 32, 128));
     assert_eq!((model.spec.logit_scale, model.spec.logit_bias), (100.0, 0.0));
 }
 
