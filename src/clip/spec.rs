@@ -2,8 +2,6 @@
 //!
 //! It does not read files: `model` fills a [`ClipSpec`] from a checkpoint.
 
-use crate::modality::Modality;
-
 /// Everything about a model that is not its weights or its vocabulary.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClipSpec {
@@ -21,9 +19,9 @@ pub struct ClipSpec {
 }
 
 impl ClipSpec {
-    /// What the model embeds.
-    pub fn modalities(&self) -> impl Iterator<Item = Modality> {
-        [Modality::Image].into_iter().chain(self.text.as_ref().map(|_| Modality::Text))
+    /// What the model embeds, in words.
+    pub fn modalities(&self) -> &'static [&'static str] {
+        if self.text.is_some() { &["image", "text"] } else { &["image"] }
     }
 }
 

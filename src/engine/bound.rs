@@ -9,7 +9,6 @@ use ndarray::Array2;
 use super::binding::BoundEncoder;
 use super::buckets::Buckets;
 use super::input::{BoundInput, Input};
-use super::onnx::no_text_encoder;
 use super::{Description, Engine, EngineError};
 use crate::modality::Modality;
 
@@ -59,7 +58,9 @@ impl Engine for BoundEngine {
         let filled = input.filled().expect("an engine runs inputs of its own, once they are filled");
         match input.modality() {
             Modality::Image => self.image.run(filled, input.rows()),
-            Modality::Text => self.text.as_mut().ok_or_else(no_text_encoder)?.run(filled, input.rows()),
+            Modality::Text => {
+                self.text.as_mut().ok_or_else(EngineError::no_text_encoder)?.run(filled, input.rows())
+            }
         }
     }
 

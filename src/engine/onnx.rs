@@ -197,7 +197,7 @@ impl OnnxEngine {
     }
 
     fn run_texts(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
-        let text = self.text.as_mut().ok_or_else(no_text_encoder)?;
+        let text = self.text.as_mut().ok_or_else(EngineError::no_text_encoder)?;
         let length = input.ids().len() / input.rows();
         in_runs(input.ids(), length, self.sizes.text_rows, |rows| {
             let count = rows.len() / length;
@@ -205,11 +205,6 @@ impl OnnxEngine {
             run(text, rows.into(), [count, self.embed_dim])
         })
     }
-}
-
-/// Nobody submits texts to a model without an encoder for them.
-pub(super) fn no_text_encoder() -> EngineError {
-    EngineError::Runtime("the model has no text encoder".to_owned())
 }
 
 /// Where a graph takes only so many rows, each of `row` values, a batch is several runs.

@@ -175,7 +175,7 @@ impl ClipService for Clip {
             logit_scale: spec.logit_scale,
             logit_bias: spec.logit_bias,
             score_function: convert::score_function(spec.scores).into(),
-            modalities: spec.modalities().map(|modality| modality.as_str().to_owned()).collect(),
+            modalities: spec.modalities().iter().map(|name| (*name).to_owned()).collect(),
             device: description.device,
             engine: description.engine,
             precision: description.precision,

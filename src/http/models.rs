@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 use super::Edge;
 use super::problem::Problem;
 use crate::clip::spec::Scores;
-use crate::modality::Modality;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Models {
@@ -34,7 +33,7 @@ pub(super) struct Model {
     /// Tokens of a text, start and end included; longer ones are cut. 0 if the model has no text encoder.
     context_length: usize,
     /// What the model embeds: `image`, and `text` if it has a text encoder.
-    modalities: Vec<&'static str>,
+    modalities: &'static [&'static str],
     /// How logits become scores: `softmax` over all labels, or `sigmoid` of each.
     score_function: &'static str,
     /// Factor from similarity to logit.
@@ -61,7 +60,7 @@ impl Edge {
             fingerprint: self.fingerprint.to_str().unwrap_or_default().to_owned(),
             embedding_size: self.spec.embed_dim,
             context_length: self.spec.text.as_ref().map_or(0, |text| text.context_length),
-            modalities: self.spec.modalities().map(Modality::as_str).collect(),
+            modalities: self.spec.modalities(),
             score_function: match self.spec.scores {
                 Scores::Softmax => "softmax",
                 Scores::Sigmoid => "sigmoid",

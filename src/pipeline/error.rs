@@ -120,7 +120,8 @@ pub enum Error {
     NotFound { classifier: String },
     /// What is asked for needs texts, and the model has images only.
     #[error(
-        "the model has no text encoder: it embeds images, ranks images and vectors, and classifies by named linear heads"
+        "the model has no text encoder: it embeds images, ranks images and vectors, and classifies by named linear \
+         heads"
     )]
     NoTextEncoder,
     /// There is no room now.

@@ -25,6 +25,9 @@ enum Family {
     Siglip,
 }
 
+/// How the type of an image encoder alone ends.
+const ALONE: &str = "_vision_model";
+
 /// The end token of the usual vocabulary.
 const END_TOKEN: u64 = 49_407;
 /// What configurations of transformers before 4.31 have instead of it; such models pool at the highest id.
@@ -55,22 +58,18 @@ impl Config {
     ) -> Result<Config, ModelError> {
         let mut model = Section::file(CONFIG_FILE, config)?;
         let model_type = model.take("model_type").unwrap_or(Value::Null);
-        let (family, alone) = match model_type.as_str() {
-            Some("clip") => (Family::Clip, false),
-            Some("clip_vision_model") => (Family::Clip, true),
-            Some("siglip") => (Family::Siglip, false),
-            Some("siglip_vision_model") => (Family::Siglip, true),
+        let name = model_type.as_str().unwrap_or_default();
+        let image_encoder = name.strip_suffix(ALONE);
+        let supported = match image_encoder.unwrap_or(name) {
+            "clip" => Ok(Family::Clip),
+            "siglip" => Ok(Family::Siglip),
             // Of SigLIP 2, models of this type are those that take pictures of any shape.
-            Some("siglip2" | "siglip2_vision_model") => {
-                let supported = "siglip: NaFlex is not served; SigLIP 2 of a fixed size is, such as \
-                                 google/siglip2-base-patch16-224";
-                return Err(model.refusal("model_type", &model_type, supported));
-            }
-            _ => {
-                let supported = "clip, clip_vision_model, siglip, siglip_vision_model";
-                return Err(model.refusal("model_type", &model_type, supported));
-            }
+            "siglip2" => Err("siglip: NaFlex is not served; SigLIP 2 of a fixed size is, such as \
+                              google/siglip2-base-patch16-224"),
+            _ => Err("clip or siglip, or either with _vision_model"),
         };
+        let family = supported.map_err(|supported| model.refusal("model_type", &model_type, supported))?;
+        let alone = image_encoder.is_some();
         let mut preprocessor = Section::file(preprocessor_file, preprocessor)?;
         if preprocessor_file == PROCESSOR_FILE {
             preprocessor = preprocessor.section("image_processor", None)?;

@@ -141,7 +141,8 @@ fn keys_that_would_change_the_result_are_refused() {
     check(
         "bf16-patch16",
         |fixture| fixture.set(CONFIG_FILE, "model_cfg.vision_cfg.pool_type", json!("avg")),
-        "open_clip_config.json: model_cfg.vision_cfg.final_ln_after_pool is false, supported is true with pool_type avg",
+        "open_clip_config.json: model_cfg.vision_cfg.final_ln_after_pool is false, supported is true with pool_type \
+         avg",
     );
     check(
         "bf16-patch16",
