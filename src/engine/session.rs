@@ -16,6 +16,9 @@ use crate::model::graph::{Graph, Values, Weight};
 /// Where ONNX Runtime looks for files of weights when the graph is not a file itself.
 const WEIGHTS_DIRECTORY: &str = "session.model_external_initializers_file_folder_path";
 
+/// Whether it is an error that a provider leaves nodes to the CPU's kernels.
+const NO_FALLBACK: &str = "session.disable_cpu_ep_fallback";
+
 /// An encoder's graph and its weights, in memory.
 pub(super) struct Encoder {
     proto: Vec<u8>,
@@ -75,9 +78,15 @@ impl Encoder {
             builder = builder.with_config_entry(WEIGHTS_DIRECTORY, directory.to_string_lossy())?;
         }
         // Graphs that others exported may have operators without a CUDA kernel, which cannot be recorded.
-        let graphs = if self.weights.are_apart() { seat.gpu.graphs } else { CudaGraphs::Off };
+        let is_ours = self.weights.are_apart();
+        let graphs = if is_ours { seat.gpu.graphs } else { CudaGraphs::Off };
         let seat = Seat { gpu: GpuOptions { graphs, ..seat.gpu }, ..*seat };
-        let mut builder = self.weights.add((seat.device.kind.add)(builder, &seat)?, prepacked)?;
+        builder = (seat.device.kind.add)(builder, &seat)?;
+        if !is_ours {
+            // Nor need another provider take all of them.
+            builder = builder.with_config_entry(NO_FALLBACK, "0")?;
+        }
+        let mut builder = self.weights.add(builder, prepacked)?;
         Ok(builder.commit_from_memory(&self.proto)?)
     }
 }

@@ -60,9 +60,7 @@ impl Files {
             Files::new(parsed, checkpoint, vec![config], &read)
         } else if directory.join(transformers::CONFIG_FILE).exists() {
             let config = read(transformers::CONFIG_FILE)?;
-            let has_processor = directory.join(transformers::PROCESSOR_FILE).exists();
-            let preprocessor_file =
-                if has_processor { transformers::PROCESSOR_FILE } else { transformers::PREPROCESSOR_FILE };
+            let preprocessor_file = transformers::preprocessor_file(directory);
             let preprocessor = read(preprocessor_file)?;
             let parsed = Config::from_transformers(&config, preprocessor_file, &preprocessor)?;
             let weights = weights(directory, [TRANSFORMERS_WEIGHTS_FILE, TRANSFORMERS_PICKLED_WEIGHTS_FILE]);
@@ -112,13 +110,22 @@ impl Files {
     }
 }
 
+/// Whether weights of a usual name are there.
+pub(super) fn has_weights(directory: &Path) -> bool {
+    let names =
+        [WEIGHTS_FILE, PICKLED_WEIGHTS_FILE, TRANSFORMERS_WEIGHTS_FILE, TRANSFORMERS_PICKLED_WEIGHTS_FILE];
+    names.into_iter().any(|name| is_there(directory, name))
+}
+
+/// Whole or in shards.
+fn is_there(directory: &Path, name: &str) -> bool {
+    directory.join(name).exists() || directory.join(format!("{name}.index.json")).exists()
+}
+
 /// The first of `names` that is there, whole or in shards; else the only pickled file; else the first, which is then
 /// missed by its name.
 fn weights(directory: &Path, names: [&str; 2]) -> String {
-    let is_there = |file: &str| directory.join(file).exists();
-    if let Some(name) =
-        names.into_iter().find(|name| is_there(name) || is_there(&format!("{name}.index.json")))
-    {
+    if let Some(name) = names.into_iter().find(|name| is_there(directory, name)) {
         return name.to_owned();
     }
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten();

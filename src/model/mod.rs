@@ -17,6 +17,7 @@ mod io;
 mod ready_made;
 #[cfg(test)]
 mod tests;
+pub mod variant;
 
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,7 @@ use crate::clip::spec::{ClipSpec, Scores};
 use files::Files;
 pub use files::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use graph::{Form, Graph, Values, WeightType};
+use variant::Variant;
 
 /// A CLIP model that is ready to be opened on a device.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ pub struct Model {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     #[error(
-        "{}: no model: neither {CONFIG_FILE} (open_clip) nor config.json (transformers) nor visual/model.onnx",
+        "{}: no model: neither {CONFIG_FILE} (open_clip) nor config.json (transformers) nor ONNX graphs",
         directory.display()
     )]
     NoModel { directory: PathBuf },
@@ -89,15 +91,18 @@ pub enum TensorFault {
 }
 
 impl Model {
-    /// Reads a model from a directory, and writes its graphs in `form`.
+    /// Reads a model from a directory, and writes its graphs in `form`. `variant` is of graphs that are there already.
     ///
     /// At no time is more in memory than the weights in that form and a few copies of the largest tensor in fp32.
-    pub fn from_dir(directory: &Path, form: Form) -> Result<Model, ModelError> {
+    pub fn from_dir(directory: &Path, variant: &Variant, form: Form) -> Result<Model, ModelError> {
         // `..` and `.` have no name of their own.
         let path = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        if ready_made::is_ready_made(directory) {
-            return ready_made::load(name, directory, form);
+        // Weights go first where both are: they can be had in any precision. An export is what a variant is of.
+        if variant.is_asked_for()
+            || !files::has_weights(directory) && ready_made::is_ready_made(directory, variant)
+        {
+            return ready_made::load(name, directory, variant, form);
         }
         Model::assemble(name, Files::open(directory)?, form)
     }

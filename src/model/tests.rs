@@ -30,7 +30,7 @@ impl Fixture {
     }
 
     fn load(&self) -> Result<Model, ModelError> {
-        Model::from_dir(self.directory.path(), Form::PORTABLE)
+        Model::from_dir(self.directory.path(), &Variant::default(), Form::PORTABLE)
     }
 
     fn path(&self, file: &str) -> PathBuf {

@@ -13,12 +13,13 @@ use clipd::engine::kinds::{available_devices, bf16_supported, int8_supported};
 use clipd::engine::onnx::OnnxModel;
 use clipd::engine::{Batch, Engine, EngineError};
 use clipd::model::graph::{Form, Operators, WeightType};
+use clipd::model::variant::Variant;
 use clipd::model::{Model, ModelError};
 use ndarray::{Array2, ArrayView1};
 use safetensors::SafeTensors;
 
 /// The checkpoints that lie beside their golden file.
-const CHECKPOINTS: [&str; 11] = [
+const CHECKPOINTS: [&str; 15] = [
     "quick-gelu-patch8",
     "gelu-patch14",
     "bf16-patch16",
@@ -30,6 +31,10 @@ const CHECKPOINTS: [&str; 11] = [
     "siglip2-timm",
     "vision-only",
     "ready-made",
+    "transformers-js",
+    "optimum",
+    "inference",
+    "bert",
 ];
 /// The embedded model's.
 const BUILTIN: &str = "emoji-clip";
@@ -98,9 +103,9 @@ struct Reference {
 }
 
 #[test]
-fn tokens_of_siglips_are_those_of_their_libraries() {
-    for name in ["siglip-patch8", "siglip2-patch7", "siglip-timm", "siglip2-timm"] {
-        let model = Model::from_dir(&directory(name), Form::PORTABLE).unwrap();
+fn tokens_of_other_tokenizers_are_those_of_their_libraries() {
+    for name in ["siglip-patch8", "siglip2-patch7", "siglip-timm", "siglip2-timm", "bert"] {
+        let model = Model::from_dir(&directory(name), &Variant::default(), Form::PORTABLE).unwrap();
         let tokenizer = TextTokenizer::new(&model.tokenizer_json, &model.spec.text.unwrap(), 1000).unwrap();
         let texts = std::fs::read(directory(name).join("texts.json")).unwrap();
         let references: Vec<Reference> = serde_json::from_slice(&texts).unwrap();
@@ -121,8 +126,12 @@ fn tokens_of_siglips_are_those_of_their_libraries() {
 #[test]
 fn ready_made_graphs_are_not_rounded() {
     for weights in [WeightType::Fp16, WeightType::Int8] {
-        let error =
-            Model::from_dir(&directory("ready-made"), Form { weights, ..Form::PORTABLE }).unwrap_err();
+        let error = Model::from_dir(
+            &directory("ready-made"),
+            &Variant::default(),
+            Form { weights, ..Form::PORTABLE },
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("ready-made graphs are served as they are"), "{error}");
     }
 }
@@ -188,7 +197,7 @@ impl Setup {
         }
         self.check(BUILTIN, Model::builtin(self.form));
         for name in CHECKPOINTS {
-            self.check(name, Model::from_dir(&directory(name), self.form));
+            self.check(name, Model::from_dir(&directory(name), &Variant::default(), self.form));
         }
     }
 

@@ -8,6 +8,7 @@ use clipd::grpc::proto::{
     ClassifyRequest, GetModelRequest, RankItem, RankRequest, StreamEmbedRequest, StreamEmbedResponse,
 };
 use clipd::model::graph::Form;
+use clipd::model::variant::Variant;
 use clipd::model::{Model, ModelError};
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize_to_file};
@@ -131,6 +132,6 @@ fn a_text_encoder_alone_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("config.json"), "{\"model_type\": \"clip_text_model\"}").unwrap();
     std::fs::write(directory.path().join("preprocessor_config.json"), "{}").unwrap();
-    let error = Model::from_dir(directory.path(), Form::PORTABLE).unwrap_err();
+    let error = Model::from_dir(directory.path(), &Variant::default(), Form::PORTABLE).unwrap_err();
     assert!(matches!(&error, ModelError::Config { key, .. } if key == "model_type"), "{error}");
 }

@@ -1,14 +1,66 @@
 //! What `tokenizer.json` leaves open, from transformers' `tokenizer_config.json` beside it: how texts are cleaned, and
 //! with what and where they are padded.
 
+use std::path::{Path, PathBuf};
+
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::section::Section;
-use crate::clip::spec::{Cleaning, Side};
-use crate::model::{ModelError, TOKENIZER_FILE};
+use crate::clip::spec::{Cleaning, Side, TextSpec, Tokenization};
+use crate::model::ModelError;
+use crate::model::io::read;
 
 pub(in crate::model) const CONFIG_FILE: &str = "tokenizer_config.json";
+
+/// The files of a tokenizer beside ONNX graphs.
+pub(in crate::model) struct TokenizerFiles {
+    directory: PathBuf,
+    config_file: &'static str,
+    json: Vec<u8>,
+}
+
+impl TokenizerFiles {
+    pub(in crate::model) fn read(
+        directory: &Path,
+        file: &str,
+        config_file: &'static str,
+    ) -> Result<TokenizerFiles, ModelError> {
+        Ok(TokenizerFiles { directory: directory.to_owned(), config_file, json: read(directory, file)? })
+    }
+
+    /// Whether the tokenizer is CLIP's own, as it is where nobody says.
+    pub(in crate::model) fn is_clips(&self) -> Result<bool, ModelError> {
+        if !self.directory.join(self.config_file).exists() {
+            return Ok(true);
+        }
+        let class = Section::file(self.config_file, &self.config_json()?)?.take("tokenizer_class");
+        Ok(class.is_none_or(|class| class.as_str().is_some_and(|class| class.starts_with("CLIPTokenizer"))))
+    }
+
+    /// What is said beside `tokenizer.json`.
+    pub(in crate::model) fn config(&self) -> Result<TokenizerConfig, ModelError> {
+        TokenizerConfig::parse(self.config_file, &self.config_json()?, &self.json)
+    }
+
+    /// Adds what `texts` depend on to a digest, and gives `tokenizer.json`.
+    pub(in crate::model) fn hashed(
+        self,
+        texts: &TextSpec,
+        hasher: &mut Sha256,
+    ) -> Result<Vec<u8>, ModelError> {
+        if let Tokenization::File(_) = texts.tokenization {
+            hasher.update(self.config_json()?);
+        }
+        hasher.update(&self.json);
+        Ok(self.json)
+    }
+
+    fn config_json(&self) -> Result<Vec<u8>, ModelError> {
+        read(&self.directory, self.config_file)
+    }
+}
 
 /// Of a tokenizer.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,7 +116,7 @@ impl TokenizerConfig {
             token => token,
         };
         let named: Named = serde_json::from_slice(tokenizer_json)
-            .map_err(|source| ModelError::Json { file: TOKENIZER_FILE.to_owned(), source })?;
+            .map_err(|source| ModelError::Json { file: "tokenizer.json".to_owned(), source })?;
         let pad = named.added_tokens.into_iter().find(|added| token == *added.content);
         let Some(Added { id: pad, .. }) = pad else {
             return Err(section.refusal("pad_token", &token, "one of the added_tokens of tokenizer.json"));

@@ -4,6 +4,8 @@
 //! Defaults are those of transformers 5. Of `config.json` a model reads the keys that are read here; older releases
 //! wrote dozens of others that change nothing. A key of the preprocessor's that nobody knows is refused.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::section::Section;
@@ -20,7 +22,7 @@ pub(in crate::model) const PROCESSOR_FILE: &str = "processor_config.json";
 
 /// Which of transformers' families a model is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
+pub(super) enum Family {
     Clip,
     Siglip,
 }
@@ -70,10 +72,7 @@ impl Config {
         };
         let family = supported.map_err(|supported| model.refusal("model_type", &model_type, supported))?;
         let alone = image_encoder.is_some();
-        let mut preprocessor = Section::file(preprocessor_file, preprocessor)?;
-        if preprocessor_file == PROCESSOR_FILE {
-            preprocessor = preprocessor.section("image_processor", None)?;
-        }
+        let preprocessor = preprocessor_section(preprocessor_file, preprocessor)?;
         let projected = model.size("projection_dim", Some(512))?;
         let (image, text) = if alone {
             (image_config(model, preprocessor, family)?, None)
@@ -87,6 +86,26 @@ impl Config {
             Family::Siglip => image.transformer.width,
         };
         Ok(Config { embed_dim, image, logit_bias: family == Family::Siglip && text.is_some(), text })
+    }
+}
+
+/// Whether a `config.json` is that of an image encoder alone.
+pub(in crate::model) fn is_image_encoder(json: &[u8]) -> bool {
+    let model_type = Section::file(CONFIG_FILE, json).ok().and_then(|mut model| model.take("model_type"));
+    model_type.is_some_and(|name| name.as_str().is_some_and(|name| name.ends_with(ALONE)))
+}
+
+/// Which of a directory's files has the preprocessor.
+pub(in crate::model) fn preprocessor_file(directory: &Path) -> &'static str {
+    if directory.join(PROCESSOR_FILE).exists() { PROCESSOR_FILE } else { PREPROCESSOR_FILE }
+}
+
+/// The preprocessor in that file.
+pub(super) fn preprocessor_section(file: &'static str, json: &[u8]) -> Result<Section, ModelError> {
+    let mut section = Section::file(file, json)?;
+    match file {
+        PROCESSOR_FILE => section.section("image_processor", None),
+        _ => Ok(section),
     }
 }
 
@@ -181,7 +200,7 @@ fn transformer_config(
 }
 
 /// `side` is the image encoder's.
-fn preprocess_config(
+pub(super) fn preprocess_config(
     mut section: Section,
     side: usize,
     family: Family,

@@ -287,6 +287,10 @@ impl Builder {
         self.node("Equal", &[a, b], vec![])
     }
 
+    pub(super) fn not(&mut self, x: &Value) -> Value {
+        self.node("Not", &[x], vec![])
+    }
+
     /// Rows of `table` by number: `result[..., :] = table[indices[...], :]`.
     pub(super) fn gather(&mut self, table: &Value, indices: &Value) -> Value {
         self.node("Gather", &[table, indices], vec![int("axis", 0)])
