@@ -80,6 +80,7 @@ impl Origin {
             ModelSource::Hub(repository, access) => {
                 let mut shown = Download::shown();
                 let directory = hub::fetch(repository, access, &mut |event| shown.on(event))?;
+                tracing::info!(%repository, directory = %directory.display(), "model of the hub");
                 Origin::Cached(repository.to_string(), directory, access.variant.clone())
             }
         })

@@ -62,6 +62,7 @@ impl Checkpoint {
     /// Opens `file`, or instead of it the shards that `FILE.index.json` lists.
     pub(super) fn open(directory: &Path, file: &str, naming: Naming) -> Result<Checkpoint, ModelError> {
         let index_file = format!("{file}.index.json");
+        tracing::info!(file, "weights chosen");
         if directory.join(file).exists() || !directory.join(&index_file).exists() {
             return Checkpoint::new(file, vec![Shard::open(directory, file)?], naming);
         }

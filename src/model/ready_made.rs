@@ -9,9 +9,9 @@
 //! | [`transformers_js`] | `onnx/vision_model.onnx`, `onnx/text_model.onnx` | transformers' files |
 //! | the same, merged, or optimum's | `onnx/model.onnx`, `model.onnx` | transformers' files |
 //!
-//! Encoders may be of any architecture, the tokenizer of any kind that `tokenizers` reads. What graphs do not say is the
-//! logit scale and bias: open_clip_inference alone writes them beside. Elsewhere the scale is that of nearly all CLIPs,
-//! and scores are those of CLIP, also of a SigLIP.
+//! Encoders may be of any architecture, the tokenizer of any kind that `tokenizers` reads. What graphs do not say is
+//! the logit scale and bias: open_clip_inference alone writes them beside. Elsewhere the scale is that of nearly all
+//! CLIPs, and scores are those of CLIP, also of a SigLIP.
 
 mod immich;
 mod inference;
