@@ -81,7 +81,15 @@ pub enum Tokenization {
     /// open_clip's own tokenizer: byte pairs between a start and an end token, which is the last of the vocabulary.
     Clip,
     /// What `tokenizer.json` says, after the text was cleaned.
-    File(Cleaning),
+    File(Cleaning, End),
+}
+
+/// What becomes of the token that a tokenizer adds at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Kept,
+    /// CLIPA's encoders see padding in its place (open_clip's `strip_sep_token`).
+    Padded,
 }
 
 /// What is done to a text before the tokenizer sees it.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{CONFIG_FILE, ModelError};
 use crate::clip::spec::{
-    Cleaning, ImageSpec, Interpolation, PaddedTo, Padding, ResizeMode, Side, TextSpec, Tokenization,
+    Cleaning, End, ImageSpec, Interpolation, PaddedTo, Padding, ResizeMode, Side, TextSpec, Tokenization,
 };
 use section::Section;
 use tokenizer::TokenizerConfig;
@@ -117,7 +117,7 @@ pub(super) enum Projection {
 pub(super) enum TokensBy {
     Clip,
     /// `tokenizer.json`, after this cleaning; `None`: as transformers' class for it does, which is named beside it.
-    File(Option<Cleaning>),
+    File(Option<Cleaning>, End),
 }
 
 impl TextConfig {
@@ -130,9 +130,9 @@ impl TextConfig {
     /// `tokenizer` is what is said beside the tokenizer; without it the rules are CLIP's.
     pub(super) fn spec(&self, tokenizer: Option<&TokenizerConfig>) -> TextSpec {
         let (tokenization, padding) = match (self.tokens, tokenizer) {
-            (TokensBy::File(cleaning), Some(&TokenizerConfig { cleaning: class, pad, side, .. })) => {
+            (TokensBy::File(cleaning, end), Some(&TokenizerConfig { cleaning: class, pad, side, .. })) => {
                 let rows = if self.rows_are_full() { PaddedTo::Context(side) } else { PaddedTo::Longest };
-                (Tokenization::File(cleaning.unwrap_or(class)), Padding { id: pad, rows })
+                (Tokenization::File(cleaning.unwrap_or(class), end), Padding { id: pad, rows })
             }
             _ if self.rows_are_full() => {
                 (Tokenization::Clip, Padding { rows: PaddedTo::Context(Side::Right), ..Padding::CLIP })
@@ -306,6 +306,7 @@ fn text_config(
     activation: Activation,
     prefix: &'static str,
 ) -> Result<TextConfig, ModelError> {
+    section.require(&[("hf_model_name", Value::Null)])?;
     let tokens = tokens_by(&mut section)?;
     let end = section.size("eos_id", Some(2))? as u32;
     let pools = [("argmax", TextPool::Highest), ("last", TextPool::Last), ("eos", TextPool::First(end))];
@@ -333,7 +334,6 @@ fn text_config(
         ("embed_cls", json!(false)),
         ("final_ln_after_pool", json!(false)),
         ("output_tokens", json!(false)),
-        ("hf_model_name", Value::Null),
     ])?;
     section.finish()?;
     Ok(config)
@@ -355,9 +355,9 @@ fn tokens_by(section: &mut Section) -> Result<TokensBy, ModelError> {
             ("canonicalize", Cleaning::OpenClipCanonical),
         ],
     )?;
-    more.require(&[("strip_sep_token", json!(false))])?;
+    let end = if more.flag("strip_sep_token")? { End::Padded } else { End::Kept };
     more.finish()?;
-    Ok(TokensBy::File(Some(cleaning)))
+    Ok(TokensBy::File(Some(cleaning), end))
 }
 
 /// `heads` reads or computes their number from the section and the width.

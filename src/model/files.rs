@@ -94,7 +94,7 @@ impl Files {
         if let Some(config) = &config.text {
             tokenizer_json = read(TOKENIZER_FILE)?;
             let mut beside = None;
-            if let TokensBy::File(_) = config.tokens {
+            if let TokensBy::File(..) = config.tokens {
                 let json = read(tokenizer::CONFIG_FILE)?;
                 beside = Some(TokenizerConfig::parse(tokenizer::CONFIG_FILE, &json, &tokenizer_json)?);
                 config_files.push(json);

@@ -1,5 +1,6 @@
 mod damage;
 mod open_clip;
+mod open_clip_table;
 mod pickled;
 mod ready_made;
 mod transformers;

@@ -21,7 +21,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{Encoding, Model, PostProcessor, Tokenizer, TruncationDirection};
 
 use super::row::TokenRow;
-use super::spec::{Cleaning, PaddedTo, Padding, Side, TextSpec, Tokenization};
+use super::spec::{Cleaning, End, PaddedTo, Padding, Side, TextSpec, Tokenization};
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
@@ -42,7 +42,7 @@ enum Rules {
         end: u32,
     },
     /// Special tokens are added by the file's post-processor.
-    File(Cleaning),
+    File(Cleaning, End),
 }
 
 /// A text as the encoder takes it.
@@ -94,7 +94,7 @@ impl TextTokenizer {
             .map_err(|error| TokenizerError::Unreadable { reason: error.to_string() })?;
         let (tokenizer, rules) = match spec.tokenization {
             Tokenization::Clip => clip(&file, spec)?,
-            Tokenization::File(cleaning) => (as_filed(file, spec)?, Rules::File(cleaning)),
+            Tokenization::File(cleaning, end) => (as_filed(file, spec)?, Rules::File(cleaning, end)),
         };
         let &TextSpec { context_length, padding, .. } = spec;
         Ok(Self { tokenizer, rules, padding, context_length, max_bytes })
@@ -107,7 +107,7 @@ impl TextTokenizer {
         }
         let clean = match self.rules {
             Rules::Clip { .. } => clean::clean(text),
-            Rules::File(cleaning) => clean::cleaned(text, cleaning),
+            Rules::File(cleaning, _) => clean::cleaned(text, cleaning),
         };
         if clean.is_empty() {
             return Err(TextError::Empty);
@@ -116,15 +116,19 @@ impl TextTokenizer {
         let mut encoding = self.tokenizer.encode_fast(clean, false).map_err(unfit)?;
         let added = match self.rules {
             Rules::Clip { .. } => 2,
-            Rules::File(_) => self.tokenizer.get_post_processor().map_or(0, |each| each.added_tokens(false)),
+            Rules::File(..) => self.tokenizer.get_post_processor().map_or(0, |each| each.added_tokens(false)),
         };
         let (length, room) = (encoding.len(), self.context_length - added);
         encoding.truncate(room, 0, TruncationDirection::Right);
         let row = match self.rules {
             Rules::Clip { start, end } => [&[start], encoding.get_ids(), &[end]].concat(),
-            Rules::File(_) => {
+            Rules::File(_, end) => {
                 let encoding: Encoding = self.tokenizer.post_process(encoding, None, true).map_err(unfit)?;
-                encoding.get_ids().to_vec()
+                let mut row = encoding.get_ids().to_vec();
+                if let (End::Padded, Some(last)) = (end, row.last_mut()) {
+                    *last = self.padding.id;
+                }
+                row
             }
         };
         let row = TokenRow(self.padded(row).into());

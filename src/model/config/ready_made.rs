@@ -7,7 +7,7 @@ use super::section::Section;
 use super::tokenizer::{TokenizerConfig, TokenizerFiles};
 use super::transformers::{self, Family};
 use super::{PreprocessConfig, TokensBy, preprocess_config, tokens_by};
-use crate::clip::spec::{PaddedTo, Padding, Side, TextSpec, Tokenization};
+use crate::clip::spec::{End, PaddedTo, Padding, Side, TextSpec, Tokenization};
 use crate::model::ModelError;
 
 /// What is not in the graphs.
@@ -116,12 +116,12 @@ fn open_clip_texts(mut section: Section, tokenizer: &TokenizerFiles) -> Result<T
                 Padding::CLIP
             },
         },
-        TokensBy::File(cleaning) => {
+        TokensBy::File(cleaning, end) => {
             let TokenizerConfig { cleaning: class, pad, side, .. } = tokenizer.config()?;
             TextSpec {
                 context_length,
                 vocab_size: section.size("vocab_size", Some(ANY_VOCABULARY))?,
-                tokenization: Tokenization::File(cleaning.unwrap_or(class)),
+                tokenization: Tokenization::File(cleaning.unwrap_or(class), end),
                 padding: Padding { id: pad, rows: PaddedTo::Context(side) },
             }
         }
@@ -148,7 +148,7 @@ fn transformers_texts(
     Ok(TextSpec {
         context_length: longest.map_or(context_length, |longest| longest.min(context_length)),
         vocab_size: section.size("vocab_size", Some(ANY_VOCABULARY))?,
-        tokenization: Tokenization::File(cleaning),
+        tokenization: Tokenization::File(cleaning, End::Kept),
         padding: Padding { id: pad, rows: if siglip { PaddedTo::Context(side) } else { PaddedTo::Longest } },
     })
 }

@@ -50,7 +50,7 @@ impl TokenizerFiles {
         texts: &TextSpec,
         hasher: &mut Sha256,
     ) -> Result<Vec<u8>, ModelError> {
-        if let Tokenization::File(_) = texts.tokenization {
+        if let Tokenization::File(..) = texts.tokenization {
             hasher.update(self.config_json()?);
         }
         hasher.update(&self.json);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::section::Section;
 use super::{Activation, Config, EPSILON, ImageConfig, ImagePool, OPENAI_MEAN, OPENAI_STD, Projection};
 use super::{PreprocessConfig, TextConfig, TextPool, TokensBy, TransformerConfig};
-use crate::clip::spec::{Interpolation, ResizeMode};
+use crate::clip::spec::{End, Interpolation, ResizeMode};
 use crate::model::ModelError;
 
 /// `vision_config` and `text_config`, among others.
@@ -155,7 +155,7 @@ fn text_config(mut section: Section, family: Family) -> Result<TextConfig, Model
             causal: false,
             pool: TextPool::Last,
             projection: Projection::Linear,
-            tokens: TokensBy::File(None),
+            tokens: TokensBy::File(None, End::Kept),
         });
     }
     // The graph pools at the highest id of a row, which is the end token if that is the vocabulary's last.

@@ -7,8 +7,8 @@
 //! | `config.json`, and that of the (pre)processor | transformers' |
 //! | `tokenizer.json`, `tokenizer_config.json` | a Hugging Face tokenizer |
 //!
-//! A variant is part of the names of graphs, as in `vision_model_fp16.onnx`. An image encoder may be alone. Of one graph
-//! for both, each encoder is what its embedding depends on.
+//! A variant is part of the names of graphs, as in `vision_model_fp16.onnx`. An image encoder may be alone. Of one
+//! graph for both, each encoder is what its embedding depends on.
 
 use std::path::Path;
 

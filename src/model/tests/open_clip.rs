@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::*;
-use crate::clip::spec::{Cleaning, Interpolation, PaddedTo, Padding, ResizeMode, Scores, Side, Tokenization};
+use crate::clip::spec::{
+    Cleaning, End, Interpolation, PaddedTo, Padding, ResizeMode, Scores, Side, Tokenization,
+};
 use crate::model::config::{Activation, Config};
 
 #[test]
@@ -159,7 +161,7 @@ fn siglips_are_read_with_what_their_names_stand_for() {
     assert!(spec.logit_scale > 109.0, "it is not clipped");
     let text = spec.text.unwrap();
     assert_eq!((text.context_length, text.vocab_size), (16, 400));
-    assert_eq!(text.tokenization, Tokenization::File(Cleaning::OpenClipCanonical));
+    assert_eq!(text.tokenization, Tokenization::File(Cleaning::OpenClipCanonical, End::Kept));
     assert_eq!(text.padding, Padding { id: 0, rows: PaddedTo::Context(Side::Right) });
 
     let name = "model_cfg.vision_cfg.timm_model_name";

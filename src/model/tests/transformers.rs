@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::*;
-use crate::clip::spec::{Cleaning, Interpolation, PaddedTo, Padding, ResizeMode, Scores, Side, Tokenization};
+use crate::clip::spec::{
+    Cleaning, End, Interpolation, PaddedTo, Padding, ResizeMode, Scores, Side, Tokenization,
+};
 
 const CONFIG: &str = "config.json";
 const PREPROCESSOR: &str = "preprocessor_config.json";
@@ -71,14 +73,14 @@ fn siglips_are_read_with_defaults_of_their_own() {
     assert_eq!((spec.scores, spec.logit_bias), (Scores::Sigmoid, -12.5));
     assert_eq!(spec.image.resize_mode, ResizeMode::Squash);
     let text = spec.text.unwrap();
-    assert_eq!(text.tokenization, Tokenization::File(Cleaning::Siglip));
+    assert_eq!(text.tokenization, Tokenization::File(Cleaning::Siglip, End::Kept));
     // Its end token pads.
     assert_eq!(text.padding, Padding { id: 1, rows: PaddedTo::Context(Side::Right) });
     let gemmas = Fixture::copy("siglip2-patch7");
     let tokenization = |fixture: &Fixture| fixture.load().unwrap().spec.text.unwrap().tokenization;
-    assert_eq!(tokenization(&gemmas), Tokenization::File(Cleaning::Lower));
+    assert_eq!(tokenization(&gemmas), Tokenization::File(Cleaning::Lower, End::Kept));
     gemmas.set("tokenizer_config.json", "tokenizer_class", json!("GemmaTokenizerFast"));
-    assert_eq!(tokenization(&gemmas), Tokenization::File(Cleaning::Lower));
+    assert_eq!(tokenization(&gemmas), Tokenization::File(Cleaning::Lower, End::Kept));
     check(
         "siglip-patch8",
         |fixture| fixture.set(CONFIG, "vision_config.vision_use_head", json!(false)),
