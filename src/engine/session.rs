@@ -51,11 +51,12 @@ impl Encoder {
 
     /// For sessions on devices of this kind, which share the weights if they can. Sessions on ONNX Runtime's own
     /// kernels can; but in other types than fp32 not: a kernel converts them when it loads, before shared ones are
-    /// known.
+    /// known, as it rearranges those of convolutions.
     pub(super) fn of_kind(kind: &Kind, mut graph: Graph) -> Result<Encoder, EngineError> {
         let mut weights = Vec::new();
         let fp32 = graph.weights.iter().all(|weight| matches!(weight.values, Values::F32(_)));
-        if !(kind.shares_weights && fp32 && shares_weights(runtime()?)) {
+        let shares = kind.shares_weights && fp32 && !graph.is_rearranged;
+        if !(shares && shares_weights(runtime()?)) {
             return Ok(Encoder::new(graph));
         }
         for Weight { name, shape, values } in std::mem::take(&mut graph.weights) {

@@ -31,14 +31,26 @@ pub(super) struct Config {
     pub(super) logit_bias: bool,
 }
 
-/// An image encoder: cuts a picture into patches, runs a transformer over them, and pools.
 #[derive(Debug)]
 pub(super) struct ImageConfig {
     /// Pixels.
     pub(super) height: usize,
     /// Pixels.
     pub(super) width: usize,
-    /// Side of a square patch in pixels.
+    pub(super) encoder: ImageEncoder,
+    pub(super) preprocess: PreprocessConfig,
+}
+
+#[derive(Debug)]
+pub(super) enum ImageEncoder {
+    Transformer(VisionTransformer),
+    ResNet(ResNet),
+}
+
+/// Cuts a picture into patches, runs a transformer over them, and pools.
+#[derive(Debug)]
+pub(super) struct VisionTransformer {
+    /// Side of a square patch in pixels. Pixels beyond the last whole patch are not seen, as in open_clip.
     pub(super) patch: usize,
     /// Whether the first layer has a bias.
     pub(super) patch_bias: bool,
@@ -48,7 +60,17 @@ pub(super) struct ImageConfig {
     pub(super) norm_before: bool,
     pub(super) transformer: TransformerConfig,
     pub(super) pool: ImagePool,
-    pub(super) preprocess: PreprocessConfig,
+}
+
+/// OpenAI's variant of a residual network (Radford et al. 2021, section 2.4).
+#[derive(Debug)]
+pub(super) struct ResNet {
+    /// Channels behind the first layers; each of four stages doubles those before it, the first excepted.
+    pub(super) width: usize,
+    /// Blocks of each stage.
+    pub(super) stages: [usize; 4],
+    /// Heads of the attention that pools.
+    pub(super) heads: usize,
 }
 
 /// How the patches of a picture become one vector.
@@ -60,18 +82,6 @@ pub(super) enum ImagePool {
     Mean,
     /// SigLIP's: all patches are normed; a probe attends to them, and an MLP follows. Nothing is projected.
     Attention,
-}
-
-impl ImageConfig {
-    /// Patches from top to bottom. Pixels beyond the last whole patch are not seen, as in open_clip.
-    pub(super) fn rows(&self) -> usize {
-        self.height / self.patch
-    }
-
-    /// Patches from left to right.
-    pub(super) fn columns(&self) -> usize {
-        self.width / self.patch
-    }
 }
 
 #[derive(Debug)]
@@ -270,6 +280,10 @@ fn image_config(
 ) -> Result<ImageConfig, ModelError> {
     let (height, width) = section.height_and_width("image_size", 224)?;
     let head_width = section.size("head_width", Some(64))?;
+    if let Some(stages) = section.four_sizes("layers")? {
+        let encoder = ImageEncoder::ResNet(resnet_config(section, stages, head_width, [height, width])?);
+        return Ok(ImageConfig { height, width, encoder, preprocess });
+    }
     let patch = section.size("patch_size", Some(16))?;
     if patch > height.min(width) {
         return Err(section.refusal("patch_size", &json!(patch), "at most image_size"));
@@ -288,17 +302,30 @@ fn image_config(
     section.choice("pos_embed_type", &[("learnable", ()), ("sin_cos_2d", ())])?;
     section.finish()?;
     let (patch_bias, class_token) = (false, true);
-    Ok(ImageConfig {
-        height,
-        width,
-        patch,
-        patch_bias,
-        class_token,
-        norm_before,
-        transformer,
-        pool,
-        preprocess,
-    })
+    let encoder = VisionTransformer { patch, patch_bias, class_token, norm_before, transformer, pool };
+    Ok(ImageConfig { height, width, encoder: ImageEncoder::Transformer(encoder), preprocess })
+}
+
+/// What else open_clip reads for such an encoder is nothing.
+fn resnet_config(
+    mut section: Section,
+    stages: [usize; 4],
+    head_width: usize,
+    sides: [usize; 2],
+) -> Result<ResNet, ModelError> {
+    let width = section.size("width", Some(768))?;
+    // A stage has at least one block, and halves a side, as the first layers do twice.
+    if sides[0] != sides[1] || !sides[0].is_multiple_of(32) {
+        return Err(section.refusal("image_size", &json!(sides), "a multiple of 32, for a square"));
+    }
+    let heads = 32 * width / head_width;
+    if heads == 0 || !(32 * width).is_multiple_of(heads) || !width.is_multiple_of(2) {
+        return Err(section.refusal("width", &json!(width), "an even one of whole heads"));
+    }
+    section.ignore(&INERT_IMAGE_KEYS);
+    section.ignore(&["patch_size", "mlp_ratio"]);
+    section.finish()?;
+    Ok(ResNet { width, stages, heads })
 }
 
 fn text_config(

@@ -19,7 +19,7 @@ use ndarray::{Array2, ArrayView1};
 use safetensors::SafeTensors;
 
 /// The checkpoints that lie beside their golden file.
-const CHECKPOINTS: [&str; 17] = [
+const CHECKPOINTS: [&str; 18] = [
     "quick-gelu-patch8",
     "gelu-patch14",
     "bf16-patch16",
@@ -29,6 +29,7 @@ const CHECKPOINTS: [&str; 17] = [
     "siglip2-patch7",
     "siglip-timm",
     "siglip2-timm",
+    "resnet",
     "clipa",
     "worldwide",
     "vision-only",

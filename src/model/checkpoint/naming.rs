@@ -100,7 +100,7 @@ impl Naming {
     /// Where a file has the tensor that open_clip calls `name`.
     pub(super) fn stored(self, name: &str) -> Stored {
         match self {
-            Naming::OpenClip => Stored::Same(name.to_owned()),
+            Naming::OpenClip => open_clip(name),
             Naming::Timm if name.starts_with("visual.") => timm(name),
             Naming::Timm => Stored::Same(name.to_owned()),
             Naming::Transformers => transformers(name),
@@ -110,7 +110,9 @@ impl Naming {
     /// Whether a tensor of the file, by its name there, is not a weight.
     pub(super) fn is_buffer(self, name: &str) -> bool {
         match self {
-            Naming::OpenClip | Naming::Timm => OPEN_CLIP_BUFFERS.contains(&name),
+            Naming::OpenClip | Naming::Timm => {
+                OPEN_CLIP_BUFFERS.contains(&name) || name.ends_with(".num_batches_tracked")
+            }
             Naming::Transformers => TRANSFORMERS_BUFFERS.contains(&name),
         }
     }
@@ -123,6 +125,16 @@ fn renamed(name: &str, prefixes: &[(&str, &str)], parts: &[(&str, &str)]) -> Str
         .find_map(|(ours, theirs)| Some(format!("{theirs}{}", name.strip_prefix(ours)?)))
         .unwrap_or_else(|| name.to_owned());
     parts.iter().fold(renamed, |name, (ours, theirs)| name.replace(ours, theirs))
+}
+
+/// The attention that pools in a ResNet has its projections apart, under names of its own.
+fn open_clip(name: &str) -> Stored {
+    let Some(rest) = name.strip_prefix("visual.attnpool.attn.") else { return Stored::Same(name.to_owned()) };
+    let of = |part: &str, kind: &str| format!("visual.attnpool.{part}_proj.{kind}");
+    match (rest.strip_prefix("in_proj_"), rest.strip_prefix("out_proj.")) {
+        (Some(kind), _) => Stored::Stacked(["q", "k", "v"].map(|part| (of(part, kind), 1)).to_vec()),
+        (None, kind) => Stored::Same(of("c", kind.unwrap_or(rest))),
+    }
 }
 
 fn transformers(name: &str) -> Stored {

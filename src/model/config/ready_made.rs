@@ -1,5 +1,5 @@
-//! What graphs that others exported leave to be said: of open_clip's configuration, or of transformers', what is not the
-//! architecture, about which the graphs have decided.
+//! What graphs that others exported leave to be said: of open_clip's configuration, or of transformers', what is not
+//! the architecture, about which the graphs have decided.
 
 use serde_json::{Value, json};
 

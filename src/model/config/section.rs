@@ -79,6 +79,15 @@ impl Section {
         number.ok_or_else(|| self.refusal(key, &value, "a positive number"))
     }
 
+    /// Four sizes; `None` if there is something else, which stays.
+    pub(super) fn four_sizes(&mut self, key: &str) -> Result<Option<[usize; 4]>, ModelError> {
+        let Some(Value::Array(values)) = self.keys.get(key) else { return Ok(None) };
+        let sizes = values.iter().map(positive_size).collect::<Option<Vec<_>>>();
+        let sizes = sizes.and_then(|sizes| sizes.try_into().ok());
+        let value = self.take(key).unwrap_or(Value::Null);
+        sizes.map(Some).ok_or_else(|| self.refusal(key, &value, "a positive integer, or four of them"))
+    }
+
     /// A number for a square, or `[height, width]`.
     pub(super) fn height_and_width(
         &mut self,

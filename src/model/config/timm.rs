@@ -6,7 +6,8 @@
 use serde_json::{Value, json};
 
 use super::section::Section;
-use super::{Activation, ImageConfig, ImagePool, PreprocessConfig, Shapes, TransformerConfig};
+use super::{Activation, ImageConfig, ImageEncoder, ImagePool, PreprocessConfig, Shapes};
+use super::{TransformerConfig, VisionTransformer};
 use crate::model::ModelError;
 
 /// Numbers of one attention head, by the family.
@@ -66,9 +67,7 @@ pub(super) fn image_config(
         return Err(section.refusal("image_size", &json!([height, width]), "at least a patch"));
     }
     let tanh = TANH.iter().any(|beginning| text.starts_with(beginning));
-    Ok(ImageConfig {
-        height,
-        width,
+    let encoder = VisionTransformer {
         patch,
         patch_bias: true,
         class_token: false,
@@ -83,8 +82,8 @@ pub(super) fn image_config(
             layer_scale: false,
         },
         pool: ImagePool::Attention,
-        preprocess,
-    })
+    };
+    Ok(ImageConfig { height, width, encoder: ImageEncoder::Transformer(encoder), preprocess })
 }
 
 /// `None`: it is none of SigLIP's. Those with `gap` in their names pool otherwise.

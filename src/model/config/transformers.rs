@@ -9,8 +9,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::section::Section;
-use super::{Activation, Config, EPSILON, ImageConfig, ImagePool, OPENAI_MEAN, OPENAI_STD, Projection};
-use super::{PreprocessConfig, TextConfig, TextPool, TokensBy, TransformerConfig};
+use super::{
+    Activation, Config, EPSILON, ImageConfig, ImageEncoder, ImagePool, OPENAI_MEAN, OPENAI_STD, Projection,
+};
+use super::{PreprocessConfig, TextConfig, TextPool, TokensBy, TransformerConfig, VisionTransformer};
 use crate::clip::spec::{End, Interpolation, ResizeMode};
 use crate::model::ModelError;
 
@@ -81,9 +83,13 @@ impl Config {
             let text = tower(&mut model, "text_config", "text_config_dict")?;
             (image_config(vision, preprocessor, family)?, Some(text_config(text, family)?))
         };
+        let width = match &image.encoder {
+            ImageEncoder::Transformer(encoder) => encoder.transformer.width,
+            ImageEncoder::ResNet(_) => unreachable!("transformers has none"),
+        };
         let embed_dim = match family {
             Family::Clip => projected,
-            Family::Siglip => image.transformer.width,
+            Family::Siglip => width,
         };
         Ok(Config { embed_dim, image, logit_bias: family == Family::Siglip && text.is_some(), text })
     }
@@ -130,17 +136,16 @@ fn image_config(
         return Err(section.refusal("patch_size", &json!(patch), "at most image_size"));
     }
     section.require(&[("num_channels", json!(3)), ("vision_use_head", json!(true))])?;
-    Ok(ImageConfig {
-        height: side,
-        width: side,
+    let encoder = VisionTransformer {
         patch,
         patch_bias: !clip,
         class_token: clip,
         norm_before: clip,
         transformer: transformer_config(&mut section, [768, 3072, 12, 12], family)?,
         pool: if clip { ImagePool::ClassToken } else { ImagePool::Attention },
-        preprocess: preprocess_config(preprocessor, side, family)?,
-    })
+    };
+    let preprocess = preprocess_config(preprocessor, side, family)?;
+    Ok(ImageConfig { height: side, width: side, encoder: ImageEncoder::Transformer(encoder), preprocess })
 }
 
 fn text_config(mut section: Section, family: Family) -> Result<TextConfig, ModelError> {

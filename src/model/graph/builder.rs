@@ -42,6 +42,7 @@ pub(super) struct Builder {
     element: ElementType,
     graph: GraphProto,
     weights: Vec<Weight>,
+    has_convolutions: bool,
 }
 
 impl Builder {
@@ -51,7 +52,7 @@ impl Builder {
             WeightType::Fp16 => ElementType::Float16,
         };
         let graph = GraphProto { name: name.to_owned(), ..GraphProto::default() };
-        Builder { form, element, graph, weights: Vec::new() }
+        Builder { form, element, graph, weights: Vec::new(), has_convolutions: false }
     }
 
     pub(super) fn form(&self) -> Form {
@@ -283,6 +284,23 @@ impl Builder {
         self.node("ReduceMean", &[x, &axes], vec![])
     }
 
+    /// Of `[batch, channels, height, width]`, with as much padding on every side.
+    pub(super) fn convolution(&mut self, inputs: [&Value; 3], stride: usize, padding: usize) -> Value {
+        self.has_convolutions = true;
+        let (stride, padding) = (stride as i64, padding as i64);
+        self.node("Conv", &inputs, vec![ints("strides", &[stride; 2]), ints("pads", &[padding; 4])])
+    }
+
+    /// Over squares that do not overlap.
+    pub(super) fn average_pool(&mut self, x: &Value, side: usize) -> Value {
+        let side = [side as i64; 2];
+        self.node("AveragePool", &[x], vec![ints("kernel_shape", &side), ints("strides", &side)])
+    }
+
+    pub(super) fn relu(&mut self, x: &Value) -> Value {
+        self.node("Relu", &[x], vec![])
+    }
+
     pub(super) fn equal(&mut self, a: &Value, b: &Value) -> Value {
         self.node("Equal", &[a, b], vec![])
     }
@@ -342,7 +360,8 @@ impl Builder {
             graph: Some(self.graph),
             opset_import,
         };
-        Graph { proto: model.encode_to_vec(), weights: self.weights, ..Graph::default() }
+        let (proto, is_rearranged) = (model.encode_to_vec(), self.has_convolutions);
+        Graph { proto, weights: self.weights, is_rearranged, ..Graph::default() }
     }
 
     /// What was added so far, to be part of another graph.

@@ -1,8 +1,8 @@
 //! Graphs that others exported, made to take and give what ours do.
 //!
 //! It does not look at their operators or weights. The given bytes stay as they are, but for the declared inputs and
-//! output, and for what the output does not depend on: nodes in front turn our rows into the given inputs, and one behind
-//! makes the output float. So weights stay where the exporter put them, in the file or beside it.
+//! output, and for what the output does not depend on: nodes in front turn our rows into the given inputs, and one
+//! behind makes the output float. So weights stay where the exporter put them, in the file or beside it.
 
 use std::collections::BTreeSet;
 
@@ -92,8 +92,8 @@ impl ReadyMade {
         Ok(Graph { rows, ..self.wrap(front, &needed, config.embed_dim)? })
     }
 
-    /// Takes token ids, `[batch, length]`; a fixed length is the context length. Besides, a mask of what does not pad, and
-    /// types of tokens, which are all 0.
+    /// Takes token ids, `[batch, length]`; a fixed length is the context length. Besides, a mask of what does not pad,
+    /// and types of tokens, which are all 0.
     pub(in crate::model) fn text_encoder(
         self,
         texts: &TextSpec,

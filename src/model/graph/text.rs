@@ -72,7 +72,8 @@ pub(in crate::model) fn text_encoder(
     Ok(Graph { length, ..writer.graph.finish(&x, embed_dim) })
 }
 
-/// Where in each row of `[batch, length]` the token is that becomes the embedding: `[batch, 1]`. `None`: it is the last.
+/// Where in each row of `[batch, length]` the token is that becomes the embedding: `[batch, 1]`. `None`: it is the
+/// last.
 fn pooled(graph: &mut Builder, config: &TextConfig, tokens: &Value) -> Option<Value> {
     match config.pool {
         TextPool::Last => None,

@@ -172,10 +172,54 @@ impl<'w> Writer<'w> {
     ) -> Result<Unbiased, ModelError> {
         let width = config.width;
         let name = format!("{block}.attn");
+        let (x, value_bias) = self.attended(&name, width, config.heads, attention)?;
+        let name = format!("{name}.out_proj");
+        let (mut weight, mut bias) = self.out_projection(&name, [width, width], &value_bias)?;
+        self.scale(&format!("{block}.ls_1.gamma"), config, &mut weight, &mut bias)?;
+        Ok(self.linear_of(&name, [width, width], (weight, bias), &x))
+    }
+
+    /// What one query of each row finds, projected to another width.
+    pub(super) fn attention_to(
+        &mut self,
+        name: &str,
+        [width, outputs]: [usize; 2],
+        heads: usize,
+        [queries, context]: [&Value; 2],
+    ) -> Result<Value, ModelError> {
+        let attention = Attention { queries, context, mask: Mask::None };
+        let (x, value_bias) = self.attended(&format!("{name}.attn"), width, heads, &attention)?;
+        let name = format!("{name}.attn.out_proj");
+        let layer = self.out_projection(&name, [width, outputs], &value_bias)?;
+        let found = self.linear_of(&name, [width, outputs], layer, &x);
+        Ok(self.biased(&found))
+    }
+
+    /// Weights `[outputs, inputs]` and biases of the layer behind attention, with the bias of its values in them.
+    fn out_projection(
+        &mut self,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        value_bias: &[f32],
+    ) -> Result<(Vec<f32>, Vec<f32>), ModelError> {
+        let weight = self.checkpoint.take(&format!("{name}.weight"), &[outputs, inputs])?;
+        let mut bias = self.checkpoint.take(&format!("{name}.bias"), &[outputs])?;
+        add_product(&mut bias, &weight, value_bias);
+        Ok((weight, bias))
+    }
+
+    /// Attention without its last layer, and the bias of its values, which is yet to be added.
+    fn attended(
+        &mut self,
+        name: &str,
+        width: usize,
+        heads: usize,
+        attention: &Attention<'_>,
+    ) -> Result<(Value, Vec<f32>), ModelError> {
         // PyTorch keeps the three input projections in one tensor, `[3 * width, width]`.
         let weights = self.checkpoint.take(&format!("{name}.in_proj_weight"), &[3 * width, width])?;
-        let biases = self.checkpoint.take(&format!("{name}.in_proj_bias"), &[3 * width])?;
-        let scale = ((width / config.heads) as f32).sqrt().recip();
+        let mut biases = self.checkpoint.take(&format!("{name}.in_proj_bias"), &[3 * width])?;
+        let scale = ((width / heads) as f32).sqrt().recip();
         let mut project = |part: usize, suffix: &str, scale: f32, x: &Value| {
             let mut weight = transpose(&weights[part * width * width..][..width * width], width, width);
             weight.iter_mut().for_each(|value| *value *= scale);
@@ -188,15 +232,8 @@ impl<'w> Writer<'w> {
         let query_bias = biases[..width].iter().map(|value| value * scale).collect();
         let query_bias = self.graph.weight(&format!("{name}.query.bias"), &[width], query_bias);
         let query = self.graph.add(&query, &query_bias);
-
-        let x = self.attend([&query, &key, &value], config, attention.mask);
-
-        let name = format!("{name}.out_proj");
-        let mut weight = self.checkpoint.take(&format!("{name}.weight"), &[width, width])?;
-        let mut bias = self.checkpoint.take(&format!("{name}.bias"), &[width])?;
-        add_product(&mut bias, &weight, &biases[2 * width..]);
-        self.scale(&format!("{block}.ls_1.gamma"), config, &mut weight, &mut bias)?;
-        Ok(self.linear_of(&name, [width, width], (weight, bias), &x))
+        let x = self.attend([&query, &key, &value], [width, heads], attention.mask);
+        Ok((x, biases.split_off(2 * width)))
     }
 
     /// Layer scale: what a layer with weights `[width, inputs]` and biases adds to each number of a token is multiplied
@@ -223,7 +260,7 @@ impl<'w> Writer<'w> {
     fn attend(
         &mut self,
         [query, key, value]: [&Value; 3],
-        config: &TransformerConfig,
+        [width, head_count]: [usize; 2],
         mask: Mask<'_>,
     ) -> Value {
         let graph = &mut self.graph;
@@ -234,10 +271,10 @@ impl<'w> Writer<'w> {
             (Operators::Fused, Mask::Row(_)) | (Operators::Standard, _) => None,
         };
         if let Some(sight) = sight {
-            return graph.multi_head_attention([query, key, value], config.heads, sight);
+            return graph.multi_head_attention([query, key, value], head_count, sight);
         }
         // [batch, tokens, width] to [batch, heads, tokens, head width]; keys transposed for the product.
-        let heads = [0, 0, config.heads as i64, -1];
+        let heads = [0, 0, head_count as i64, -1];
         let mut split = |x: &Value, axes: &[i64]| {
             let x = graph.reshape(x, &heads);
             graph.transpose(&x, axes)
@@ -251,7 +288,7 @@ impl<'w> Writer<'w> {
         let weights = graph.softmax(&logits);
         let x = graph.matmul(&weights, &value);
         let x = graph.transpose(&x, &[0, 2, 1, 3]);
-        graph.reshape(&x, &[0, 0, config.width as i64])
+        graph.reshape(&x, &[0, 0, width as i64])
     }
 
     /// That of the block `block`.

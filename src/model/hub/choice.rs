@@ -47,8 +47,9 @@ pub(super) fn choose<'a>(files: &'a [String], variant: &Variant) -> Result<Vec<&
     Ok(chosen)
 }
 
-const NO_WEIGHTS: &str = "it has no weights that clipd reads: open_clip_model.safetensors, model.safetensors, or the same pickled, \
-     open_clip_pytorch_model.bin or pytorch_model.bin; nor ONNX graphs in a layout that it knows";
+const NO_WEIGHTS: &str = "it has no weights that clipd reads: open_clip_model.safetensors, model.safetensors, \
+                          or the same pickled, open_clip_pytorch_model.bin or pytorch_model.bin; nor ONNX graphs in a \
+                          layout that it knows";
 
 /// A file of weights, or the shards that stand for it and their index.
 fn whole<'a>(files: &'a [String], name: &str) -> Option<Vec<&'a str>> {

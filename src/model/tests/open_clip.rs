@@ -6,7 +6,7 @@ use super::*;
 use crate::clip::spec::{
     Cleaning, End, Interpolation, PaddedTo, Padding, ResizeMode, Scores, Side, Tokenization,
 };
-use crate::model::config::{Activation, Config};
+use crate::model::config::{Activation, Config, ImageEncoder};
 
 #[test]
 fn the_config_becomes_the_spec() {
@@ -68,8 +68,9 @@ fn published_architectures_have_their_sizes() {
         let file = json!({"model_cfg": model}).to_string();
         let config = Config::from_open_clip(file.as_bytes(), &|_| None).unwrap();
         let text_config = config.text.unwrap();
-        let (image, text) = (&config.image.transformer, &text_config.transformer);
-        let patches = config.image.rows() * config.image.columns();
+        let ImageEncoder::Transformer(encoder) = &config.image.encoder else { panic!("{name} is a ViT") };
+        let (image, text) = (&encoder.transformer, &text_config.transformer);
+        let patches = (config.image.height / encoder.patch) * (config.image.width / encoder.patch);
         let found = [patches, image.width, image.layers, image.heads, image.mlp_width];
         assert_eq!(found, expected[..5], "{name}");
         assert_eq!([text.width, text.layers, text.heads], expected[5..], "{name}");
@@ -90,7 +91,7 @@ fn keys_that_would_change_the_result_are_refused() {
             "vit_{base,large,so400m,giantopt}_patchP_siglip_SIZE; other image encoders of timm's can be served as ONNX \
              graphs",
         ),
-        ("model_cfg.vision_cfg.layers", json!([3, 4, 6, 3]), "a positive integer"),
+        ("model_cfg.vision_cfg.layers", json!([3, 4, 6]), "a positive integer, or four of them"),
         ("model_cfg.vision_cfg.image_size", json!([32, 32, 3]), "a positive integer or [height, width]"),
         ("model_cfg.vision_cfg.patch_size", json!(33), "at most image_size"),
         ("model_cfg.vision_cfg.head_width", json!(0), "a positive integer"),
@@ -168,8 +169,8 @@ fn siglips_are_read_with_what_their_names_stand_for() {
     let refused = |damage: &dyn Fn(&Fixture), message: &str| check("siglip-timm", damage, message);
     refused(
         &|fixture| fixture.set(CONFIG_FILE, name, json!("vit_so400m_patch14_siglip_224")),
-        "open_clip_config.json: model_cfg.vision_cfg.timm_model_name is \"vit_so400m_patch14_siglip_224\", supported is \
-         one of embed_dim's width",
+        "open_clip_config.json: model_cfg.vision_cfg.timm_model_name is \"vit_so400m_patch14_siglip_224\", supported \
+         is one of embed_dim's width",
     );
     refused(
         &|fixture| fixture.set(CONFIG_FILE, "model_cfg.vision_cfg.timm_pool", json!("avg")),

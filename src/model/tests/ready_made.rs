@@ -157,7 +157,8 @@ fn outputs_and_inputs_of_others_are_named() {
     check(
         "transformers-js",
         |fixture| edit(fixture, "onnx/vision_model.onnx", |model| output(model, "something")),
-        "onnx/vision_model.onnx: outputs are [last_hidden_state, something], supported is image_embeds or pooler_output",
+        "onnx/vision_model.onnx: outputs are [last_hidden_state, something], supported is image_embeds or \
+         pooler_output",
     );
     check(
         "bert",
