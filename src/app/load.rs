@@ -13,6 +13,7 @@ use crate::engine::device::{Device, Precision, Seat};
 use crate::engine::fidelity::{Fidelity, fidelity};
 use crate::engine::onnx::OnnxModel;
 use crate::model::graph::Form;
+use crate::model::variant::Variant;
 use crate::model::{Model, ModelError, hub};
 
 /// Reads the model and prepares one engine per worker. Takes seconds; call it off the async runtime.
@@ -36,7 +37,8 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
             let mut reference = reference.open(&seat(Device::CPU, Precision::Fp32))?;
             fidelity(&model.spec, &mut *reference, &mut *onnx.open(&seat(device, precision))?)?
         };
-        tracing::info!(%images, %texts, "cosine of int8 to fp32, over made-up inputs: it depends on the model");
+        let texts = texts.map_or_else(|| "none".to_owned(), |texts| texts.to_string());
+        tracing::info!(%images, texts, "cosine of int8 to fp32, over made-up inputs: it depends on the model");
     }
     let open = |device: Device| {
         let (onnx, seat) = (onnx.clone(), seat(device, precision));
@@ -62,9 +64,9 @@ pub fn settled(config: &Config) -> Result<Config, StartError> {
 /// Where a model's files are, on this machine.
 pub enum Origin {
     Builtin,
-    Directory(PathBuf),
+    Directory(PathBuf, Variant),
     /// A repository of the hub, in its cache.
-    Cached(String, PathBuf),
+    Cached(String, PathBuf, Variant),
 }
 
 impl Origin {
@@ -72,11 +74,14 @@ impl Origin {
     pub fn of(source: &ModelSource) -> Result<Origin, StartError> {
         Ok(match source {
             ModelSource::Builtin => Origin::Builtin,
-            ModelSource::Directory(directory) => Origin::Directory(directory.clone()),
+            ModelSource::Directory(directory, variant) => {
+                Origin::Directory(directory.clone(), variant.clone())
+            }
             ModelSource::Hub(repository, access) => {
                 let mut shown = Download::shown();
                 let directory = hub::fetch(repository, access, &mut |event| shown.on(event))?;
-                Origin::Cached(repository.to_string(), directory)
+                tracing::info!(%repository, directory = %directory.display(), "model of the hub");
+                Origin::Cached(repository.to_string(), directory, access.variant.clone())
             }
         })
     }
@@ -85,9 +90,9 @@ impl Origin {
     pub fn model(&self, form: Form) -> Result<Model, ModelError> {
         match self {
             Origin::Builtin => Model::builtin(form),
-            Origin::Directory(directory) => Model::from_dir(directory, form),
-            Origin::Cached(name, directory) => {
-                Ok(Model { name: name.clone(), ..Model::from_dir(directory, form)? })
+            Origin::Directory(directory, variant) => Model::from_dir(directory, variant, form),
+            Origin::Cached(name, directory, variant) => {
+                Ok(Model { name: name.clone(), ..Model::from_dir(directory, variant, form)? })
             }
         }
     }

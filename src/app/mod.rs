@@ -27,7 +27,7 @@ use crate::auth::file::KeyFileError;
 use crate::batcher::{self, Batcher, OpenEngine, Workers};
 use crate::clip::classifier::{Coefficient, Logits};
 use crate::clip::image::ImagePreprocessor;
-use crate::clip::spec::ClipSpec;
+use crate::clip::spec::{ClipSpec, TextSpec};
 use crate::clip::text::TextTokenizer;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -125,11 +125,12 @@ pub fn start(config: &Config, ports: Ports, served: Served) -> Result<Running, S
     let memory = MemoryLimits::new(config, &served.spec);
     tracing::info!("most memory that the limits allow beside the model: {memory}");
     let images = ImagePreprocessor::new(served.spec.image.clone(), config.image_limits);
-    let texts = TextTokenizer::new(&served.tokenizer_json, &served.spec.text, config.limits.text_bytes)?;
+    let tokenizer = |spec| TextTokenizer::new(&served.tokenizer_json, spec, config.limits.text_bytes);
+    let texts = served.spec.text.as_ref().map(tokenizer).transpose()?;
 
     let options = batcher::Options {
         settings: config.scheduling.clone(),
-        context_length: served.spec.text.context_length,
+        text_lengths: served.spec.text.as_ref().map_or_else(Vec::new, TextSpec::lengths),
         image_row_bytes: served.spec.image.row_bytes(),
         clock,
         metrics: metrics.clone(),
@@ -240,6 +241,7 @@ fn pipeline_options(config: &Config, spec: &ClipSpec, clock: Clock, metrics: &Me
         logits: Logits {
             scale: Coefficient::Shared(spec.logit_scale),
             bias: Coefficient::Shared(spec.logit_bias),
+            scores: spec.scores,
         },
         clock,
         metrics: metrics.clone(),

@@ -53,8 +53,8 @@ const COMMANDS: usize = 1024;
 /// What the batcher needs besides its workers.
 pub struct Options {
     pub settings: Settings,
-    /// Longest token row that the warm-up runs.
-    pub context_length: usize,
+    /// Lengths of token rows that the warm-up runs, rising: the points of the cost model. None: there are no texts.
+    pub text_lengths: Vec<usize>,
     /// Bytes of an image row that the warm-up runs.
     pub image_row_bytes: usize,
     pub clock: Clock,

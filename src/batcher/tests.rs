@@ -70,7 +70,7 @@ impl Bench {
 pub(super) fn options(clock: Clock, metrics: &Metrics) -> Options {
     Options {
         settings: Bench::settings(),
-        context_length: 8,
+        text_lengths: vec![8],
         image_row_bytes: 12,
         clock,
         metrics: metrics.clone(),

@@ -16,9 +16,6 @@ use crate::engine::{Batch, Engine};
 use crate::modality::{ByModality, Modality};
 use crate::scheduler::cost::Measurement;
 
-/// Tokens of a caption of a few words: beside the longest texts, the other point of the cost model.
-const SHORT_TEXT: usize = 8;
-
 /// A batch that takes longer, as less work has told, is run once.
 const LONG_RUN: Duration = Duration::from_millis(250);
 
@@ -31,7 +28,7 @@ pub(super) struct WarmUp {
     max_batch_size: ByModality<NonZeroUsize>,
     /// The scheduler makes no batch of several rows that runs longer.
     longest_run: Duration,
-    context_length: usize,
+    text_lengths: Vec<usize>,
     image_row_bytes: usize,
     clock: Clock,
 }
@@ -41,7 +38,7 @@ impl WarmUp {
         WarmUp {
             max_batch_size: options.settings.max_batch_size,
             longest_run: options.settings.interactive_target,
-            context_length: options.context_length,
+            text_lengths: options.text_lengths.clone(),
             image_row_bytes: options.image_row_bytes,
             clock: options.clock,
         }
@@ -86,7 +83,7 @@ impl WarmUp {
                 image: doubling(self.max_batch_size.image.get()),
                 text: doubling(self.max_batch_size.text.get()),
             },
-            lengths: vec![self.context_length.min(SHORT_TEXT), self.context_length],
+            lengths: self.text_lengths.clone(),
         })
     }
 
@@ -173,7 +170,7 @@ mod tests {
 
     impl Engine for Recorder {
         fn input(&mut self) -> Result<Input, EngineError> {
-            Ok(Input::new(None))
+            Ok(Input::new(None, 0))
         }
 
         fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
@@ -205,7 +202,7 @@ mod tests {
         let warm_up = WarmUp {
             max_batch_size: ByModality::both(THREE),
             longest_run: SLOW,
-            context_length: 9,
+            text_lengths: vec![9],
             image_row_bytes: 12,
             clock: Clock::start(),
         };

@@ -43,7 +43,7 @@ pub(super) struct Bank {
 /// What a model makes rows with.
 pub(super) struct Preprocessing {
     pub(super) images: ImagePreprocessor,
-    pub(super) texts: TextTokenizer,
+    texts: Option<TextTokenizer>,
     /// Height and width of the model's pictures.
     pub(super) size: [u32; 2],
 }
@@ -75,16 +75,22 @@ struct EngineThread {
     thread: Option<JoinHandle<()>>,
 }
 
+impl Preprocessing {
+    pub(super) fn texts(&self) -> Result<&TextTokenizer, Error> {
+        self.texts.as_ref().ok_or_else(|| Error::Other("the model has no text encoder".to_owned()))
+    }
+}
+
 impl Bank {
     /// Loads the model of `config` and opens its engines with `layout`.
     pub(super) fn open(config: &Config, layout: Layout) -> Result<(Bank, Preprocessing), Error> {
         let config = Config { workers_per_device: layout.workers, threads: layout.threads, ..config.clone() };
         let served = app::load::load(&config)?;
+        let tokenizer = |spec| TextTokenizer::new(&served.tokenizer_json, spec, config.limits.text_bytes);
         let preprocessing = Preprocessing {
             size: [served.spec.image.height, served.spec.image.width],
             images: ImagePreprocessor::new(served.spec.image, config.image_limits),
-            texts: TextTokenizer::new(&served.tokenizer_json, &served.spec.text, config.limits.text_bytes)
-                .map_err(app::StartError::from)?,
+            texts: served.spec.text.as_ref().map(tokenizer).transpose().map_err(app::StartError::from)?,
         };
         let clock = Clock::start();
         let mut description = None;

@@ -205,7 +205,7 @@ impl Rows {
         }
         if needs(Modality::Text) {
             for text in inputs.texts.iter().take(ROWS) {
-                rows.texts.push(preprocessing.texts.encode(text).map_err(not_an_input)?.row);
+                rows.texts.push(preprocessing.texts()?.encode(text).map_err(not_an_input)?.row);
             }
         }
         Ok(rows)
@@ -230,7 +230,7 @@ fn preprocessing_cost(
     inputs: &Inputs,
     rows: &Rows,
 ) -> Result<f64, Error> {
-    let Preprocessing { images, texts, size: [height, width] } = preprocessing;
+    let Preprocessing { images, size: [height, width], .. } = preprocessing;
     match workload {
         Workload::Images | Workload::Classify => {
             cost(&inputs.pictures, |bytes| images.encoded(bytes).map(drop).map_err(not_an_input))
@@ -238,7 +238,10 @@ fn preprocessing_cost(
         Workload::Rgb => cost(&rows.images, |ImageRow(pixels)| {
             images.rgb(*width, *height, pixels).map(drop).map_err(not_an_input)
         }),
-        Workload::Texts => cost(&inputs.texts, |text| texts.encode(text).map(drop).map_err(not_an_input)),
+        Workload::Texts => {
+            let texts = preprocessing.texts()?;
+            cost(&inputs.texts, |text| texts.encode(text).map(drop).map_err(not_an_input))
+        }
     }
 }
 

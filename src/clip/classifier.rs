@@ -5,13 +5,14 @@
 //!
 //! Similarity is the cosine to the label's unit row, logit = scale x similarity + bias, and the
 //! scores are the softmax of the logits over ALL labels, so that top-k changes what is returned
-//! and never a score.
+//! and never a score; or the sigmoid of each, for models that were trained so.
 
 use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::embedding::{dot, dots, normalize};
+use super::spec::Scores;
 
 /// Labels, one unit row each, and how similarity becomes a logit.
 #[derive(Clone, Debug)]
@@ -22,16 +23,17 @@ pub struct Classifier {
     logits: Logits,
 }
 
-/// From similarity to logit: `scale * similarity + bias`.
+/// From similarity to logit, `scale * similarity + bias`, and to score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logits {
     pub scale: Coefficient,
     pub bias: Coefficient,
+    pub scores: Scores,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Coefficient {
-    /// The same for every label. Such a bias cancels in the softmax.
+    /// The same for every label. Such a bias cancels in a softmax.
     Shared(f32),
     /// One for each label, in label order.
     PerLabel(Arc<[f32]>),
@@ -44,7 +46,7 @@ pub struct Prediction {
     pub index: usize,
     /// Cosine, -1 to 1.
     pub similarity: f32,
-    /// Probability among all labels; the scores of all labels sum to 1.
+    /// Probability: among all labels, so that the scores of all sum to 1, or of this label alone.
     pub score: f32,
 }
 
@@ -117,6 +119,7 @@ impl Classifier {
         let logits = Logits {
             scale: Coefficient::PerLabel(lengths.into()),
             bias: Coefficient::PerLabel(biases.into()),
+            scores: Scores::Softmax,
         };
         Self::new(labels, weights, logits)
     }
@@ -170,19 +173,40 @@ impl Classifier {
             .enumerate()
             .map(|(index, similarity)| self.logits.of(index, *similarity))
             .collect();
-        // Subtracting the maximum keeps exp below 1: no overflow at any scale.
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f64 = logits.iter().map(|l| f64::from(l - max).exp()).sum();
-
+        let shares = (self.logits.scores == Scores::Softmax).then(|| Shares::of(&logits));
+        let score = |logit| shares.as_ref().map_or_else(|| sigmoid(logit), |shares| shares.share(logit));
         best_first(&logits, top_k)
             .into_iter()
             .map(|index| Prediction {
                 index,
                 similarity: similarities[index].clamp(-1.0, 1.0),
-                score: (f64::from(logits[index] - max).exp() / total) as f32,
+                score: score(logits[index]),
             })
             .collect()
     }
+}
+
+/// A softmax, of which only some values are asked for.
+struct Shares {
+    max: f32,
+    total: f64,
+}
+
+impl Shares {
+    fn of(logits: &[f32]) -> Shares {
+        // Subtracting the maximum keeps exp below 1: no overflow at any scale.
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        Shares { max, total: logits.iter().map(|logit| f64::from(logit - max).exp()).sum() }
+    }
+
+    fn share(&self, logit: f32) -> f32 {
+        (f64::from(logit - self.max).exp() / self.total) as f32
+    }
+}
+
+/// The probability of a pair, from its logit.
+fn sigmoid(logit: f32) -> f32 {
+    (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32
 }
 
 /// Indices of the `top_k` largest logits, largest first. The rest is never sorted.
@@ -198,6 +222,14 @@ fn best_first(logits: &[f32], top_k: Option<NonZeroUsize>) -> Vec<usize> {
 }
 
 impl Logits {
+    /// The score of two embeddings by themselves; `None` where scores are shares of all labels'.
+    pub fn pair(&self, similarity: f32) -> Option<f32> {
+        match self.scores {
+            Scores::Softmax => None,
+            Scores::Sigmoid => Some(sigmoid(self.of(0, similarity))),
+        }
+    }
+
     fn of(&self, index: usize, similarity: f32) -> f32 {
         self.scale.of(index) * similarity + self.bias.of(index)
     }

@@ -69,6 +69,10 @@ pub struct HubFlags {
     /// 1: take models from the hub's cache only
     #[arg(long, env = "HF_HUB_OFFLINE", default_value = "0", help_heading = "Model and device")]
     pub hf_hub_offline: String,
+    /// Which of several exports of ONNX graphs, as in their names: fp16, q8 for quantized, int8, q4, ...
+    /// [default: weights if there are any, otherwise the graphs in fp32]
+    #[arg(long, env = "CLIPD_ONNX_VARIANT", help_heading = "Model and device")]
+    pub onnx_variant: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -26,6 +26,7 @@ use crate::engine::choice::DeviceChoice;
 use crate::engine::device::{CudaGraphs, GpuOptions, Precision};
 use crate::modality::ByModality;
 use crate::model::hub::{Access, Repository};
+use crate::model::variant::Variant;
 use crate::scheduler::Settings;
 use crate::{admission, auth, connections, grpc, http, pipeline, trace};
 use flags::{HubFlags, ModelFlags, ServeFlags};
@@ -77,8 +78,8 @@ pub struct Config {
 pub enum ModelSource {
     /// The small model inside the binary.
     Builtin,
-    /// A directory with a model's files.
-    Directory(PathBuf),
+    /// A directory with a model's files, and which of its ONNX graphs.
+    Directory(PathBuf, Variant),
     /// A repository of the Hugging Face hub.
     Hub(Repository, Access),
 }
@@ -88,7 +89,7 @@ impl ModelSource {
     pub fn from_flags(flags: &ModelFlags) -> Result<ModelSource, String> {
         let Some(model) = &flags.model else { return Ok(ModelSource::Builtin) };
         if Path::new(model).is_dir() {
-            return Ok(ModelSource::Directory(model.into()));
+            return Ok(ModelSource::Directory(model.into(), onnx_variant(&flags.hub)?));
         }
         let repository = model.parse().map_err(|()| {
             format!("--model: {model:?} is neither a directory nor ORG/NAME or ORG/NAME@REVISION of the hub")
@@ -105,7 +106,12 @@ pub fn hub_access(flags: &HubFlags) -> Result<Access, String> {
         other => return Err(format!("--hf-hub-offline: {other:?} is not one of 0, 1")),
     };
     let token = flags.hf_token.clone().filter(|token| !token.is_empty());
-    Ok(Access { token, offline, ..Access::default() })
+    Ok(Access { token, offline, variant: onnx_variant(flags)?, ..Access::default() })
+}
+
+fn onnx_variant(flags: &HubFlags) -> Result<Variant, String> {
+    let Some(variant) = &flags.onnx_variant else { return Ok(Variant::default()) };
+    variant.parse().map_err(|problem| format!("--onnx-variant: {variant:?} is {problem}"))
 }
 
 /// A call with an earlier deadline overtakes calls that arrived less than this long before it; others run

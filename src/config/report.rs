@@ -32,7 +32,7 @@ pub struct MemoryLimits {
 impl MemoryLimits {
     pub fn new(config: &Config, spec: &ClipSpec) -> MemoryLimits {
         let image_row = spec.image.row_bytes() as u64;
-        let text_row = spec.text.context_length as u64 * 4;
+        let text_row = spec.text.as_ref().map_or(0, |text| text.context_length as u64 * 4);
         let connections = &config.grpc.connections;
         let inputs = config.grpc.max_stream_inputs as u64;
         MemoryLimits {

@@ -1,4 +1,4 @@
-//! The engine of a device with memory of its own, such as a GPU: both encoders in buckets, with bound memory, and on
+//! The engine of a device with memory of its own, such as a GPU: the encoders in buckets, with bound memory, and on
 //! CUDA a graph for each bucket of each input.
 //!
 //! All buckets are bound when an input is made, and recorded when they run for the first time, in the warm-up. The
@@ -14,22 +14,24 @@ use crate::modality::Modality;
 
 pub struct BoundEngine {
     image: BoundEncoder,
-    text: BoundEncoder,
+    text: Option<BoundEncoder>,
     /// Height, width, channels.
     image_shape: [usize; 3],
+    /// Id of the token that pads.
+    pad: u32,
     buckets: Buckets,
     description: Description,
 }
 
 impl BoundEngine {
     pub(super) fn new(
-        image: BoundEncoder,
-        text: BoundEncoder,
+        (image, text): (BoundEncoder, Option<BoundEncoder>),
         image_shape: [usize; 3],
+        pad: u32,
         buckets: Buckets,
         description: Description,
     ) -> BoundEngine {
-        BoundEngine { image, text, image_shape, buckets, description }
+        BoundEngine { image, text, image_shape, pad, buckets, description }
     }
 }
 
@@ -42,19 +44,23 @@ impl Engine for BoundEngine {
             images.push(self.image.bind(&[*rows, height, width, channels])?);
         }
         let mut texts = Vec::new();
-        for rows in &rows.text {
-            for length in lengths {
-                texts.push(self.text.bind(&[*rows, *length])?);
+        if let Some(text) = &mut self.text {
+            for rows in &rows.text {
+                for length in lengths {
+                    texts.push(text.bind(&[*rows, *length])?);
+                }
             }
         }
-        Ok(Input::bound(BoundInput::new(self.buckets.clone(), images, texts)))
+        Ok(Input::bound(BoundInput::new(self.buckets.clone(), self.pad, images, texts)))
     }
 
     fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
         let filled = input.filled().expect("an engine runs inputs of its own, once they are filled");
         match input.modality() {
             Modality::Image => self.image.run(filled, input.rows()),
-            Modality::Text => self.text.run(filled, input.rows()),
+            Modality::Text => {
+                self.text.as_mut().ok_or_else(EngineError::no_text_encoder)?.run(filled, input.rows())
+            }
         }
     }
 
@@ -97,7 +103,7 @@ mod tests {
         let (mut bound, _) = engine("stand-in:0".parse().unwrap());
         let bytes = spec.image.row_bytes();
         let mut inputs = [bound.input().unwrap(), bound.input().unwrap()];
-        let end = spec.text.vocab_size as u32 - 1;
+        let end = spec.text.unwrap().vocab_size as u32 - 1;
         let mut seed = 0_usize;
         for (rows, length) in [(1, 2), (2, 8), (3, 9), (4, 32), (5, 3), (6, 20), (1, 30), (3, 9)] {
             let mut next = || {

@@ -10,7 +10,7 @@ use ndarray::ArrayView1;
 use super::{Batch, Engine, EngineError};
 use crate::clip::embedding::{dot, normalize};
 use crate::clip::row::{ImageRow, TokenRow};
-use crate::clip::spec::ClipSpec;
+use crate::clip::spec::{ClipSpec, PaddedTo, TextSpec};
 
 /// Rows of each modality.
 const ROWS: usize = 16;
@@ -19,7 +19,8 @@ const ROWS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fidelity {
     pub images: Cosine,
-    pub texts: Cosine,
+    /// `None`: the model has no text encoder.
+    pub texts: Option<Cosine>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,7 +53,9 @@ pub fn fidelity(
             min: cosines.into_iter().fold(f32::INFINITY, f32::min),
         })
     };
-    Ok(Fidelity { images: cosine(pictures(spec))?, texts: cosine(texts(spec))? })
+    let images = cosine(pictures(spec))?;
+    let texts = spec.text.as_ref().map(|text| cosine(texts(text))).transpose()?;
+    Ok(Fidelity { images, texts })
 }
 
 /// An embedding without a direction stays as it is: its cosine shows it.
@@ -84,13 +87,15 @@ fn pictures(spec: &ClipSpec) -> Vec<Batch> {
         .collect()
 }
 
-/// From a few tokens to a full context. The end token is the highest id.
-fn texts(spec: &ClipSpec) -> Vec<Batch> {
-    let (longest, end) = (spec.text.context_length, spec.text.vocab_size as u32 - 1);
+/// From a few tokens to a full context, or all of that. The end token is the highest id.
+fn texts(text: &TextSpec) -> Vec<Batch> {
+    let (longest, end) = (text.context_length, text.vocab_size as u32 - 1);
+    let full = matches!(text.padding.rows, PaddedTo::Context(_));
     let mut random = Random(2);
     (0..ROWS)
         .map(|number| {
-            let words = longest.saturating_sub(2).max(1) * (number + 1) / ROWS;
+            let parts = if full { ROWS } else { number + 1 };
+            let words = longest.saturating_sub(2).max(1) * parts / ROWS;
             let words = (0..words).map(|_| random.below(end - 1));
             Batch::Texts(vec![TokenRow([end - 1].into_iter().chain(words).chain([end]).collect())])
         })
@@ -122,11 +127,11 @@ mod tests {
         let onnx = OnnxModel::new(Device::CPU, &spec, image, text).unwrap();
         let open = || onnx.open(&Seat::new(Device::CPU, Precision::Fp32)).unwrap();
         let same = fidelity(&spec, &mut *open(), &mut *open()).unwrap();
-        for Cosine { mean, min } in [same.images, same.texts] {
+        for Cosine { mean, min } in [same.images, same.texts.unwrap()] {
             assert!(mean > 0.999_999 && min > 0.999_999, "{same:?}");
         }
         let mut other = SyntheticEngine::gated(spec.embed_dim, Gate::open());
         let different = fidelity(&spec, &mut *open(), &mut other).unwrap();
-        assert!(different.images.mean < 0.5 && different.texts.min < 0.5, "{different:?}");
+        assert!(different.images.mean < 0.5 && different.texts.unwrap().min < 0.5, "{different:?}");
     }
 }

@@ -112,3 +112,10 @@ pub enum EngineError {
     #[error("ONNX Runtime: {0}")]
     Runtime(String),
 }
+
+impl EngineError {
+    /// Nobody submits texts to a model without an encoder for them.
+    fn no_text_encoder() -> EngineError {
+        EngineError::Runtime("the model has no text encoder".to_owned())
+    }
+}

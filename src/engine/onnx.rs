@@ -11,24 +11,24 @@ use ort::value::TensorRef;
 
 use super::binding::{BoundEncoder, Memory};
 use super::bound::BoundEngine;
-use super::buckets::Buckets;
+use super::buckets::{Buckets, bucket_lengths};
 use super::device::{Bound, Device, Seat};
 use super::input::Input;
 use super::runtime::runtime;
 use super::session::Encoder;
 use super::{Description, Engine, EngineError};
-use crate::clip::spec::ClipSpec;
+use crate::clip::spec::{ClipSpec, TextSpec};
 use crate::modality::Modality;
 use crate::model::graph::Graph;
 
 /// A model's encoders in memory, not yet on a device.
 pub struct OnnxModel {
     embed_dim: usize,
-    context_length: usize,
     /// Height, width, channels.
     image_shape: [usize; 3],
     image: Encoder,
-    text: Encoder,
+    text: Option<Encoder>,
+    texts: Option<TextSpec>,
     sizes: FixedSizes,
     /// Weights in the layout of the CPU kernels, made by the first session, used by all.
     prepacked: PrepackedWeights,
@@ -39,20 +39,27 @@ impl OnnxModel {
     ///
     /// # Errors
     /// [`EngineError::Library`] if there is no ONNX Runtime.
-    pub fn new(device: Device, spec: &ClipSpec, image: Graph, text: Graph) -> Result<OnnxModel, EngineError> {
+    pub fn new(
+        device: Device,
+        spec: &ClipSpec,
+        image: Graph,
+        text: Option<Graph>,
+    ) -> Result<OnnxModel, EngineError> {
         runtime()?;
+        let text_sizes = text.as_ref().map(|text| (text.rows, text.length));
+        let (text_rows, text_length) = text_sizes.unwrap_or_default();
         Ok(OnnxModel {
             embed_dim: spec.embed_dim,
-            context_length: spec.text.context_length,
             image_shape: [spec.image.height as usize, spec.image.width as usize, 3],
-            sizes: FixedSizes { image_rows: image.rows, text_rows: text.rows, text_length: text.length },
+            sizes: FixedSizes { image_rows: image.rows, text_rows, text_length },
             image: Encoder::of_kind(device.kind, image)?,
-            text: Encoder::of_kind(device.kind, text)?,
+            text: text.map(|text| Encoder::of_kind(device.kind, text)).transpose()?,
+            texts: spec.text.clone(),
             prepacked: PrepackedWeights::new(),
         })
     }
 
-    /// Opens both encoders, on the thread that will run them.
+    /// Opens the encoders, on the thread that will run them.
     ///
     /// # Errors
     /// [`EngineError::Device`] if the device or the precision cannot be had here.
@@ -70,7 +77,7 @@ impl OnnxModel {
         };
         match &device.kind.bound {
             None => Ok(Box::new(self.open_free(seat, description)?)),
-            Some(_) if self.sizes.fixed() => Err(EngineError::Device(format!(
+            Some(_) if self.sizes.rows_are_fixed() => Err(EngineError::Device(format!(
                 "device {device}: this model's graphs are made for batches of one size"
             ))),
             Some(Bound { memory, pin }) => {
@@ -88,9 +95,10 @@ impl OnnxModel {
     fn open_free(&self, seat: &Seat, description: Description) -> Result<OnnxEngine, EngineError> {
         Ok(OnnxEngine {
             image: self.image.open(seat, &self.prepacked)?,
-            text: self.text.open(seat, &self.prepacked)?,
+            text: self.text.as_ref().map(|text| text.open(seat, &self.prepacked)).transpose()?,
             image_shape: self.image_shape,
             sizes: self.sizes,
+            pad: self.pad(),
             embed_dim: self.embed_dim,
             description,
         })
@@ -106,8 +114,18 @@ impl OnnxModel {
             let session = encoder.open(seat, &self.prepacked)?;
             Ok::<_, EngineError>(BoundEncoder::new(session, memory.clone(), self.embed_dim))
         };
-        let buckets = Buckets::up_to(seat.max_batch_size, self.context_length);
-        Ok(BoundEngine::new(bound(&self.image)?, bound(&self.text)?, self.image_shape, buckets, description))
+        let lengths = self.texts.as_ref().map_or_else(Vec::new, |texts| match self.sizes.text_length {
+            Some(length) => vec![length],
+            None => bucket_lengths(texts),
+        });
+        let buckets = Buckets::up_to(seat.max_batch_size, lengths);
+        let encoders = (bound(&self.image)?, self.text.as_ref().map(bound).transpose()?);
+        Ok(BoundEngine::new(encoders, self.image_shape, self.pad(), buckets, description))
+    }
+
+    /// Id of the token that pads.
+    fn pad(&self) -> u32 {
+        self.texts.as_ref().map_or(0, |texts| texts.padding.id)
     }
 }
 
@@ -123,25 +141,27 @@ struct FixedSizes {
 }
 
 impl FixedSizes {
-    fn fixed(&self) -> bool {
-        self.image_rows.or(self.text_rows).or(self.text_length).is_some()
+    fn rows_are_fixed(&self) -> bool {
+        self.image_rows.or(self.text_rows).is_some()
     }
 }
 
-/// Both encoders of a model, opened on a device that runs batches of any size.
+/// The encoders of a model, opened on a device that runs batches of any size.
 pub struct OnnxEngine {
     image: Session,
-    text: Session,
+    text: Option<Session>,
     /// Height, width, channels.
     image_shape: [usize; 3],
     sizes: FixedSizes,
+    /// Id of the token that pads.
+    pad: u32,
     embed_dim: usize,
     description: Description,
 }
 
 impl Engine for OnnxEngine {
     fn input(&mut self) -> Result<Input, EngineError> {
-        Ok(Input::new(self.sizes.text_length))
+        Ok(Input::new(self.sizes.text_length, self.pad))
     }
 
     fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
@@ -177,11 +197,12 @@ impl OnnxEngine {
     }
 
     fn run_texts(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {
+        let text = self.text.as_mut().ok_or_else(EngineError::no_text_encoder)?;
         let length = input.ids().len() / input.rows();
         in_runs(input.ids(), length, self.sizes.text_rows, |rows| {
             let count = rows.len() / length;
             let rows = TensorRef::from_array_view(([count, length], rows))?;
-            run(&mut self.text, rows.into(), [count, self.embed_dim])
+            run(text, rows.into(), [count, self.embed_dim])
         })
     }
 }

@@ -17,6 +17,9 @@ use crate::model::graph::{Graph, Values, Weight};
 /// Where ONNX Runtime looks for files of weights when the graph is not a file itself.
 const WEIGHTS_DIRECTORY: &str = "session.model_external_initializers_file_folder_path";
 
+/// Whether it is an error that a provider leaves nodes to the CPU's kernels.
+const NO_FALLBACK: &str = "session.disable_cpu_ep_fallback";
+
 /// The graph among the files of an encoder.
 const GRAPH: &str = "graph.onnx";
 
@@ -59,11 +62,11 @@ impl Encoder {
     }
 
     /// Sessions on ONNX Runtime's own kernels can share weights; but in other types than fp32 not: a kernel converts
-    /// them when it loads, before shared ones are known.
+    /// them when it loads, before shared ones are known, as it rearranges those of convolutions.
     fn shared(mut graph: Graph) -> Result<Encoder, EngineError> {
         let mut weights = Vec::new();
         let fp32 = graph.weights.iter().all(|weight| matches!(weight.values, Values::F32(_)));
-        if !(fp32 && shares_weights(runtime()?)) {
+        if !(fp32 && !graph.is_rearranged && shares_weights(runtime()?)) {
             return Ok(Encoder::new(graph));
         }
         for Weight { name, shape, values } in std::mem::take(&mut graph.weights) {
@@ -78,9 +81,10 @@ impl Encoder {
         })
     }
 
-    /// In a directory below `parent`, unless it cannot be written, or the graph has files already.
+    /// In a directory below `parent`, unless it cannot be written, or others exported the graph, with its weights in it
+    /// or in files.
     fn in_files(graph: Graph, parent: &Path) -> Encoder {
-        if graph.directory.is_some() {
+        if graph.weights.is_empty() {
             return Encoder::new(graph);
         }
         let write = || -> io::Result<TempDir> {
@@ -106,9 +110,14 @@ impl Encoder {
         match self {
             Encoder::InMemory { proto, weights, directory } => {
                 // Graphs that others exported may have operators without a CUDA kernel, which cannot be recorded.
-                let graphs = if weights.are_apart() { seat.gpu.graphs } else { CudaGraphs::Off };
+                let is_ours = weights.are_apart();
+                let graphs = if is_ours { seat.gpu.graphs } else { CudaGraphs::Off };
                 let seat = Seat { gpu: GpuOptions { graphs, ..seat.gpu }, ..*seat };
                 let mut builder = weights.add((seat.device.kind.add)(builder, &seat)?, prepacked)?;
+                if !is_ours {
+                    // Nor need another provider take all of them.
+                    builder = builder.with_config_entry(NO_FALLBACK, "0")?;
+                }
                 if let Some(directory) = directory {
                     builder = builder.with_config_entry(WEIGHTS_DIRECTORY, directory.to_string_lossy())?;
                 }

@@ -78,7 +78,7 @@ impl SyntheticEngine {
 
 impl Engine for SyntheticEngine {
     fn input(&mut self) -> Result<Input, EngineError> {
-        Ok(Input::new(None))
+        Ok(Input::new(None, 0))
     }
 
     fn run(&mut self, input: &Input) -> Result<Array2<f32>, EngineError> {

@@ -13,11 +13,12 @@ use super::proto;
 use super::status;
 use crate::class::Class;
 use crate::clip::classifier::Prediction;
+use crate::clip::spec::Scores;
 use crate::pipeline::classifiers::Labels;
 use crate::pipeline::classify::{ClassifyRequest, ClassifyResponse};
 use crate::pipeline::embed::{EmbedRequest, EmbedResponse, Embedding, Input, Normalization, Truncate};
 use crate::pipeline::error::{Error, InputError, Part, Place};
-use crate::pipeline::rank::{Item, RankRequest, RankResponse};
+use crate::pipeline::rank::{Item, RankRequest, RankResponse, Ranked};
 use crate::pipeline::{ImageSource, Timing};
 use crate::scheduler::cost::CostModel;
 
@@ -87,6 +88,13 @@ pub(super) fn batch_costs((device, cost): &(String, CostModel)) -> impl Iterator
         tokens: batch.tokens,
         duration: Some(duration(batch.elapsed)),
     })
+}
+
+pub(super) fn score_function(scores: Scores) -> proto::ScoreFunction {
+    match scores {
+        Scores::Softmax => proto::ScoreFunction::Softmax,
+        Scores::Sigmoid => proto::ScoreFunction::Sigmoid,
+    }
 }
 
 fn truncate(value: i32) -> Result<Truncate, Error> {
@@ -241,7 +249,11 @@ pub(super) fn rank_response(response: RankResponse) -> proto::RankResponse {
     let errors = response.errors.into_iter();
     proto::RankResponse {
         results: ranked
-            .map(|each| proto::RankedDocument { index: wire(each.index), similarity: each.similarity })
+            .map(|Ranked { index, similarity, score }| proto::RankedDocument {
+                index: wire(index),
+                similarity,
+                score,
+            })
             .collect(),
         errors: errors
             .map(|(index, error)| proto::DocumentError {

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::Edge;
 use super::problem::Problem;
+use crate::clip::spec::Scores;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Models {
@@ -29,12 +30,20 @@ pub(super) struct Model {
     fingerprint: String,
     /// Numbers of an embedding.
     embedding_size: usize,
-    /// Tokens of a text, start and end included; longer ones are cut.
+    /// Tokens of a text, start and end included; longer ones are cut. 0 if the model has no text encoder.
     context_length: usize,
     /// Pixels: what pictures are resized to.
     image_width: u32,
     /// Pixels.
     image_height: u32,
+    /// What the model embeds: `image`, and `text` if it has a text encoder.
+    modalities: &'static [&'static str],
+    /// How logits become scores: `softmax` over all labels, or `sigmoid` of each.
+    score_function: &'static str,
+    /// Factor from similarity to logit.
+    logit_scale: f32,
+    /// Added to every logit.
+    logit_bias: f32,
     /// Names for `classifier_id`.
     classifiers: Vec<String>,
     /// Such as `cpu`; absent until a worker has opened the model.
@@ -87,9 +96,16 @@ impl Edge {
             owned_by: "clipd",
             fingerprint: self.fingerprint.to_str().unwrap_or_default().to_owned(),
             embedding_size: self.spec.embed_dim,
-            context_length: self.spec.text.context_length,
+            context_length: self.spec.text.as_ref().map_or(0, |text| text.context_length),
             image_width: self.spec.image.width,
             image_height: self.spec.image.height,
+            modalities: self.spec.modalities(),
+            score_function: match self.spec.scores {
+                Scores::Softmax => "softmax",
+                Scores::Sigmoid => "sigmoid",
+            },
+            logit_scale: self.spec.logit_scale,
+            logit_bias: self.spec.logit_bias,
             classifiers: self.pipeline.classifier_names().map(str::to_owned).collect(),
             device: description.as_ref().map(|of| of.device.clone()),
             precision: description.as_ref().map(|of| of.precision.clone()),

@@ -93,6 +93,7 @@ impl Problem {
     fn of_code(code: Code, message: String) -> Problem {
         let (status, retry_after) = match code {
             Code::NotFound => (StatusCode::NOT_FOUND, None),
+            Code::FailedPrecondition => (StatusCode::BAD_REQUEST, None),
             Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Some(LATER)),
             Code::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, None),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, None),

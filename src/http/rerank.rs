@@ -1,5 +1,5 @@
 //! `POST /v1/rerank`, as Cohere and Jina have it: documents in the order of their similarity to a query. Query and
-//! documents are texts, pictures, or embeddings that the client has. Scores are cosines.
+//! documents are texts, pictures, or embeddings that the client has. Relevance is a cosine.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -51,6 +51,9 @@ struct Ranked<'a> {
     index: usize,
     /// Cosine of the angle between the embeddings of query and document, -1 to 1.
     relevance_score: f32,
+    /// Probability that the two belong together, from models whose score function is the sigmoid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<f32>,
     /// Only if the request asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -115,6 +118,7 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Answering {
         let results = ranked.results.iter().map(|each| Ranked {
             index: each.index,
             relevance_score: each.similarity,
+            score: each.score,
             document: wanted.then(|| returned(documents[each.index])),
         });
         let errors = ranked.errors.iter();

@@ -62,6 +62,7 @@ impl Checkpoint {
     /// Opens `file`, or instead of it the shards that `FILE.index.json` lists.
     pub(super) fn open(directory: &Path, file: &str, naming: Naming) -> Result<Checkpoint, ModelError> {
         let index_file = format!("{file}.index.json");
+        tracing::info!(file, "weights chosen");
         if directory.join(file).exists() || !directory.join(&index_file).exists() {
             return Checkpoint::new(file, vec![Shard::open(directory, file)?], naming);
         }
@@ -104,6 +105,7 @@ impl Checkpoint {
                 }
             }
         }
+        let naming = naming.of_all(places.keys());
         Ok(Checkpoint { file: file.to_owned(), shards, naming, places })
     }
 
@@ -115,23 +117,22 @@ impl Checkpoint {
                 let [rows, columns] = *shape else { unreachable!("{name} is a matrix") };
                 Ok(transpose(&self.read(&name, &[columns, rows])?, columns, rows))
             }
-            Stored::Stacked(names) => {
-                let mut part = shape.to_vec();
-                part[0] /= names.len();
-                let parts = names.map(|name| self.read(&name, &part));
-                Ok(parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
+            Stored::Batched(name) => self.read(&name, &[&[1], shape].concat()),
+            Stored::Stacked(parts) => {
+                let [first, rest @ ..] = shape else { unreachable!("{name} has axes") };
+                let share = first / parts.iter().map(|(_, shares)| shares).sum::<usize>();
+                let read =
+                    |(name, shares): (String, usize)| self.read(&name, &[&[shares * share], rest].concat());
+                Ok(parts.into_iter().map(read).collect::<Result<Vec<_>, _>>()?.concat())
             }
         }
     }
 
-    /// A linear layer's weight, stored as `[outputs, inputs]`, turned to `[inputs, outputs]`.
-    pub(super) fn take_transposed(
-        &mut self,
-        name: &str,
-        outputs: usize,
-        inputs: usize,
-    ) -> Result<Vec<f32>, ModelError> {
-        Ok(transpose(&self.take(name, &[outputs, inputs])?, outputs, inputs))
+    /// The shape of tensor `name`, if the file has it as it is.
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let Stored::Same(name) = self.naming.stored(name) else { return None };
+        let place = self.places.get(&name)?;
+        self.shards[place.shard].shape(&place.name).map(<[_]>::to_vec)
     }
 
     /// A single number, saved with no axes or with one of size 1.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::{Model, TOKENIZER_FILE};
-use crate::clip::spec::{Interpolation, ResizeMode};
+use crate::clip::spec::{Interpolation, PaddedTo, ResizeMode, Scores};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
@@ -33,15 +33,18 @@ pub fn export(model: &Model, directory: &Path) -> Result<(), ExportError> {
         move |source| ExportError::File { path, source }
     };
     // The weights of such graphs are in files of their own, which are not written here.
-    if model.image.directory.is_some() || model.text.directory.is_some() {
+    let text = model.text.as_ref();
+    if model.image.directory.is_some() || text.is_some_and(|text| text.directory.is_some()) {
         return Err(ExportError::ReadyMade { name: model.name.clone() });
     }
     fs::create_dir_all(directory).map_err(at(directory))?;
-    for (graph, name) in [(&model.image, "image.onnx"), (&model.text, "text.onnx")] {
+    let text = text.map(|text| (text, "text.onnx"));
+    for (graph, name) in [(&model.image, "image.onnx")].into_iter().chain(text) {
         graph.write(directory, name).map_err(at(&directory.join(name)))?;
     }
     let config = serde_json::to_vec_pretty(&config(model)).expect("numbers and strings become JSON");
-    for (name, contents) in [(TOKENIZER_FILE, &model.tokenizer_json), ("config.json", &config)] {
+    let tokenizer = text.map(|_| (TOKENIZER_FILE, &model.tokenizer_json));
+    for (name, contents) in [("config.json", &config)].into_iter().chain(tokenizer) {
         let path = directory.join(name);
         File::create_new(&path).and_then(|mut file| file.write_all(contents)).map_err(at(&path))?;
     }
@@ -56,7 +59,13 @@ fn config(model: &Model) -> Value {
         "embed_dim": spec.embed_dim,
         "logit_scale": spec.logit_scale,
         "logit_bias": spec.logit_bias,
-        "context_length": spec.text.context_length,
+        "context_length": spec.text.as_ref().map(|text| text.context_length),
+        "pad_id": spec.text.as_ref().map(|text| text.padding.id),
+        "pad_to_context": spec.text.as_ref().map(|text| text.padding.rows != PaddedTo::Longest),
+        "scores": match spec.scores {
+            Scores::Softmax => "softmax",
+            Scores::Sigmoid => "sigmoid",
+        },
         "image_size": [spec.image.height, spec.image.width],
         "interpolation": match spec.image.interpolation {
             Interpolation::Bicubic => "bicubic",

@@ -22,7 +22,10 @@ use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::TOKENIZER_FILE;
+use super::config::transformers;
 use super::io::{hash, hexadecimal};
+use super::variant::Variant;
 use choice::{choose, shards_of};
 
 /// A download that brings nothing for so long is given up.
@@ -54,6 +57,8 @@ pub struct Access {
     pub endpoint: Option<String>,
     /// `None`: below `HF_HOME`, or `~/.cache/huggingface`.
     pub cache: Option<PathBuf>,
+    /// Which of several exports of ONNX graphs.
+    pub variant: Variant,
 }
 
 /// What happens while files come.
@@ -74,7 +79,7 @@ pub enum HubError {
     #[error("{0}: the hub refuses access: HF_TOKEN is wrong, or its owner has not been granted access")]
     Denied(Repository),
     #[error("{repository}: {missing}")]
-    NoModel { repository: Repository, missing: &'static str },
+    NoModel { repository: Repository, missing: String },
     #[error("{0} is not in the cache, and HF_HUB_OFFLINE is set; `clipd pull {0}` gets it")]
     NotCached(Repository),
     #[error("{repository}: the hub cannot be reached, and the cache has no copy: {reason}")]
@@ -114,7 +119,7 @@ pub fn fetch(
     report: &mut dyn FnMut(Event),
 ) -> Result<PathBuf, HubError> {
     let cache = access.cache.clone().map_or_else(Cache::from_env, Cache::new);
-    let cached = cached(repository, &cache);
+    let cached = cached(repository, &cache, &access.variant);
     if access.offline {
         return cached.ok_or_else(|| HubError::NotCached(repository.clone()));
     }
@@ -124,7 +129,8 @@ pub fn fetch(
     {
         return Ok(directory.clone());
     }
-    let download = Download { repository, cache: &cache, api: api(access, &cache, repository)? };
+    let api = api(access, &cache, repository)?;
+    let download = Download { repository, cache: &cache, variant: &access.variant, api };
     match (download.listing(), cached) {
         (Ok(listing), _) => download.model(&listing, report),
         (Err(HubError::Unreachable { reason, .. }), Some(directory)) => {
@@ -151,7 +157,7 @@ fn api(access: &Access, cache: &Cache, repository: &Repository) -> Result<Api, H
 }
 
 /// The snapshot in the cache, if it has all files of a model.
-fn cached(repository: &Repository, cache: &Cache) -> Option<PathBuf> {
+fn cached(repository: &Repository, cache: &Cache, variant: &Variant) -> Option<PathBuf> {
     let home = cache.path().join(repository.repo(&repository.revision).folder_name());
     let commit = if is_commit(&repository.revision) {
         repository.revision.clone()
@@ -159,17 +165,36 @@ fn cached(repository: &Repository, cache: &Cache) -> Option<PathBuf> {
         fs::read_to_string(home.join("refs").join(&repository.revision)).ok()?
     };
     let directory = home.join("snapshots").join(commit.trim());
-    let files: Vec<String> = fs::read_dir(&directory)
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        // A link whose file is gone is no file.
-        .filter(|name| directory.join(name).exists())
-        .collect();
-    let chosen = choose(&files).ok()?;
+    let files = files_below(&directory)?;
+    let chosen = choose(&files, variant).ok()?;
+    // Only an image encoder alone is whole without.
+    let config = fs::read(directory.join(transformers::CONFIG_FILE)).unwrap_or_default();
+    if !chosen.iter().any(|file| file.ends_with(TOKENIZER_FILE)) && !transformers::is_image_encoder(&config) {
+        return None;
+    }
     // An index names the shards; without all of them the snapshot is not complete.
     let shards = chosen.iter().filter(|file| file.ends_with(".index.json"));
     let complete = shards.filter_map(|index| shards_of(&directory.join(index))).flatten();
     complete.into_iter().all(|shard| files.contains(&shard)).then_some(directory)
+}
+
+/// Names of the files in a directory and in those of its own, where ONNX graphs may be.
+fn files_below(directory: &Path) -> Option<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).ok()? {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        let path = directory.join(&name);
+        if path.is_dir() {
+            let inner = fs::read_dir(path).ok()?;
+            let inner = inner.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            files.extend(inner.map(|inner| format!("{name}/{inner}")));
+        } else {
+            files.push(name);
+        }
+    }
+    // A link whose file is gone is no file.
+    files.retain(|name| directory.join(name).exists());
+    Some(files)
 }
 
 fn is_commit(revision: &str) -> bool {
@@ -179,6 +204,7 @@ fn is_commit(revision: &str) -> bool {
 struct Download<'a> {
     repository: &'a Repository,
     cache: &'a Cache,
+    variant: &'a Variant,
     api: Api,
 }
 
@@ -195,7 +221,7 @@ impl Download<'_> {
     /// Gets what is missing, and makes the revision point to it once all is there.
     fn model(&self, listing: &Listing, report: &mut dyn FnMut(Event)) -> Result<PathBuf, HubError> {
         let names: Vec<String> = listing.siblings.iter().map(|entry| entry.rfilename.clone()).collect();
-        let chosen = choose(&names)
+        let chosen = choose(&names, self.variant)
             .map_err(|missing| HubError::NoModel { repository: self.repository.clone(), missing })?;
         // Of the commit that was listed: a branch may move meanwhile.
         let at_commit = self.cache.repo(self.repository.repo(&listing.sha));

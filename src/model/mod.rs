@@ -17,13 +17,15 @@ mod io;
 mod ready_made;
 #[cfg(test)]
 mod tests;
+pub mod variant;
 
 use std::path::{Path, PathBuf};
 
-use crate::clip::spec::ClipSpec;
+use crate::clip::spec::{ClipSpec, Scores};
 use files::Files;
 pub use files::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use graph::{Form, Graph, Values, WeightType};
+use variant::Variant;
 
 /// A CLIP model that is ready to be opened on a device.
 #[derive(Debug)]
@@ -35,19 +37,19 @@ pub struct Model {
     /// index of shards does not count. ONNX graphs come first, each before the weights beside it.
     pub fingerprint: String,
     pub spec: ClipSpec,
-    /// The bytes of [`TOKENIZER_FILE`], not parsed.
+    /// The bytes of [`TOKENIZER_FILE`], not parsed; empty without a text encoder.
     pub tokenizer_json: Vec<u8>,
     /// The image encoder.
     pub image: Graph,
-    /// The text encoder.
-    pub text: Graph,
+    /// The text encoder; there is one if the spec has texts.
+    pub text: Option<Graph>,
 }
 
 /// Why a directory is not a model. Every message is one line that names the file and the key or tensor.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     #[error(
-        "{}: no model: neither {CONFIG_FILE} (open_clip) nor config.json (transformers) nor visual/model.onnx",
+        "{}: no model: neither {CONFIG_FILE} (open_clip) nor config.json (transformers) nor ONNX graphs",
         directory.display()
     )]
     NoModel { directory: PathBuf },
@@ -89,30 +91,40 @@ pub enum TensorFault {
 }
 
 impl Model {
-    /// Reads a model from a directory, and writes its graphs in `form`.
+    /// Reads a model from a directory, and writes its graphs in `form`. `variant` is of graphs that are there already.
     ///
     /// At no time is more in memory than the weights in that form and a few copies of the largest tensor in fp32.
-    pub fn from_dir(directory: &Path, form: Form) -> Result<Model, ModelError> {
+    pub fn from_dir(directory: &Path, variant: &Variant, form: Form) -> Result<Model, ModelError> {
         // `..` and `.` have no name of their own.
         let path = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        if ready_made::is_ready_made(directory) {
-            return ready_made::load(name, directory, form);
+        // Weights go first where both are: they can be had in any precision. An export is what a variant is of.
+        if variant.is_asked_for()
+            || !files::has_weights(directory) && ready_made::is_ready_made(directory, variant)
+        {
+            return ready_made::load(name, directory, variant, form);
         }
         Model::assemble(name, Files::open(directory)?, form)
     }
 
     fn assemble(name: String, files: Files, form: Form) -> Result<Model, ModelError> {
-        let Files { config, mut checkpoint, tokenizer_json, fingerprint } = files;
+        let Files { config, mut checkpoint, text: text_spec, tokenizer_json, fingerprint } = files;
         let image = graph::image::image_encoder(&mut checkpoint, &config.image, config.embed_dim, form)?;
-        let text = graph::text::text_encoder(&mut checkpoint, &config.text, config.embed_dim, form)?;
+        let text = config.text.as_ref();
+        let text = text.map(|text| graph::text::text_encoder(&mut checkpoint, text, config.embed_dim, form));
+        let text = text.transpose()?;
         let quantised =
             |graph: &Graph| graph.weights.iter().any(|weight| matches!(weight.values, Values::I8(_)));
-        if form.weights == WeightType::Int8 && !(quantised(&image) && quantised(&text)) {
+        if form.weights == WeightType::Int8 && !(quantised(&image) && text.as_ref().is_none_or(quantised)) {
             return Err(ModelError::NotQuantisable);
         }
-        // Saved as a logarithm; OpenAI clipped it in training.
-        let logit_scale = checkpoint.take_number("logit_scale")?.exp().min(100.0);
+        let scores = if config.logit_bias { Scores::Sigmoid } else { Scores::Softmax };
+        // Saved as a logarithm; OpenAI clipped it in training. An image encoder alone has none.
+        let logit_scale = match (&text, scores) {
+            (None, _) => 1.0,
+            (Some(_), Scores::Softmax) => checkpoint.take_number("logit_scale")?.exp().min(100.0),
+            (Some(_), Scores::Sigmoid) => checkpoint.take_number("logit_scale")?.exp(),
+        };
         let logit_bias = if config.logit_bias { checkpoint.take_number("logit_bias")? } else { 0.0 };
         checkpoint.finish()?;
         Ok(Model {
@@ -121,9 +133,10 @@ impl Model {
             spec: ClipSpec {
                 embed_dim: config.embed_dim,
                 image: config.image.preprocess.spec(config.image.height, config.image.width),
-                text: config.text.spec(),
+                text: text_spec,
                 logit_scale,
                 logit_bias,
+                scores,
             },
             tokenizer_json,
             image,

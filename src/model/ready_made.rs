@@ -1,14 +1,22 @@
-//! Models that somebody exported to ONNX, as immich publishes them.
+//! Models that somebody exported to ONNX: two graphs, and how to feed them.
 //!
-//! | file | what it is |
-//! |---|---|
-//! | `visual/model.onnx`, `textual/model.onnx` | one encoder each, with its weights or with files beside it |
-//! | `config.json` | open_clip's `model_cfg` |
-//! | `visual/preprocess_cfg.json` | open_clip's `preprocess_cfg` |
-//! | `textual/tokenizer.json` | a Hugging Face tokenizer |
+//! Each layout is an adapter that fills in a [`Recipe`], in a file of its own:
 //!
-//! The image encoder may be of any architecture. The text encoder must be open_clip's own: how texts are
-//! cleaned and padded depends on it, and the graph does not say. Nor do these files have a logit scale.
+//! | layout | graphs | what tells how to feed them |
+//! |---|---|---|
+//! | [`immich`] | `visual/model.onnx`, `textual/model.onnx` | open_clip's `model_cfg` and `preprocess_cfg` |
+//! | [`inference`] (open_clip_inference) | `visual.onnx`, `text.onnx` | `open_clip_config.json`, `model_config.json` |
+//! | [`transformers_js`] | `onnx/vision_model.onnx`, `onnx/text_model.onnx` | transformers' files |
+//! | the same, merged, or optimum's | `onnx/model.onnx`, `model.onnx` | transformers' files |
+//!
+//! Encoders may be of any architecture, the tokenizer of any kind that `tokenizers` reads. What graphs do not say is
+//! the logit scale and bias: open_clip_inference alone writes them beside. Elsewhere the scale is that of nearly all
+//! CLIPs, and scores are those of CLIP, also of a SigLIP.
+
+mod immich;
+mod inference;
+mod recipe;
+mod transformers_js;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,50 +24,98 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::config::ready_made::ReadyMadeConfig;
 use super::graph::ready_made::ReadyMade;
 use super::graph::{Form, Graph, WeightType};
 use super::io::{hash, hexadecimal, is_plain, read};
+use super::variant::Variant;
 use super::{Model, ModelError};
 use crate::clip::spec::ClipSpec;
+use recipe::{Recipe, Source};
 
-const IMAGE_FILE: &str = "visual/model.onnx";
-const TEXT_FILE: &str = "textual/model.onnx";
-const CONFIG_FILE: &str = "config.json";
-const PREPROCESS_FILE: &str = "visual/preprocess_cfg.json";
-const TOKENIZER_FILE: &str = "textual/tokenizer.json";
+/// The files of a repository that make such a model, as far as they are known before they are read; `None`: it is none.
+pub(super) fn choose<'a>(files: &'a [String], variant: &Variant) -> Option<Vec<&'a str>> {
+    let has = |name: &str| files.iter().any(|file| file == name);
+    let wanted: Vec<String> = if immich::is_there(&has) {
+        immich::files()
+    } else if inference::is_there(&has) {
+        inference::files()
+    } else {
+        transformers_js::Graphs::of(&has, variant)?.files()
+    };
+    // With a graph come the files beside it that its weights are in.
+    let graphs: Vec<&String> = wanted.iter().filter(|name| name.ends_with(".onnx")).collect();
+    let beside = |file: &str| {
+        graphs
+            .iter()
+            .any(|graph| file.starts_with(&format!("{graph}_data")) || file == format!("{graph}.data"))
+    };
+    Some(files.iter().filter(|file| wanted.contains(file) || beside(file)).map(String::as_str).collect())
+}
 
-/// Where OpenAI's and nearly all other models end up: training clips the scale here.
-const LOGIT_SCALE: f32 = 100.0;
+/// What graphs of a variant are called, for whoever misses them.
+pub(super) fn named(variant: &Variant) -> String {
+    let suffix = variant.suffix();
+    format!("onnx/vision_model{suffix}.onnx and onnx/text_model{suffix}.onnx")
+}
 
-pub(super) fn is_ready_made(directory: &Path) -> bool {
-    directory.join(IMAGE_FILE).exists()
+/// Whether the directory has such a model.
+pub(super) fn is_ready_made(directory: &Path, variant: &Variant) -> bool {
+    let has = |name: &str| directory.join(name).exists();
+    immich::is_there(&has)
+        || inference::is_there(&has)
+        || transformers_js::Graphs::of(&has, variant).is_some()
 }
 
 /// Of `form`, nothing can be had: the graphs are what they are.
-pub(super) fn load(name: String, directory: &Path, form: Form) -> Result<Model, ModelError> {
+pub(super) fn load(
+    name: String,
+    directory: &Path,
+    variant: &Variant,
+    form: Form,
+) -> Result<Model, ModelError> {
     match form.weights {
         WeightType::Fp32 => {}
         WeightType::Fp16 => return Err(ModelError::ReadyMade("fp16")),
         WeightType::Int8 => return Err(ModelError::ReadyMade("int8")),
     }
-    let config_json = read(directory, CONFIG_FILE)?;
-    let preprocess_json = read(directory, PREPROCESS_FILE)?;
-    let tokenizer_json = read(directory, TOKENIZER_FILE)?;
-    let config = ReadyMadeConfig::parse((CONFIG_FILE, &config_json), (PREPROCESS_FILE, &preprocess_json))?;
+    let has = |name: &str| directory.join(name).exists();
+    let recipe = if immich::is_there(&has) {
+        immich::recipe(directory)?
+    } else if inference::is_there(&has) {
+        inference::recipe(directory)?
+    } else {
+        match transformers_js::Graphs::of(&has, variant) {
+            Some(graphs) => transformers_js::recipe(directory, graphs)?,
+            None => {
+                let reason = format!("there are no ONNX graphs {}", named(variant));
+                return Err(ModelError::Weights { file: directory.display().to_string(), reason });
+            }
+        }
+    };
+    let Recipe { config, image, text, logits, files, tokenizer } = recipe;
     let mut hasher = Sha256::new();
-    let image = encoder(directory, IMAGE_FILE, &mut hasher, |graph| graph.image_encoder(&config))?;
-    let text = encoder(directory, TEXT_FILE, &mut hasher, |graph| graph.text_encoder(&config))?;
-    [&config_json, &preprocess_json, &tokenizer_json].into_iter().for_each(|file| hasher.update(file));
+    let image = encoder(directory, &image, &mut hasher, |graph| graph.image_encoder(&config, image.outputs))?;
+    let text = match (&text, &config.text) {
+        (Some(source), Some(texts)) => Some(encoder(directory, source, &mut hasher, |graph| {
+            graph.text_encoder(texts, config.embed_dim, source.outputs)
+        })?),
+        _ => None,
+    };
+    files.iter().for_each(|file| hasher.update(file));
+    let tokenizer_json = match (tokenizer, &config.text) {
+        (Some(tokenizer), Some(texts)) => tokenizer.hashed(texts, &mut hasher)?,
+        _ => Vec::new(),
+    };
     Ok(Model {
         name,
         fingerprint: hexadecimal(hasher),
         spec: ClipSpec {
             embed_dim: config.embed_dim,
             image: config.preprocess.spec(config.height, config.width),
-            text: config.text.spec(),
-            logit_scale: LOGIT_SCALE,
-            logit_bias: 0.0,
+            text: config.text,
+            logit_scale: logits.scale,
+            logit_bias: logits.bias,
+            scores: logits.scores,
         },
         tokenizer_json,
         image,
@@ -70,11 +126,12 @@ pub(super) fn load(name: String, directory: &Path, form: Form) -> Result<Model, 
 /// Reads one encoder, and adds it and the files that its weights are in to a digest.
 fn encoder(
     directory: &Path,
-    file: &str,
+    source: &Source,
     hasher: &mut Sha256,
     adapt: impl FnOnce(ReadyMade) -> Result<Graph, String>,
 ) -> Result<Graph, ModelError> {
-    let invalid = |reason| ModelError::Weights { file: file.to_owned(), reason };
+    let file = &source.file;
+    let invalid = |reason| ModelError::Weights { file: file.clone(), reason };
     let bytes = read(directory, file)?;
     hasher.update(&bytes);
     let graph = ReadyMade::parse(bytes).map_err(invalid)?;

@@ -1,5 +1,6 @@
 mod damage;
 mod open_clip;
+mod open_clip_table;
 mod pickled;
 mod ready_made;
 mod transformers;
@@ -30,7 +31,7 @@ impl Fixture {
     }
 
     fn load(&self) -> Result<Model, ModelError> {
-        Model::from_dir(self.directory.path(), Form::PORTABLE)
+        Model::from_dir(self.directory.path(), &Variant::default(), Form::PORTABLE)
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -104,7 +105,8 @@ fn the_builtin_model_loads() {
     assert_eq!(model.name, "emoji-clip");
     assert_eq!(model.fingerprint.len(), 64);
     assert_eq!((model.spec.image.height, model.spec.image.width, model.spec.embed_dim), (64, 64, 128));
-    assert_eq!((model.spec.text.context_length, model.spec.text.vocab_size), (32, 3072));
+    let text = model.spec.text.unwrap();
+    assert_eq!((text.context_length, text.vocab_size), (32, 3072));
     assert!(model.spec.logit_scale > 1.0 && model.spec.logit_scale <= 100.0);
     assert!(serde_json::from_slice::<Value>(&model.tokenizer_json).is_ok());
 }

@@ -73,6 +73,7 @@ impl Pipeline {
         let Description { name, labels, source, top_k } = description;
         let named = match source {
             Source::Prompts { templates } => {
+                self.preprocessor.takes_texts()?;
                 let set = LabelSet::new(labels, self.templates(&templates)?, &self.limits)?;
                 NamedClassifier { top_k, set: Some(set), classifier: OnceCell::new() }
             }
@@ -138,6 +139,7 @@ impl Pipeline {
 
     /// Looked up first, since a cached set has been checked. Checking thousands of labels is not for an async thread.
     async fn listed(&self, labels: Vec<Bytes>, templates: &[String]) -> Result<Chosen<'_>, Error> {
+        self.preprocessor.takes_texts()?;
         let templates = self.templates(templates)?;
         if let Some(cached) = self.labels.listed(&Listed { labels: &labels, templates: &templates }).await {
             return Ok(Chosen::Cached(cached));

@@ -112,7 +112,11 @@ impl Pipeline {
         deadline: Deadline,
         progress: &Progress<'_>,
     ) -> Result<(Vec<Result<Embedding, InputError>>, Timing), Error> {
-        self.admissible(Modality::Text, texts(&inputs), deadline)?;
+        let texts = texts(&inputs);
+        if texts > 0 {
+            self.preprocessor.takes_texts()?;
+        }
+        self.admissible(Modality::Text, texts, deadline)?;
         let start = self.clock.now();
         let terms = Terms { deadline, patience: Patience::None, truncate };
         let prepared = self.prepare(inputs, terms).await?;

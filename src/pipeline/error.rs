@@ -118,6 +118,12 @@ pub enum Error {
     Invalid(InputError),
     #[error("classifier: the server has none named {classifier:?}")]
     NotFound { classifier: String },
+    /// What is asked for needs texts, and the model has images only.
+    #[error(
+        "the model has no text encoder: it embeds images, ranks images and vectors, and classifies by named linear \
+         heads"
+    )]
+    NoTextEncoder,
     /// There is no room now.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -136,6 +142,7 @@ impl Error {
         match self {
             Error::Invalid(_) => Code::InvalidArgument,
             Error::NotFound { .. } => Code::NotFound,
+            Error::NoTextEncoder => Code::FailedPrecondition,
             Error::Refused(_) => Code::ResourceExhausted,
             Error::Unavailable(_) => Code::Unavailable,
             Error::DeadlineExceeded => Code::DeadlineExceeded,
@@ -146,8 +153,8 @@ impl Error {
     /// A metric label.
     pub fn outcome(&self) -> &'static str {
         match self {
-            Error::Invalid(_) => "invalid",
             Error::NotFound { .. } => "not_found",
+            Error::Invalid(_) | Error::NoTextEncoder => "invalid",
             Error::Refused(_) => "refused",
             Error::Unavailable(_) => "unavailable",
             Error::DeadlineExceeded => "expired",

@@ -119,6 +119,7 @@ pub struct Pipeline {
     /// may have let go of them.
     stream_labels: Arc<Semaphore>,
     embed_dim: NonZeroUsize,
+    logits: Logits,
     expirations: Expirations,
     clock: Clock,
     metrics: Metrics,
@@ -128,7 +129,7 @@ impl Pipeline {
     pub fn new(
         options: Options,
         images: ImagePreprocessor,
-        texts: TextTokenizer,
+        texts: Option<TextTokenizer>,
         batcher: Handle,
     ) -> Pipeline {
         let (threads, clock, metrics) = (options.preprocess_threads, options.clock, &options.metrics);
@@ -151,6 +152,7 @@ impl Pipeline {
             named: Named::new(),
             stream_labels: Arc::new(Semaphore::new(stream_label_bytes)),
             embed_dim: options.embed_dim,
+            logits: options.logits,
             expirations: Expirations::new(&options.metrics),
             clock: options.clock,
             metrics: options.metrics,

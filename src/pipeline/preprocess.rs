@@ -16,7 +16,8 @@ use crate::modality::Modality;
 use crate::telemetry::metrics::{Metrics, RecordDuration};
 
 pub(super) struct Preprocessor {
-    texts: Arc<TextTokenizer>,
+    /// `None`: the model has no text encoder.
+    texts: Option<Arc<TextTokenizer>>,
     /// One per thread. The line for a permit is bounded by the edge's limit on calls in flight.
     permits: Arc<Semaphore>,
     clock: Clock,
@@ -28,13 +29,13 @@ pub(super) struct Preprocessor {
 
 impl Preprocessor {
     pub(super) fn new(
-        texts: TextTokenizer,
+        texts: Option<TextTokenizer>,
         threads: NonZeroUsize,
         clock: Clock,
         metrics: &Metrics,
     ) -> Preprocessor {
         Preprocessor {
-            texts: Arc::new(texts),
+            texts: texts.map(Arc::new),
             permits: Arc::new(Semaphore::new(threads.get())),
             clock,
             queue: metrics.preprocess_queue(),
@@ -43,12 +44,17 @@ impl Preprocessor {
         }
     }
 
+    /// Whether texts can be embedded.
+    pub(super) fn takes_texts(&self) -> Result<&Arc<TextTokenizer>, Error> {
+        self.texts.as_ref().ok_or(Error::NoTextEncoder)
+    }
+
     /// One result per text, in order.
     pub(super) async fn texts(&self, texts: Vec<String>) -> Result<Vec<Result<Tokens, TextError>>, Error> {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        let (tokenizer, clock) = (self.texts.clone(), self.clock);
+        let (tokenizer, clock) = (self.takes_texts()?.clone(), self.clock);
         let (wait, duration) = (self.wait.clone(), self.duration.clone());
         let queued = clock.now();
         self.blocking(move || {

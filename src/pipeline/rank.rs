@@ -42,6 +42,8 @@ pub struct Ranked {
     pub index: usize,
     /// Cosine to the query, -1 to 1.
     pub similarity: f32,
+    /// Probability that it belongs to the query, from models that were trained to tell.
+    pub score: Option<f32>,
 }
 
 impl Pipeline {
@@ -87,7 +89,10 @@ impl Pipeline {
             let (mut results, mut errors) = (Vec::new(), Vec::new());
             for (index, document) in vectors.enumerate() {
                 match document {
-                    Ok(document) => results.push(Ranked { index, similarity: dot(&query, &document) }),
+                    Ok(document) => {
+                        let similarity = dot(&query, &document);
+                        results.push(Ranked { index, similarity, score: self.logits.pair(similarity) });
+                    }
                     Err(error) => errors.push((index, error)),
                 }
             }

@@ -47,7 +47,7 @@ pub(crate) async fn batcher(
 ) -> Batcher {
     let options = Options {
         settings,
-        context_length: 8,
+        text_lengths: vec![8],
         image_row_bytes: row_bytes,
         clock,
         metrics: Metrics::new(),

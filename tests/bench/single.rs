@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clipd::clip::classifier::{Classifier, Coefficient, Logits};
 use clipd::clip::embedding::normalize;
+use clipd::clip::spec::Scores;
 use clipd::clip::text::TextTokenizer;
 use clipd::clock::Clock;
 use clipd::model::Model;
@@ -32,7 +33,8 @@ pub(crate) fn inputs() {
 
 fn texts() {
     let model = Model::builtin(Form::PORTABLE).expect("it is embedded");
-    let tokenizer = TextTokenizer::new(&model.tokenizer_json, &model.spec.text, 65_536).expect("it fits");
+    let spec = model.spec.text.expect("it has a text encoder");
+    let tokenizer = TextTokenizer::new(&model.tokenizer_json, &spec, 65_536).expect("it fits");
     measure("caption of 61 characters", || tokenizer.encode(CAPTION).expect("it is a text"));
 }
 
@@ -46,7 +48,8 @@ fn scores(labels: usize) {
     };
     let rows: Vec<f32> = (0..labels).flat_map(|_| unit()).collect();
     let names: Arc<[String]> = (0..labels).map(|label| label.to_string()).collect();
-    let logits = Logits { scale: Coefficient::Shared(100.0), bias: Coefficient::Shared(0.0) };
+    let (scale, bias) = (Coefficient::Shared(100.0), Coefficient::Shared(0.0));
+    let logits = Logits { scale, bias, scores: Scores::Softmax };
     let classifier = Classifier::from_unit_rows(names, DIM, rows, logits).expect("rows are of length 1");
     for images in [1, 8] {
         let embeddings: Vec<Vec<f32>> = (0..images).map(|_| unit()).collect();

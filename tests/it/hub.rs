@@ -32,6 +32,8 @@ struct Hub {
     status: Option<StatusCode>,
     /// So many answers with weights end half-way.
     cut: usize,
+    /// Revisions whose files were asked for, as they were asked for.
+    revisions: Vec<String>,
     /// Paths of requests for contents, not for a first byte.
     downloads: Vec<String>,
 }
@@ -74,8 +76,13 @@ async fn answer(State(hub): State<Shared>, request: Request) -> Response<Body> {
         return Response::builder().status(status).body(Body::empty()).unwrap();
     }
     let path = request.uri().path();
-    if path == "/api/models/emoji/clip/revision/main" {
-        return Response::new(listing(&hub).into());
+    if let Some(revision) = path.strip_prefix("/api/models/emoji/clip/revision/") {
+        hub.revisions.push(revision.to_owned());
+        // A conversion branch is a reference like any other, its slashes escaped.
+        return match revision {
+            "main" | "refs%2Fpr%2F15" => Response::new(listing(&hub).into()),
+            _ => missing(),
+        };
     }
     if let Some(name) = path.strip_prefix(&format!("/emoji/clip/resolve/{COMMIT}/")) {
         let Some(bytes) = hub.files.get(name) else { return missing() };
@@ -149,11 +156,20 @@ fn repository() -> Repository {
 
 /// Fetches as `serve` does, off the async threads; also what was reported.
 async fn pull(address: SocketAddr, cache: &Path, access: Access) -> (Result<PathBuf, HubError>, Vec<Event>) {
+    pull_of(repository(), address, cache, access).await
+}
+
+async fn pull_of(
+    repository: Repository,
+    address: SocketAddr,
+    cache: &Path,
+    access: Access,
+) -> (Result<PathBuf, HubError>, Vec<Event>) {
     let access =
         Access { endpoint: Some(format!("http://{address}")), cache: Some(cache.to_owned()), ..access };
     tokio::task::spawn_blocking(move || {
         let mut events = Vec::new();
-        let result = fetch(&repository(), &access, &mut |event| events.push(event));
+        let result = fetch(&repository, &access, &mut |event| events.push(event));
         (result, events)
     })
     .await
@@ -265,4 +281,26 @@ async fn refusals_say_what_to_do() {
     let cache = tempfile::tempdir().unwrap();
     let message = pull(address, cache.path(), Access::default()).await.0.unwrap_err().to_string();
     assert!(message.contains("no weights that clipd reads"), "{message}");
+}
+
+/// Where transformers looks for safetensors that a bot has made of somebody's pickled weights.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversion_branch_is_a_revision() {
+    let (hub, address) = serve(hub()).await;
+    let cache = tempfile::tempdir().unwrap();
+    let of = |revision: &str| format!("emoji/clip@{revision}").parse::<Repository>().unwrap();
+    let branch = || of("refs/pr/15");
+    let (directory, _) = pull_of(branch(), address, cache.path(), Access::default()).await;
+    let directory = directory.unwrap();
+    assert!(directory.ends_with(format!("snapshots/{COMMIT}")), "{directory:?}");
+    assert_eq!(hub.lock().unwrap().revisions, ["refs%2Fpr%2F15"]);
+    // By its name in the cache, too, as Python's tools keep it.
+    let reference = cache.path().join("models--emoji--clip/refs/refs/pr/15");
+    assert_eq!(std::fs::read_to_string(reference).unwrap(), COMMIT);
+    let offline = Access { offline: true, ..Access::default() };
+    let (again, _) = pull_of(branch(), nobody().await, cache.path(), offline).await;
+    assert_eq!(again.unwrap(), directory);
+    let (missing, _) = pull_of(of("refs/pr/16"), address, cache.path(), Access::default()).await;
+    let message = missing.unwrap_err().to_string();
+    assert!(message.starts_with("emoji/clip@refs/pr/16: the hub has no such"), "{message}");
 }

@@ -8,7 +8,7 @@ fn labels(count: usize) -> Arc<[String]> {
 }
 
 fn logits(scale: f32, bias: Coefficient) -> Logits {
-    Logits { scale: Coefficient::Shared(scale), bias }
+    Logits { scale: Coefficient::Shared(scale), bias, scores: Scores::Softmax }
 }
 
 /// Labels at the given angles, in quarter turns; the embedding points to angle 0.
@@ -49,6 +49,17 @@ fn scores_are_the_softmax_over_all_labels() {
     check(&classifier, Some(1), &best[..1]);
     check(&classifier, Some(2), &best[..2]);
     check(&classifier, Some(9), &best);
+}
+
+#[test]
+fn scores_of_a_model_trained_so_are_the_sigmoid_of_each() {
+    let sigmoid =
+        Logits { scores: Scores::Sigmoid, ..logits(3.0_f32.ln(), Coefficient::Shared(-3.0_f32.ln())) };
+    // Logits ln 3 x (1, 0, -1) - ln 3: odds of 1, 1/3 and 1/9.
+    let best = [(1, 1.0, 0.5), (0, 0.0, 0.25), (2, -1.0, 0.1)];
+    let classifier = at_angles(&[1.0, 0.0, 2.0], sigmoid);
+    check(&classifier, None, &best);
+    check(&classifier, Some(1), &best[..1]);
 }
 
 /// More than are compared in one pass.

@@ -1,5 +1,5 @@
 //! open_clip's text cleaning: `ftfy.fix_text`, `html.unescape` twice, white space to single
-//! spaces, lower case.
+//! spaces, lower case; and what of it, or instead, the tokenizers of other models want.
 //!
 //! ftfy's line breaks need no step of their own, since they become spaces.
 
@@ -9,19 +9,46 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::html;
 use super::mojibake::Repair;
+use crate::clip::spec::Cleaning;
 
 /// ftfy repeats its fixes until nothing changes, which takes time quadratic in the length for
 /// `&amp;amp;amp;...`. Real text needs two or three rounds.
 const MAX_ROUNDS: usize = 16;
 
+/// As CLIP's own tokenizer does it.
 pub(super) fn clean(text: &str) -> String {
-    let fixed = fix_text(text);
-    let unescaped = html::unescape(&html::unescape(&fixed)).into_owned();
-    let words: Vec<&str> = unescaped.split_whitespace().collect();
-    // Python's `lower` and Rust's are the same Unicode mapping, final sigma included. Python's
-    // `split` knows four more separators, U+001C to U+001F, which were removed as control
-    // characters.
-    words.join(" ").to_lowercase()
+    // Python's `lower` and Rust's are the same Unicode mapping, final sigma included.
+    single_spaces(&basic(text)).to_lowercase()
+}
+
+/// As the tokenizer of another model wants it.
+pub(super) fn cleaned(text: &str, cleaning: Cleaning) -> String {
+    match cleaning {
+        Cleaning::None => text.to_owned(),
+        Cleaning::Lower => text.to_lowercase(),
+        Cleaning::Siglip => single_spaces(&without_punctuation(&text.to_lowercase())),
+        Cleaning::OpenClipSpaces => single_spaces(&basic(text)),
+        Cleaning::OpenClipLower => clean(text),
+        Cleaning::OpenClipCanonical => {
+            single_spaces(&without_punctuation(&basic(text).replace('_', " ")).to_lowercase())
+        }
+    }
+}
+
+/// open_clip's `basic_clean`.
+fn basic(text: &str) -> String {
+    html::unescape(&html::unescape(&fix_text(text))).into_owned()
+}
+
+/// As Python splits, which knows four more separators than Unicode.
+fn single_spaces(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || matches!(c, '\u{1C}'..='\u{1F}'));
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// Of Python's `string.punctuation`, which is ASCII's.
+fn without_punctuation(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_punctuation()).collect()
 }
 
 /// `ftfy.fix_text`, line by line.

@@ -1,13 +1,13 @@
-//! Texts become token rows: clean, split, byte-pair encode, truncate.
+//! Texts become token rows: clean, split, encode, truncate, and pad where the encoder sees what pads.
 //!
-//! It does not pad (the batch does) and leaves it to the caller whether a text that was too long
+//! Otherwise it does not pad (the batch does), and it leaves it to the caller whether a text that was too long
 //! is an error.
 //!
-//! The contract is open_clip 3.3's `SimpleTokenizer`, with ids from the model's own
+//! CLIP's contract is open_clip 3.3's `SimpleTokenizer`, with ids from the model's own
 //! `tokenizer.json`. Of that file the vocabulary, the merges and the splitting are used. Its
 //! normaliser, truncation and padding are not: the cleaning here is open_clip's, which no
-//! normaliser expresses. Nor are its special tokens looked for in the text, so that a text that
-//! spells `<|endoftext|>` cannot end itself.
+//! normaliser expresses. Of other models the file says everything but truncation, padding and the cleaning before it.
+//! Special tokens are never looked for in a text, so that one that spells `<|endoftext|>` cannot end itself.
 
 mod clean;
 mod html;
@@ -18,30 +18,40 @@ use std::collections::HashSet;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{Model, Tokenizer};
+use tokenizers::{Encoding, Model, PostProcessor, Tokenizer, TruncationDirection};
 
 use super::row::TokenRow;
-use super::spec::TextSpec;
+use super::spec::{Cleaning, End, PaddedTo, Padding, Side, TextSpec, Tokenization};
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
 /// Makes token rows for one model.
 pub struct TextTokenizer {
-    /// Splitting and byte-pair encoding only.
+    /// For CLIP, splitting and byte-pair encoding only.
     tokenizer: Tokenizer,
-    start: u32,
-    end: u32,
+    rules: Rules,
+    padding: Padding,
     context_length: usize,
     max_bytes: usize,
+}
+
+enum Rules {
+    Clip {
+        start: u32,
+        end: u32,
+    },
+    /// Special tokens are added by the file's post-processor.
+    File(Cleaning, End),
 }
 
 /// A text as the encoder takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
-    /// Start token, text, end token; at most the model's context length.
+    /// Start token, text, end token, as far as the model has them; at most its context length. Padded to that if the
+    /// model sees padding.
     pub row: TokenRow,
-    /// Length before truncation, start and end token included.
+    /// Length before truncation and padding, start and end token included.
     pub tokens: u32,
     /// Whether the end of the text was cut off.
     pub truncated: bool,
@@ -52,7 +62,7 @@ pub struct Tokens {
 pub enum TextError {
     #[error("the text is {actual} bytes long, the limit is {limit}")]
     TooManyBytes { actual: usize, limit: usize },
-    #[error("the text is empty, or only white space and control characters")]
+    #[error("the text is empty, or only characters that do not count, such as white space")]
     Empty,
     #[error("the text cannot be split into tokens: {reason}")]
     Untokenizable { reason: String },
@@ -82,17 +92,12 @@ impl TextTokenizer {
     pub fn new(tokenizer_json: &[u8], spec: &TextSpec, max_bytes: usize) -> Result<Self, TokenizerError> {
         let file = Tokenizer::from_bytes(tokenizer_json)
             .map_err(|error| TokenizerError::Unreadable { reason: error.to_string() })?;
-        let ModelWrapper::BPE(model) = file.get_model() else {
-            return Err(TokenizerError::NotBytePair);
+        let (tokenizer, rules) = match spec.tokenization {
+            Tokenization::Clip => clip(&file, spec)?,
+            Tokenization::File(cleaning, end) => (as_filed(file, spec)?, Rules::File(cleaning, end)),
         };
-        check_bytes(model)?;
-        let (start, end) = special_ids(&file, spec.vocab_size)?;
-        if spec.context_length < 3 {
-            return Err(TokenizerError::ContextTooShort { context_length: spec.context_length });
-        }
-        let mut tokenizer = Tokenizer::new(model.clone());
-        tokenizer.with_pre_tokenizer(file.get_pre_tokenizer().cloned());
-        Ok(Self { tokenizer, start, end, context_length: spec.context_length, max_bytes })
+        let &TextSpec { context_length, padding, .. } = spec;
+        Ok(Self { tokenizer, rules, padding, context_length, max_bytes })
     }
 
     /// The tokens of `text`. Truncation keeps the beginning of the text and the end token.
@@ -100,19 +105,86 @@ impl TextTokenizer {
         if text.len() > self.max_bytes {
             return Err(TextError::TooManyBytes { actual: text.len(), limit: self.max_bytes });
         }
-        let clean = clean::clean(text);
+        let clean = match self.rules {
+            Rules::Clip { .. } => clean::clean(text),
+            Rules::File(cleaning, _) => clean::cleaned(text, cleaning),
+        };
         if clean.is_empty() {
             return Err(TextError::Empty);
         }
-        let encoding = self
-            .tokenizer
-            .encode_fast(clean, false)
-            .map_err(|error| TextError::Untokenizable { reason: error.to_string() })?;
-        let ids = encoding.get_ids();
-        let room = self.context_length - 2;
-        let kept = &ids[..ids.len().min(room)];
-        let row = [&[self.start], kept, &[self.end]].concat();
-        Ok(Tokens { row: TokenRow(row.into()), tokens: ids.len() as u32 + 2, truncated: ids.len() > room })
+        let unfit = |error: tokenizers::Error| TextError::Untokenizable { reason: error.to_string() };
+        let mut encoding = self.tokenizer.encode_fast(clean, false).map_err(unfit)?;
+        let added = match self.rules {
+            Rules::Clip { .. } => 2,
+            Rules::File(..) => self.tokenizer.get_post_processor().map_or(0, |each| each.added_tokens(false)),
+        };
+        let (length, room) = (encoding.len(), self.context_length - added);
+        encoding.truncate(room, 0, TruncationDirection::Right);
+        let row = match self.rules {
+            Rules::Clip { start, end } => [&[start], encoding.get_ids(), &[end]].concat(),
+            Rules::File(_, end) => {
+                let encoding: Encoding = self.tokenizer.post_process(encoding, None, true).map_err(unfit)?;
+                let mut row = encoding.get_ids().to_vec();
+                if let (End::Padded, Some(last)) = (end, row.last_mut()) {
+                    *last = self.padding.id;
+                }
+                row
+            }
+        };
+        let row = TokenRow(self.padded(row).into());
+        Ok(Tokens { row, tokens: (length + added) as u32, truncated: length > room })
+    }
+
+    fn padded(&self, mut row: Vec<u32>) -> Vec<u32> {
+        match self.padding.rows {
+            PaddedTo::Longest => row,
+            PaddedTo::Context(Side::Right) => {
+                row.resize(self.context_length, self.padding.id);
+                row
+            }
+            PaddedTo::Context(Side::Left) => {
+                let mut padded = vec![self.padding.id; self.context_length - row.len()];
+                padded.append(&mut row);
+                padded
+            }
+        }
+    }
+}
+
+/// What CLIP's rules take of a file.
+fn clip(file: &Tokenizer, spec: &TextSpec) -> Result<(Tokenizer, Rules), TokenizerError> {
+    let ModelWrapper::BPE(model) = file.get_model() else {
+        return Err(TokenizerError::NotBytePair);
+    };
+    check_bytes(model)?;
+    let (start, end) = special_ids(file, spec.vocab_size)?;
+    check_room(spec, 2)?;
+    let mut tokenizer = Tokenizer::new(model.clone());
+    tokenizer.with_pre_tokenizer(file.get_pre_tokenizer().cloned());
+    Ok((tokenizer, Rules::Clip { start, end }))
+}
+
+/// The file's own rules, without what is done here.
+fn as_filed(mut file: Tokenizer, spec: &TextSpec) -> Result<Tokenizer, TokenizerError> {
+    let special = |id: &u32| file.get_added_tokens_decoder().get(id).is_some_and(|token| token.special);
+    // What no text becomes may be beyond the table of embeddings.
+    let ids = file.get_vocab(true).into_values().filter(|id| !special(id)).chain([spec.padding.id]);
+    let highest = ids.max().unwrap_or(0);
+    if highest as usize >= spec.vocab_size {
+        return Err(TokenizerError::IdOutOfRange { id: highest, vocab_size: spec.vocab_size });
+    }
+    check_room(spec, file.get_post_processor().map_or(0, |each| each.added_tokens(false)))?;
+    file.set_encode_special_tokens(true);
+    file.with_padding(None);
+    file.with_truncation(None).map_err(|error| TokenizerError::Unreadable { reason: error.to_string() })?;
+    Ok(file)
+}
+
+/// For a token between those that are always added.
+fn check_room(spec: &TextSpec, added: usize) -> Result<(), TokenizerError> {
+    match spec.context_length {
+        context_length if context_length <= added => Err(TokenizerError::ContextTooShort { context_length }),
+        _ => Ok(()),
     }
 }
 

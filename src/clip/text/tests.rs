@@ -9,8 +9,12 @@ const START_ID: u32 = 3070;
 const END_ID: u32 = 3071;
 const VOCAB: usize = 3072;
 
+fn spec(context_length: usize, vocab_size: usize) -> TextSpec {
+    TextSpec { context_length, vocab_size, tokenization: Tokenization::Clip, padding: Padding::CLIP }
+}
+
 fn tokenizer(context_length: usize, max_bytes: usize) -> TextTokenizer {
-    let spec = TextSpec { context_length, vocab_size: VOCAB };
+    let spec = spec(context_length, VOCAB);
     TextTokenizer::new(TOKENIZER, &spec, max_bytes).unwrap()
 }
 
@@ -85,7 +89,7 @@ fn texts_that_are_refused() {
 fn check_refused(vocab_size: usize, change: impl FnOnce(&mut Value), message: &str) {
     let mut file: Value = serde_json::from_slice(TOKENIZER).unwrap();
     change(&mut file);
-    let spec = TextSpec { context_length: 32, vocab_size };
+    let spec = spec(32, vocab_size);
     let result = TextTokenizer::new(&serde_json::to_vec(&file).unwrap(), &spec, 100);
     assert_eq!(result.err().unwrap().to_string(), message);
 }
@@ -129,9 +133,8 @@ fn vocabularies_that_do_not_fit_the_model_are_refused() {
 
 #[test]
 fn what_is_no_tokenizer_or_has_no_room_is_refused() {
-    let spec = |context_length| TextSpec { context_length, vocab_size: VOCAB };
-    let error = TextTokenizer::new(b"{", &spec(32), 100).err().unwrap();
+    let error = TextTokenizer::new(b"{", &spec(32, VOCAB), 100).err().unwrap();
     assert!(matches!(error, TokenizerError::Unreadable { .. }), "{error}");
-    let error = TextTokenizer::new(TOKENIZER, &spec(2), 100).err().unwrap();
+    let error = TextTokenizer::new(TOKENIZER, &spec(2, VOCAB), 100).err().unwrap();
     assert_eq!(error.to_string(), "a context of 2 tokens has no room for a text");
 }

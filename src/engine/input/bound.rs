@@ -8,6 +8,8 @@ use crate::engine::{Batch, EngineError};
 /// The memory of one input: the tensors of every bucket, and which of them was filled last.
 pub(in crate::engine) struct BoundInput {
     buckets: Buckets,
+    /// Id of the token that pads.
+    pad: i64,
     /// By rows.
     images: Vec<(RunId, TensorPair<u8>)>,
     /// By rows, and then by length.
@@ -19,10 +21,11 @@ impl BoundInput {
     /// `images` by rows, `texts` by rows and then by length.
     pub(in crate::engine) fn new(
         buckets: Buckets,
+        pad: u32,
         images: Vec<(RunId, TensorPair<u8>)>,
         texts: Vec<(RunId, TensorPair<i64>)>,
     ) -> BoundInput {
-        BoundInput { buckets, images, texts, filled: None }
+        BoundInput { buckets, pad: pad.into(), images, texts, filled: None }
     }
 
     /// Rows that only pad keep what was there: it is a valid input, and its result is not looked at.
@@ -43,7 +46,7 @@ impl BoundInput {
                 let length = self.buckets.lengths[column];
                 let (id, staged) = &mut self.texts[row * self.buckets.lengths.len() + column];
                 for (place, TokenRow(tokens)) in staged.values().chunks_exact_mut(length).zip(rows) {
-                    place.fill(0);
+                    place.fill(self.pad);
                     place.iter_mut().zip(tokens.iter()).for_each(|(id, token)| *id = i64::from(*token));
                 }
                 staged.copy()?;

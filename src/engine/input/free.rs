@@ -8,16 +8,17 @@ use crate::engine::Batch;
 pub(super) struct FreeInput {
     /// Texts are padded to this length, otherwise to that of the longest.
     text_length: Option<usize>,
+    /// Id of the token that pads.
+    pad: i64,
     pixels: Vec<u8>,
     ids: Vec<i64>,
 }
 
 impl FreeInput {
-    pub(super) fn new(text_length: Option<usize>) -> FreeInput {
-        FreeInput { text_length, ..FreeInput::default() }
+    pub(super) fn new(text_length: Option<usize>, pad: u32) -> FreeInput {
+        FreeInput { text_length, pad: pad.into(), ..FreeInput::default() }
     }
 
-    /// Padding is 0; encoders do not look beyond a row's end token.
     pub(super) fn fill(&mut self, batch: &Batch) {
         match batch {
             Batch::Images(rows) => {
@@ -29,7 +30,7 @@ impl FreeInput {
                 self.ids.clear();
                 for (index, TokenRow(tokens)) in rows.iter().enumerate() {
                     self.ids.extend(tokens.iter().map(|&token| i64::from(token)));
-                    self.ids.resize((index + 1) * length, 0);
+                    self.ids.resize((index + 1) * length, self.pad);
                 }
             }
         }

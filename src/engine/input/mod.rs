@@ -29,9 +29,9 @@ enum Memory {
 }
 
 impl Input {
-    /// Empty. Texts are padded to `text_length` if there is one, otherwise to the longest of a batch.
-    pub fn new(text_length: Option<usize>) -> Input {
-        Input::with(Memory::Free(FreeInput::new(text_length)))
+    /// Empty. Texts are padded with `pad` to `text_length` if there is one, otherwise to the longest of a batch.
+    pub fn new(text_length: Option<usize>, pad: u32) -> Input {
+        Input::with(Memory::Free(FreeInput::new(text_length, pad)))
     }
 
     pub(super) fn bound(input: BoundInput) -> Input {
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn texts_are_padded_to_the_longest() {
-        let mut input = Input::new(None);
+        let mut input = Input::new(None, 0);
         let text = |length: usize| TokenRow(vec![7; length].into());
         input.fill(&Batch::Texts(vec![text(2), text(5), text(1)])).unwrap();
         assert_eq!(input.ids(), [7, 7, 0, 0, 0, 7, 7, 7, 7, 7, 7, 0, 0, 0, 0]);

@@ -51,6 +51,10 @@ impl Shard {
         self.tensors.keys().cloned().collect()
     }
 
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|extent| &*extent.shape)
+    }
+
     /// The values of tensor `name`, one of [`Shard::names`], in row-major order.
     pub(super) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
         let file = &self.file;

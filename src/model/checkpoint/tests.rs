@@ -45,11 +45,46 @@ fn transformers_names_are_derived_from_open_clips() {
         ("visual.transformer.resblocks.11.ln_2.bias", same(&format!("{block}.layer_norm2.bias"))),
         (
             "visual.transformer.resblocks.11.attn.in_proj_weight",
-            Stored::Stacked(["q", "k", "v"].map(|part| format!("{block}.self_attn.{part}_proj.weight"))),
+            Stored::Stacked(
+                ["q", "k", "v"].map(|part| (format!("{block}.self_attn.{part}_proj.weight"), 1)).to_vec(),
+            ),
         ),
+        ("text_projection.bias", same("text_model.head.bias")),
+        ("visual.attn_pool.attn.in_proj_weight", same("vision_model.head.attention.in_proj_weight")),
+        ("visual.attn_pool.attn.out_proj.bias", same("vision_model.head.attention.out_proj.bias")),
+        ("visual.attn_pool.mlp.c_fc.bias", same("vision_model.head.mlp.fc1.bias")),
+        ("logit_bias", same("logit_bias")),
     ] {
         assert_eq!(Naming::Transformers.stored(name), expected);
         assert_eq!(Naming::OpenClip.stored(name), same(name));
+    }
+}
+
+#[test]
+fn timms_names_are_derived_from_open_clips() {
+    let same = |name: &str| Stored::Same(name.to_owned());
+    let pool = "visual.trunk.attn_pool";
+    for (name, expected) in [
+        ("visual.conv1.bias", same("visual.trunk.patch_embed.proj.bias")),
+        ("visual.positional_embedding", Stored::Batched("visual.trunk.pos_embed".to_owned())),
+        ("visual.transformer.resblocks.3.attn.in_proj_bias", same("visual.trunk.blocks.3.attn.qkv.bias")),
+        (
+            "visual.transformer.resblocks.3.attn.out_proj.weight",
+            same("visual.trunk.blocks.3.attn.proj.weight"),
+        ),
+        ("visual.transformer.resblocks.3.mlp.c_fc.weight", same("visual.trunk.blocks.3.mlp.fc1.weight")),
+        ("visual.transformer.resblocks.3.ln_2.bias", same("visual.trunk.blocks.3.norm2.bias")),
+        ("visual.ln_post.weight", same("visual.trunk.norm.weight")),
+        (
+            "visual.attn_pool.attn.in_proj_weight",
+            Stored::Stacked(vec![(format!("{pool}.q.weight"), 1), (format!("{pool}.kv.weight"), 2)]),
+        ),
+        ("visual.attn_pool.attn.out_proj.weight", same(&format!("{pool}.proj.weight"))),
+        ("visual.attn_pool.ln.weight", same(&format!("{pool}.norm.weight"))),
+        ("visual.attn_pool.mlp.c_proj.bias", same(&format!("{pool}.mlp.fc2.bias"))),
+        ("text.transformer.resblocks.0.ln_1.bias", same("text.transformer.resblocks.0.ln_1.bias")),
+    ] {
+        assert_eq!(Naming::Timm.stored(name), expected);
     }
 }
 

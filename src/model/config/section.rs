@@ -33,6 +33,10 @@ impl Section {
         }
     }
 
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.keys.get(key).is_some_and(|value| !value.is_null())
+    }
+
     /// `null` is the same as leaving the key out.
     pub(super) fn take(&mut self, key: &str) -> Option<Value> {
         self.keys.remove(key).filter(|value| !value.is_null())
@@ -66,7 +70,22 @@ impl Section {
 
     pub(super) fn size(&mut self, key: &str, default: Option<usize>) -> Result<usize, ModelError> {
         let value = self.take(key).or(default.map(|size| json!(size))).unwrap_or(Value::Null);
-        positive(&value).ok_or_else(|| self.refusal(key, &value, "a positive integer"))
+        positive_size(&value).ok_or_else(|| self.refusal(key, &value, "a positive integer"))
+    }
+
+    pub(super) fn positive(&mut self, key: &str, default: f64) -> Result<f64, ModelError> {
+        let value = self.take(key).unwrap_or(json!(default));
+        let number = value.as_f64().filter(|number| *number > 0.0);
+        number.ok_or_else(|| self.refusal(key, &value, "a positive number"))
+    }
+
+    /// Four sizes; `None` if there is something else, which stays.
+    pub(super) fn four_sizes(&mut self, key: &str) -> Result<Option<[usize; 4]>, ModelError> {
+        let Some(Value::Array(values)) = self.keys.get(key) else { return Ok(None) };
+        let sizes = values.iter().map(positive_size).collect::<Option<Vec<_>>>();
+        let sizes = sizes.and_then(|sizes| sizes.try_into().ok());
+        let value = self.take(key).unwrap_or(Value::Null);
+        sizes.map(Some).ok_or_else(|| self.refusal(key, &value, "a positive integer, or four of them"))
     }
 
     /// A number for a square, or `[height, width]`.
@@ -77,9 +96,9 @@ impl Section {
     ) -> Result<(usize, usize), ModelError> {
         let value = self.take(key).unwrap_or(json!(default));
         let sides = match value.as_array().map(Vec::as_slice) {
-            Some([height, width]) => positive(height).zip(positive(width)),
+            Some([height, width]) => positive_size(height).zip(positive_size(width)),
             Some(_) => None,
-            None => positive(&value).map(|side| (side, side)),
+            None => positive_size(&value).map(|side| (side, side)),
         };
         sides.ok_or_else(|| self.refusal(key, &value, "a positive integer or [height, width]"))
     }
@@ -123,7 +142,7 @@ impl Section {
 }
 
 /// Sizes above `u32::MAX` are as wrong as negative ones.
-fn positive(value: &Value) -> Option<usize> {
+fn positive_size(value: &Value) -> Option<usize> {
     value
         .as_u64()
         .and_then(|size| u32::try_from(size).ok())

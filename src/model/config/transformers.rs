@@ -1,15 +1,19 @@
-//! The same configuration as transformers' `CLIPModel` and `CLIPImageProcessor` save it.
+//! The same configuration as transformers' `CLIPModel`, `SiglipModel`, their image encoders alone, and their image
+//! processors save it.
 //!
-//! Defaults are those of transformers 5's `CLIPTextConfig`, `CLIPVisionConfig` and `CLIPImageProcessor`. Of
-//! `config.json` a `CLIPModel` reads the keys that are read here; older releases wrote dozens of others
-//! that change nothing. A key of the preprocessor's that nobody knows is refused.
+//! Defaults are those of transformers 5. Of `config.json` a model reads the keys that are read here; older releases
+//! wrote dozens of others that change nothing. A key of the preprocessor's that nobody knows is refused.
+
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::section::Section;
-use super::{Activation, Config, ImageConfig, OPENAI_MEAN, OPENAI_STD};
-use super::{PreprocessConfig, TextConfig, TransformerConfig};
-use crate::clip::spec::{Interpolation, ResizeMode};
+use super::{
+    Activation, Config, EPSILON, ImageConfig, ImageEncoder, ImagePool, OPENAI_MEAN, OPENAI_STD, Projection,
+};
+use super::{PreprocessConfig, TextConfig, TextPool, TokensBy, TransformerConfig, VisionTransformer};
+use crate::clip::spec::{End, Interpolation, ResizeMode};
 use crate::model::ModelError;
 
 /// `vision_config` and `text_config`, among others.
@@ -18,10 +22,27 @@ pub(in crate::model) const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 /// Where transformers 5 saves the preprocessor together with the tokenizer; it reads this one first.
 pub(in crate::model) const PROCESSOR_FILE: &str = "processor_config.json";
 
+/// Which of transformers' families a model is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Clip,
+    Siglip,
+}
+
+/// How the type of an image encoder alone ends.
+const ALONE: &str = "_vision_model";
+
 /// The end token of the usual vocabulary.
 const END_TOKEN: u64 = 49_407;
 /// What configurations of transformers before 4.31 have instead of it; such models pool at the highest id.
 const LEGACY_END_TOKEN: u64 = 2;
+
+/// CLIP's default first.
+const ACTIVATIONS: [(&str, Activation); 3] = [
+    ("quick_gelu", Activation::QuickGelu),
+    ("gelu", Activation::Gelu),
+    ("gelu_pytorch_tanh", Activation::TanhGelu),
+];
 
 /// Names of classes and arguments for training, which do not change what the processor does.
 const INERT_KEYS: [&str; 5] = [
@@ -41,21 +62,56 @@ impl Config {
     ) -> Result<Config, ModelError> {
         let mut model = Section::file(CONFIG_FILE, config)?;
         let model_type = model.take("model_type").unwrap_or(Value::Null);
-        if model_type != "clip" {
-            return Err(model.refusal("model_type", &model_type, "\"clip\""));
-        }
-        let vision = tower(&mut model, "vision_config", "vision_config_dict")?;
-        let text = tower(&mut model, "text_config", "text_config_dict")?;
-        let mut preprocessor = Section::file(preprocessor_file, preprocessor)?;
-        if preprocessor_file == PROCESSOR_FILE {
-            preprocessor = preprocessor.section("image_processor", None)?;
-        }
-        Ok(Config {
-            embed_dim: model.size("projection_dim", Some(512))?,
-            image: image_config(vision, preprocessor)?,
-            text: text_config(text)?,
-            logit_bias: false,
-        })
+        let name = model_type.as_str().unwrap_or_default();
+        let image_encoder = name.strip_suffix(ALONE);
+        let supported = match image_encoder.unwrap_or(name) {
+            "clip" => Ok(Family::Clip),
+            "siglip" => Ok(Family::Siglip),
+            // Of SigLIP 2, models of this type are those that take pictures of any shape.
+            "siglip2" => Err("siglip: NaFlex is not served; SigLIP 2 of a fixed size is, such as \
+                              google/siglip2-base-patch16-224"),
+            _ => Err("clip or siglip, or either with _vision_model"),
+        };
+        let family = supported.map_err(|supported| model.refusal("model_type", &model_type, supported))?;
+        let alone = image_encoder.is_some();
+        let preprocessor = preprocessor_section(preprocessor_file, preprocessor)?;
+        let projected = model.size("projection_dim", Some(512))?;
+        let (image, text) = if alone {
+            (image_config(model, preprocessor, family)?, None)
+        } else {
+            let vision = tower(&mut model, "vision_config", "vision_config_dict")?;
+            let text = tower(&mut model, "text_config", "text_config_dict")?;
+            (image_config(vision, preprocessor, family)?, Some(text_config(text, family)?))
+        };
+        let width = match &image.encoder {
+            ImageEncoder::Transformer(encoder) => encoder.transformer.width,
+            ImageEncoder::ResNet(_) => unreachable!("transformers has none"),
+        };
+        let embed_dim = match family {
+            Family::Clip => projected,
+            Family::Siglip => width,
+        };
+        Ok(Config { embed_dim, image, logit_bias: family == Family::Siglip && text.is_some(), text })
+    }
+}
+
+/// Whether a `config.json` is that of an image encoder alone.
+pub(in crate::model) fn is_image_encoder(json: &[u8]) -> bool {
+    let model_type = Section::file(CONFIG_FILE, json).ok().and_then(|mut model| model.take("model_type"));
+    model_type.is_some_and(|name| name.as_str().is_some_and(|name| name.ends_with(ALONE)))
+}
+
+/// Which of a directory's files has the preprocessor.
+pub(in crate::model) fn preprocessor_file(directory: &Path) -> &'static str {
+    if directory.join(PROCESSOR_FILE).exists() { PROCESSOR_FILE } else { PREPROCESSOR_FILE }
+}
+
+/// The preprocessor in that file.
+pub(super) fn preprocessor_section(file: &'static str, json: &[u8]) -> Result<Section, ModelError> {
+    let mut section = Section::file(file, json)?;
+    match file {
+        PROCESSOR_FILE => section.section("image_processor", None),
+        _ => Ok(section),
     }
 }
 
@@ -68,24 +124,45 @@ fn tower(model: &mut Section, key: &str, old_key: &str) -> Result<Section, Model
     }
 }
 
-fn image_config(mut section: Section, preprocessor: Section) -> Result<ImageConfig, ModelError> {
+fn image_config(
+    mut section: Section,
+    preprocessor: Section,
+    family: Family,
+) -> Result<ImageConfig, ModelError> {
+    let clip = family == Family::Clip;
     let side = section.size("image_size", Some(224))?;
-    let patch = section.size("patch_size", Some(32))?;
+    let patch = section.size("patch_size", Some(if clip { 32 } else { 16 }))?;
     if patch > side {
         return Err(section.refusal("patch_size", &json!(patch), "at most image_size"));
     }
-    section.require(&[("num_channels", json!(3))])?;
-    Ok(ImageConfig {
-        height: side,
-        width: side,
+    section.require(&[("num_channels", json!(3)), ("vision_use_head", json!(true))])?;
+    let encoder = VisionTransformer {
         patch,
-        transformer: transformer_config(&mut section, [768, 3072, 12, 12])?,
-        preprocess: preprocess_config(preprocessor, side)?,
-    })
+        patch_bias: !clip,
+        class_token: clip,
+        norm_before: clip,
+        transformer: transformer_config(&mut section, [768, 3072, 12, 12], family)?,
+        pool: if clip { ImagePool::ClassToken } else { ImagePool::Attention },
+    };
+    let preprocess = preprocess_config(preprocessor, side, family)?;
+    Ok(ImageConfig { height: side, width: side, encoder: ImageEncoder::Transformer(encoder), preprocess })
 }
 
-fn text_config(mut section: Section) -> Result<TextConfig, ModelError> {
-    let vocab_size = section.size("vocab_size", Some(49_408))?;
+fn text_config(mut section: Section, family: Family) -> Result<TextConfig, ModelError> {
+    let (prefix, clip) = ("", family == Family::Clip);
+    let vocab_size = section.size("vocab_size", Some(if clip { 49_408 } else { 32_000 }))?;
+    if family == Family::Siglip {
+        return Ok(TextConfig {
+            context_length: section.size("max_position_embeddings", Some(64))?,
+            vocab_size,
+            prefix,
+            transformer: transformer_config(&mut section, [768, 3072, 12, 12], family)?,
+            causal: false,
+            pool: TextPool::Last,
+            projection: Projection::Linear,
+            tokens: TokensBy::File(None, End::Kept),
+        });
+    }
     // The graph pools at the highest id of a row, which is the end token if that is the vocabulary's last.
     let end = section.take("eos_token_id").unwrap_or(json!(END_TOKEN));
     if end != LEGACY_END_TOKEN && end != vocab_size as u64 - 1 {
@@ -95,8 +172,12 @@ fn text_config(mut section: Section) -> Result<TextConfig, ModelError> {
     Ok(TextConfig {
         context_length: section.size("max_position_embeddings", Some(77))?,
         vocab_size,
-        prefix: "",
-        transformer: transformer_config(&mut section, [512, 2048, 12, 8])?,
+        prefix,
+        transformer: transformer_config(&mut section, [512, 2048, 12, 8], family)?,
+        causal: true,
+        pool: TextPool::Highest,
+        projection: Projection::Matrix,
+        tokens: TokensBy::Clip,
     })
 }
 
@@ -104,23 +185,32 @@ fn text_config(mut section: Section) -> Result<TextConfig, ModelError> {
 fn transformer_config(
     section: &mut Section,
     [width, mlp_width, layers, heads]: [usize; 4],
+    family: Family,
 ) -> Result<TransformerConfig, ModelError> {
-    section.require(&[("layer_norm_eps", json!(1e-5))])?;
+    let (epsilon, activations) = match family {
+        Family::Clip => (EPSILON, ACTIVATIONS),
+        Family::Siglip => (1e-6, [ACTIVATIONS[2], ACTIVATIONS[0], ACTIVATIONS[1]]),
+    };
     let config = TransformerConfig {
         width: section.size("hidden_size", Some(width))?,
         layers: section.size("num_hidden_layers", Some(layers))?,
         heads: section.size("num_attention_heads", Some(heads))?,
         mlp_width: section.size("intermediate_size", Some(mlp_width))?,
-        activation: section
-            .choice("hidden_act", &[("quick_gelu", Activation::QuickGelu), ("gelu", Activation::Gelu)])?,
+        activation: section.choice("hidden_act", &activations)?,
+        epsilon: section.positive("layer_norm_eps", epsilon.into())? as f32,
+        layer_scale: false,
     };
     config.check_heads(section, "hidden_size")?;
     Ok(config)
 }
 
 /// `side` is the image encoder's.
-fn preprocess_config(mut section: Section, side: usize) -> Result<PreprocessConfig, ModelError> {
-    let steps = ["do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"];
+pub(super) fn preprocess_config(
+    mut section: Section,
+    side: usize,
+    family: Family,
+) -> Result<PreprocessConfig, ModelError> {
+    let steps = ["do_resize", "do_rescale", "do_normalize", "do_convert_rgb"];
     section.require(&steps.map(|step| (step, json!(true))))?;
     section.require(&[("do_pad", json!(false))])?;
     let factor = section.take("rescale_factor").unwrap_or(json!(1.0 / 255.0));
@@ -128,7 +218,10 @@ fn preprocess_config(mut section: Section, side: usize) -> Result<PreprocessConf
         return Err(section.refusal("rescale_factor", &factor, "1/255"));
     }
     let square = json!({"height": side, "width": side});
-    let size = section.take("size").unwrap_or(json!(224));
+    let size = section.take("size").unwrap_or(match family {
+        Family::Clip => json!(224),
+        Family::Siglip => json!({"height": 224, "width": 224}),
+    });
     let resize_mode = if size == side || size == json!({"shortest_edge": side}) {
         ResizeMode::Shortest
     } else if size == square {
@@ -136,7 +229,10 @@ fn preprocess_config(mut section: Section, side: usize) -> Result<PreprocessConf
     } else {
         return Err(section.refusal("size", &size, &format!("{side}, the image encoder's")));
     };
-    let crop = section.take("crop_size").unwrap_or(json!(224));
+    // Without it a picture must be square already.
+    let cuts = family == Family::Clip || resize_mode == ResizeMode::Shortest;
+    section.require(&[("do_center_crop", json!(cuts))])?;
+    let crop = section.take("crop_size").unwrap_or(json!(if cuts { 224 } else { side }));
     if crop != side && crop != square {
         return Err(section.refusal("crop_size", &crop, &format!("{side}, the image encoder's")));
     }
@@ -146,9 +242,13 @@ fn preprocess_config(mut section: Section, side: usize) -> Result<PreprocessConf
         Some(3) => Interpolation::Bicubic,
         _ => return Err(section.refusal("resample", &resample, "2 (bilinear) or 3 (bicubic)")),
     };
+    let (mean, std) = match family {
+        Family::Clip => (OPENAI_MEAN, OPENAI_STD),
+        Family::Siglip => ([0.5; 3], [0.5; 3]),
+    };
     let config = PreprocessConfig {
-        mean: section.rgb("image_mean", OPENAI_MEAN)?,
-        std: section.rgb("image_std", OPENAI_STD)?,
+        mean: section.rgb("image_mean", mean)?,
+        std: section.rgb("image_std", std)?,
         interpolation,
         resize_mode,
     };

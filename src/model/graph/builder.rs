@@ -13,7 +13,7 @@ use super::onnx::{
     AttributeProto, CONTRIB_DOMAIN, CONTRIB_VERSION, ElementType, GraphProto, IR_VERSION, ModelProto,
     NodeProto, OPSET_VERSION, OperatorSetIdProto, TensorProto,
 };
-use super::parts::{Dim, dims, external, float, int, ints, value_info};
+use super::parts::{Dim, dims, external, float, int, ints, text, value_info};
 use super::{Form, Graph, OUTPUT, Operators, Values, Weight, WeightType};
 
 /// The result of a node, a constant or an input, by its name in the graph.
@@ -42,6 +42,7 @@ pub(super) struct Builder {
     element: ElementType,
     graph: GraphProto,
     weights: Vec<Weight>,
+    has_convolutions: bool,
 }
 
 impl Builder {
@@ -51,7 +52,7 @@ impl Builder {
             WeightType::Fp16 => ElementType::Float16,
         };
         let graph = GraphProto { name: name.to_owned(), ..GraphProto::default() };
-        Builder { form, element, graph, weights: Vec::new() }
+        Builder { form, element, graph, weights: Vec::new(), has_convolutions: false }
     }
 
     pub(super) fn form(&self) -> Form {
@@ -152,6 +153,11 @@ impl Builder {
         self.node("Gelu", &[x], vec![])
     }
 
+    /// The approximation by a hyperbolic tangent.
+    pub(super) fn tanh_gelu(&mut self, x: &Value) -> Value {
+        self.node("Gelu", &[x], vec![text("approximate", "tanh")])
+    }
+
     pub(super) fn sigmoid(&mut self, x: &Value) -> Value {
         self.node("Sigmoid", &[x], vec![])
     }
@@ -196,6 +202,11 @@ impl Builder {
     /// `gelu(x + bias)` in one operator of ONNX Runtime.
     pub(super) fn bias_gelu(&mut self, x: &Value, bias: &Value) -> Value {
         self.contrib("BiasGelu", &[x, bias], vec![])
+    }
+
+    /// `tanh_gelu(x + bias)` in one operator of ONNX Runtime.
+    pub(super) fn fast_gelu(&mut self, x: &Value, bias: &Value) -> Value {
+        self.contrib("FastGelu", &[x, bias], vec![])
     }
 
     /// `x * sigmoid(factor * x)` in one operator of ONNX Runtime.
@@ -253,6 +264,51 @@ impl Builder {
         self.node("Slice", &[x, &start, size, &axis], vec![])
     }
 
+    /// The last place along `axis`.
+    pub(super) fn last(&mut self, x: &Value, axis: i64) -> Value {
+        let (start, end) = (self.integers(&[-1]), self.integers(&[i64::MAX]));
+        let axis = self.integers(&[axis]);
+        self.node("Slice", &[x, &start, &end, &axis], vec![])
+    }
+
+    /// What is left along `axis` without the first place.
+    pub(super) fn rest(&mut self, x: &Value, axis: i64) -> Value {
+        let (start, end) = (self.integers(&[1]), self.integers(&[i64::MAX]));
+        let axis = self.integers(&[axis]);
+        self.node("Slice", &[x, &start, &end, &axis], vec![])
+    }
+
+    /// Along `axis`, which stays, with size 1.
+    pub(super) fn mean(&mut self, x: &Value, axis: i64) -> Value {
+        let axes = self.integers(&[axis]);
+        self.node("ReduceMean", &[x, &axes], vec![])
+    }
+
+    /// Of `[batch, channels, height, width]`, with as much padding on every side.
+    pub(super) fn convolution(&mut self, inputs: [&Value; 3], stride: usize, padding: usize) -> Value {
+        self.has_convolutions = true;
+        let (stride, padding) = (stride as i64, padding as i64);
+        self.node("Conv", &inputs, vec![ints("strides", &[stride; 2]), ints("pads", &[padding; 4])])
+    }
+
+    /// Over squares that do not overlap.
+    pub(super) fn average_pool(&mut self, x: &Value, side: usize) -> Value {
+        let side = [side as i64; 2];
+        self.node("AveragePool", &[x], vec![ints("kernel_shape", &side), ints("strides", &side)])
+    }
+
+    pub(super) fn relu(&mut self, x: &Value) -> Value {
+        self.node("Relu", &[x], vec![])
+    }
+
+    pub(super) fn equal(&mut self, a: &Value, b: &Value) -> Value {
+        self.node("Equal", &[a, b], vec![])
+    }
+
+    pub(super) fn not(&mut self, x: &Value) -> Value {
+        self.node("Not", &[x], vec![])
+    }
+
     /// Rows of `table` by number: `result[..., :] = table[indices[...], :]`.
     pub(super) fn gather(&mut self, table: &Value, indices: &Value) -> Value {
         self.node("Gather", &[table, indices], vec![int("axis", 0)])
@@ -304,7 +360,8 @@ impl Builder {
             graph: Some(self.graph),
             opset_import,
         };
-        Graph { proto: model.encode_to_vec(), weights: self.weights, ..Graph::default() }
+        let (proto, is_rearranged) = (model.encode_to_vec(), self.has_convolutions);
+        Graph { proto, weights: self.weights, is_rearranged, ..Graph::default() }
     }
 
     /// What was added so far, to be part of another graph.

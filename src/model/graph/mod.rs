@@ -18,6 +18,7 @@ pub(super) mod onnx;
 mod parts;
 pub mod probe;
 pub(super) mod ready_made;
+mod resnet;
 #[cfg(test)]
 mod tests;
 pub(super) mod text;
@@ -103,6 +104,9 @@ pub struct Graph {
     pub length: Option<usize>,
     /// Where the files are that a ready-made graph keeps weights in.
     pub directory: Option<PathBuf>,
+    /// Whether ONNX Runtime reads weights as it loads the graph, before those are known that sessions share: it
+    /// rearranges those of convolutions.
+    pub is_rearranged: bool,
 }
 
 /// A tensor of an encoder, in row-major order.

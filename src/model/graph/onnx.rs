@@ -71,6 +71,10 @@ pub(in crate::model) struct AttributeProto {
     pub(in crate::model) f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub(in crate::model) i: Option<i64>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub(in crate::model) s: Option<Vec<u8>>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub(in crate::model) g: Option<Box<GraphProto>>,
     #[prost(int64, repeated, tag = "8")]
     pub(in crate::model) ints: Vec<i64>,
     #[prost(enumeration = "AttributeType", tag = "20")]
@@ -83,6 +87,7 @@ pub(in crate::model) enum AttributeType {
     Undefined = 0,
     Float = 1,
     Int = 2,
+    String = 3,
     Ints = 7,
 }
 
@@ -115,6 +120,7 @@ pub(in crate::model) enum ElementType {
     Int8 = 3,
     Int32 = 6,
     Int64 = 7,
+    Bool = 9,
     Float16 = 10,
 }
 
@@ -123,7 +129,7 @@ impl ElementType {
     pub(in crate::model) fn bytes(self) -> usize {
         match self {
             ElementType::Undefined => 0,
-            ElementType::Uint8 | ElementType::Int8 => 1,
+            ElementType::Uint8 | ElementType::Int8 | ElementType::Bool => 1,
             ElementType::Float16 => 2,
             ElementType::Float | ElementType::Int32 => 4,
             ElementType::Int64 => 8,

@@ -12,7 +12,7 @@ fn graph_and_weights_belong_together() {
         for operators in [Operators::Standard, Operators::Fused] {
             let model = Model::builtin(Form { weights, operators }).unwrap();
             check(&model.image, IMAGE_INPUT);
-            check(&model.text, TEXT_INPUT);
+            check(&model.text.unwrap(), TEXT_INPUT);
         }
     }
     check(&probe::mlp(), "x");
@@ -77,7 +77,7 @@ fn a_block_of_fused_operators_is_eleven_nodes() {
         &["Add", "MultiHeadAttention", "MatMul", "SkipLayerNormalization"],
         &["MatMul", "BiasGelu", "MatMul", "SkipLayerNormalization"],
     ];
-    for graph in [&model.image, &model.text] {
+    for graph in [&model.image, &model.text.unwrap()] {
         let operators = operators(graph);
         let norm = operators.iter().position(|operator| operator == "LayerNormalization").unwrap();
         let (first, rest) =

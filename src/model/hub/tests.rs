@@ -20,7 +20,7 @@ fn a_repository_is_an_organisation_a_name_and_a_revision() {
 #[track_caller]
 fn check(files: &[&str], expected: Result<&[&str], &str>) {
     let files: Vec<String> = files.iter().map(|file| (*file).to_owned()).collect();
-    match (choose(&files), expected) {
+    match (choose(&files, &Variant::default()), expected) {
         (Ok(chosen), Ok(expected)) => assert_eq!(chosen, expected),
         (Err(message), Err(part)) => assert!(message.contains(part), "{message}"),
         (got, expected) => panic!("{got:?} instead of {expected:?}"),
@@ -59,4 +59,53 @@ fn the_files_of_a_model_are_chosen() {
     check(&["README.md"], Err("no weights that clipd reads"));
     check(&open_clip[..2], Err("tokenizer.json"));
     check(&transformers[..3], Err("preprocessor_config.json"));
+    // An image encoder alone, and SigLIP's tokenizer.
+    let alone = ["model.safetensors", "config.json", "preprocessor_config.json"];
+    check(&alone, Ok(&alone));
+    let siglip = [&transformers[..3], &["tokenizer_config.json", "preprocessor_config.json"]].concat();
+    check(&siglip, Ok(&siglip));
+}
+
+#[test]
+fn onnx_graphs_are_chosen_where_there_are_no_weights_or_a_variant_is_asked_for() {
+    let files = [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "onnx/model.onnx",
+        "onnx/text_model.onnx",
+        "onnx/text_model_fp16.onnx",
+        "onnx/vision_model.onnx",
+        "onnx/vision_model.onnx_data",
+        "onnx/vision_model_fp16.onnx",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    let of = |files: &[&str], variant: &str| {
+        let files: Vec<String> = files.iter().map(|file| (*file).to_owned()).collect();
+        let variant = if variant.is_empty() { Variant::default() } else { variant.parse().unwrap() };
+        choose(&files, &variant)
+            .map(|chosen| chosen.iter().map(|file| (*file).to_owned()).collect::<Vec<_>>())
+    };
+    let onnx =
+        |chosen: &[String]| chosen.iter().filter(|file| file.contains("onnx")).cloned().collect::<Vec<_>>();
+    assert!(of(&files, "").unwrap().contains(&"model.safetensors".to_owned()));
+    let without_weights: Vec<&str> = files.into_iter().filter(|file| *file != "model.safetensors").collect();
+    let chosen = of(&without_weights, "").unwrap();
+    assert_eq!(
+        onnx(&chosen),
+        ["onnx/text_model.onnx", "onnx/vision_model.onnx", "onnx/vision_model.onnx_data"]
+    );
+    assert_eq!(chosen.len(), 7, "and what tells how to feed them: {chosen:?}");
+    assert_eq!(
+        onnx(&of(&files, "fp16").unwrap()),
+        ["onnx/text_model_fp16.onnx", "onnx/vision_model_fp16.onnx"]
+    );
+    let merged = ["config.json", "model.onnx", "preprocessor_config.json", "tokenizer.json"];
+    assert_eq!(of(&merged, "").unwrap(), merged);
+    assert_eq!(
+        of(&files, "q4").unwrap_err(),
+        "it has no ONNX graphs onnx/vision_model_q4.onnx and onnx/text_model_q4.onnx"
+    );
 }

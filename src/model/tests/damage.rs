@@ -23,8 +23,7 @@ fn missing_files_are_named_with_their_directory() {
     check(
         "bf16-patch16",
         |fixture| fixture.remove(CONFIG_FILE),
-        "DIR: no model: neither open_clip_config.json (open_clip) nor config.json (transformers) nor \
-         visual/model.onnx",
+        "DIR: no model: neither open_clip_config.json (open_clip) nor config.json (transformers) nor ONNX graphs",
     );
 }
 

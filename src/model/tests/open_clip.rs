@@ -3,8 +3,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::clip::spec::{Interpolation, ResizeMode};
-use crate::model::config::{Activation, Config};
+use crate::clip::spec::{
+    Cleaning, End, Interpolation, PaddedTo, Padding, ResizeMode, Scores, Side, Tokenization,
+};
+use crate::model::config::{Activation, Config, ImageEncoder};
 
 #[test]
 fn the_config_becomes_the_spec() {
@@ -63,13 +65,16 @@ fn published_architectures_have_their_sizes() {
         ),
     ] {
         let model = json!({"embed_dim": 1024, "quick_gelu": true, "vision_cfg": vision, "text_cfg": text});
-        let config = Config::from_open_clip(json!({"model_cfg": model}).to_string().as_bytes()).unwrap();
-        let (image, text) = (&config.image.transformer, &config.text.transformer);
-        let patches = config.image.rows() * config.image.columns();
+        let file = json!({"model_cfg": model}).to_string();
+        let config = Config::from_open_clip(file.as_bytes(), &|_| None).unwrap();
+        let text_config = config.text.unwrap();
+        let ImageEncoder::Transformer(encoder) = &config.image.encoder else { panic!("{name} is a ViT") };
+        let (image, text) = (&encoder.transformer, &text_config.transformer);
+        let patches = (config.image.height / encoder.patch) * (config.image.width / encoder.patch);
         let found = [patches, image.width, image.layers, image.heads, image.mlp_width];
         assert_eq!(found, expected[..5], "{name}");
         assert_eq!([text.width, text.layers, text.heads], expected[5..], "{name}");
-        assert_eq!((text.mlp_width, config.text.context_length), (4 * text.width, 77), "{name}");
+        assert_eq!((text.mlp_width, text_config.context_length), (4 * text.width, 77), "{name}");
         assert_eq!((image.activation, text.activation), (Activation::QuickGelu, Activation::QuickGelu));
     }
 }
@@ -78,17 +83,22 @@ fn published_architectures_have_their_sizes() {
 fn keys_that_would_change_the_result_are_refused() {
     for (path, value, supported) in [
         ("model_cfg.vision_cfg.attentional_pool", json!(true), "false"),
-        ("model_cfg.vision_cfg.pool_type", json!("avg"), "\"tok\""),
-        ("model_cfg.vision_cfg.timm_model_name", json!("vit_base"), "null"),
-        ("model_cfg.vision_cfg.ls_init_value", json!(0.1), "null"),
-        ("model_cfg.vision_cfg.layers", json!([3, 4, 6, 3]), "a positive integer"),
+        ("model_cfg.vision_cfg.pool_type", json!("none"), "tok, avg"),
+        ("model_cfg.vision_cfg.pos_embed_type", json!("none"), "learnable, sin_cos_2d"),
+        (
+            "model_cfg.vision_cfg.timm_model_name",
+            json!("convnext_base"),
+            "vit_{base,large,so400m,giantopt}_patchP_siglip_SIZE; other image encoders of timm's can be served as ONNX \
+             graphs",
+        ),
+        ("model_cfg.vision_cfg.layers", json!([3, 4, 6]), "a positive integer, or four of them"),
         ("model_cfg.vision_cfg.image_size", json!([32, 32, 3]), "a positive integer or [height, width]"),
         ("model_cfg.vision_cfg.patch_size", json!(33), "at most image_size"),
         ("model_cfg.vision_cfg.head_width", json!(0), "a positive integer"),
         ("model_cfg.text_cfg.hf_model_name", json!("roberta"), "null"),
-        ("model_cfg.text_cfg.no_causal_mask", json!(true), "false"),
-        ("model_cfg.text_cfg.tokenizer_kwargs", json!({"clean": "canonicalize"}), "null"),
-        ("model_cfg.text_cfg.norm_kwargs", json!({"eps": 1e-6}), "null"),
+        ("model_cfg.text_cfg.embed_cls", json!(true), "false"),
+        ("model_cfg.text_cfg.proj_type", json!("mlp"), "linear, none"),
+        ("model_cfg.text_cfg.tokenizer_mode", json!("clips"), "null"),
         ("model_cfg.text_cfg.mlp_ratio", json!("4"), "a positive number"),
         ("model_cfg.text_cfg.invented", json!(1), "nothing: clipd does not know this key"),
         ("model_cfg.multimodal_cfg", json!({}), "nothing: clipd does not know this key"),
@@ -105,10 +115,80 @@ fn keys_that_would_change_the_result_are_refused() {
             &format!("open_clip_config.json: {path} is {value}, supported is {supported}"),
         );
     }
+    // What is asked for besides changes what is supported.
+    for (path, value, message) in [
+        (
+            "model_cfg.text_cfg.tokenizer_kwargs",
+            json!({"clean": "canonicalize"}),
+            "tokenizer_kwargs.clean is \"canonicalize\", supported is nothing: clipd does not know this key",
+        ),
+        (
+            "model_cfg.text_cfg.hf_tokenizer_name",
+            json!("roberta"),
+            "pool_type is \"argmax\", supported is last or eos with hf_tokenizer_name",
+        ),
+        (
+            "model_cfg.text_cfg.norm_kwargs",
+            json!({"eps": 0}),
+            "norm_kwargs.eps is 0, supported is a positive number",
+        ),
+        (
+            "model_cfg.text_cfg.act_kwargs",
+            json!({"approximate": "sigmoid"}),
+            "act_kwargs.approximate is \"sigmoid\", supported is none, tanh",
+        ),
+    ] {
+        let message = format!("open_clip_config.json: model_cfg.text_cfg.{message}");
+        check("bf16-patch16", |fixture| fixture.set(CONFIG_FILE, path, value), &message);
+    }
+    check(
+        "bf16-patch16",
+        |fixture| fixture.set(CONFIG_FILE, "model_cfg.vision_cfg.pool_type", json!("avg")),
+        "open_clip_config.json: model_cfg.vision_cfg.final_ln_after_pool is false, supported is true with pool_type \
+         avg",
+    );
     check(
         "bf16-patch16",
         |fixture| fixture.set(CONFIG_FILE, "model_cfg.text_cfg.heads", json!(7)),
         "open_clip_config.json: model_cfg.text_cfg.width is 64, supported is a multiple of the 7 heads",
+    );
+}
+
+#[test]
+fn siglips_are_read_with_what_their_names_stand_for() {
+    let spec = Fixture::copy("siglip-timm").load().unwrap().spec;
+    assert_eq!((spec.embed_dim, spec.image.height, spec.image.resize_mode), (64, 32, ResizeMode::Squash));
+    assert_eq!((spec.scores, spec.logit_bias), (Scores::Sigmoid, -12.5));
+    assert!(spec.logit_scale > 109.0, "it is not clipped");
+    let text = spec.text.unwrap();
+    assert_eq!((text.context_length, text.vocab_size), (16, 400));
+    assert_eq!(text.tokenization, Tokenization::File(Cleaning::OpenClipCanonical, End::Kept));
+    assert_eq!(text.padding, Padding { id: 0, rows: PaddedTo::Context(Side::Right) });
+
+    let name = "model_cfg.vision_cfg.timm_model_name";
+    let refused = |damage: &dyn Fn(&Fixture), message: &str| check("siglip-timm", damage, message);
+    refused(
+        &|fixture| fixture.set(CONFIG_FILE, name, json!("vit_so400m_patch14_siglip_224")),
+        "open_clip_config.json: model_cfg.vision_cfg.timm_model_name is \"vit_so400m_patch14_siglip_224\", supported \
+         is one of embed_dim's width",
+    );
+    refused(
+        &|fixture| fixture.set(CONFIG_FILE, "model_cfg.vision_cfg.timm_pool", json!("avg")),
+        "open_clip_config.json: model_cfg.vision_cfg.timm_pool is \"avg\", supported is \"map\"",
+    );
+    refused(
+        &|fixture| {
+            fixture.tensors(WEIGHTS_FILE, |tensors| drop(tensors.remove("visual.trunk.attn_pool.kv.bias")));
+        },
+        "open_clip_model.safetensors: tensor visual.trunk.attn_pool.kv.bias is missing",
+    );
+    refused(
+        &|fixture| fixture.remove("tokenizer_config.json"),
+        "cannot read DIR/tokenizer_config.json: No such file or directory (os error 2)",
+    );
+    refused(
+        &|fixture| fixture.set("tokenizer_config.json", "pad_token", json!("<void>")),
+        "tokenizer_config.json: pad_token is \"<void>\", supported is one of the added_tokens of tokenizer.json",
     );
 }
 

@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::*;
-use crate::clip::spec::{Interpolation, ResizeMode};
+use crate::clip::spec::{
+    Cleaning, End, Interpolation, PaddedTo, Padding, ResizeMode, Scores, Side, Tokenization,
+};
 
 const CONFIG: &str = "config.json";
 const PREPROCESSOR: &str = "preprocessor_config.json";
@@ -16,7 +18,8 @@ fn the_config_becomes_the_spec() {
     fixture.set(PREPROCESSOR, "resample", json!(2));
     let spec = fixture.load().unwrap().spec;
     assert_eq!((spec.embed_dim, spec.image.height, spec.image.width), (24, 32, 32));
-    assert_eq!((spec.text.context_length, spec.text.vocab_size), (16, 300));
+    let text = spec.text.unwrap();
+    assert_eq!((text.context_length, text.vocab_size), (16, 300));
     assert_eq!(
         (spec.image.interpolation, spec.image.resize_mode),
         (Interpolation::Bilinear, ResizeMode::Squash)
@@ -31,9 +34,15 @@ fn the_config_becomes_the_spec() {
 fn values_that_would_change_the_result_are_refused() {
     let side = "32, the image encoder's";
     for (file, path, value, supported) in [
-        (CONFIG, "model_type", json!("siglip"), "\"clip\""),
-        (CONFIG, "vision_config.layer_norm_eps", json!(1e-6), "0.00001"),
-        (CONFIG, "vision_config.hidden_act", json!("gelu_new"), "quick_gelu, gelu"),
+        (CONFIG, "model_type", json!("blip"), "clip or siglip, or either with _vision_model"),
+        (
+            CONFIG,
+            "model_type",
+            json!("siglip2"),
+            "siglip: NaFlex is not served; SigLIP 2 of a fixed size is, such as google/siglip2-base-patch16-224",
+        ),
+        (CONFIG, "vision_config.layer_norm_eps", json!(-1e-6), "a positive number"),
+        (CONFIG, "vision_config.hidden_act", json!("gelu_new"), "quick_gelu, gelu, gelu_pytorch_tanh"),
         (CONFIG, "vision_config.num_channels", json!(4), "3"),
         (CONFIG, "vision_config.patch_size", json!(64), "at most image_size"),
         (CONFIG, "text_config.eos_token_id", json!(298), "the last id, 299, or 2"),
@@ -56,6 +65,47 @@ fn values_that_would_change_the_result_are_refused() {
             &format!("{file}: {path} is {value_read}, supported is {supported}"),
         );
     }
+}
+
+#[test]
+fn siglips_are_read_with_defaults_of_their_own() {
+    let spec = Fixture::copy("siglip-patch8").load().unwrap().spec;
+    assert_eq!((spec.scores, spec.logit_bias), (Scores::Sigmoid, -12.5));
+    assert_eq!(spec.image.resize_mode, ResizeMode::Squash);
+    let text = spec.text.unwrap();
+    assert_eq!(text.tokenization, Tokenization::File(Cleaning::Siglip, End::Kept));
+    // Its end token pads.
+    assert_eq!(text.padding, Padding { id: 1, rows: PaddedTo::Context(Side::Right) });
+    let gemmas = Fixture::copy("siglip2-patch7");
+    let tokenization = |fixture: &Fixture| fixture.load().unwrap().spec.text.unwrap().tokenization;
+    assert_eq!(tokenization(&gemmas), Tokenization::File(Cleaning::Lower, End::Kept));
+    gemmas.set("tokenizer_config.json", "tokenizer_class", json!("GemmaTokenizerFast"));
+    assert_eq!(tokenization(&gemmas), Tokenization::File(Cleaning::Lower, End::Kept));
+    check(
+        "siglip-patch8",
+        |fixture| fixture.set(CONFIG, "vision_config.vision_use_head", json!(false)),
+        "config.json: vision_config.vision_use_head is false, supported is true",
+    );
+    check(
+        "siglip-patch8",
+        |fixture| fixture.set(PREPROCESSOR, "size", json!({"height": 64, "width": 64})),
+        "preprocessor_config.json: size is {\"height\":64,\"width\":64}, supported is 32, the image encoder's",
+    );
+}
+
+#[test]
+fn an_image_encoder_may_be_alone() {
+    let model = Fixture::copy("vision-only").load().unwrap();
+    assert!(model.text.is_none() && model.spec.text.is_none() && model.tokenizer_json.is_empty());
+    assert_eq!((model.spec.embed_dim, model.spec.logit_bias), (24, 0.0));
+    check(
+        "vision-only",
+        |fixture| {
+            let projection = "visual_projection.weight";
+            fixture.tensors("model.safetensors", |tensors| drop(tensors.remove(projection)));
+        },
+        "model.safetensors: tensor visual_projection.weight is missing",
+    );
 }
 
 /// Releases before 4.28 saved the sections twice, and let the older name win.
