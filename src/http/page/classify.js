@@ -71,9 +71,17 @@ export function start(served) {
   if (trying) $("samples").querySelector("button").click();
 }
 
+/** What scores are, by the model's score function. */
+const SCORES = {
+  softmax: "Scores are shares of 100 % among these labels",
+  sigmoid: "Scores are probabilities, of each label by itself",
+};
+
 /** From now on this model answers. */
 export function serve(served) {
   model = served;
+  const similarities = "similarities are cosines, -1 to 1, and depend on no other label";
+  $("result-words").textContent = `${SCORES[model.score_function]}; ${similarities}.`;
   const chosen = $("classifier").value;
   const names = model.classifiers.map((name) => el("option", { value: name }, `${name}, of the server`));
   $("classifier").replaceChildren(el("option", { value: "" }, "my own"), ...names);
