@@ -3,10 +3,11 @@
 
 use serde_json::{Value, json};
 
+use super::open_clip::{preprocess_config, tokens_by};
 use super::section::Section;
 use super::tokenizer::{TokenizerConfig, TokenizerFiles};
 use super::transformers::{self, Family};
-use super::{PreprocessConfig, TokensBy, preprocess_config, tokens_by};
+use super::{PreprocessConfig, TokensBy};
 use crate::clip::spec::{End, PaddedTo, Padding, Side, TextSpec, Tokenization};
 use crate::model::ModelError;
 

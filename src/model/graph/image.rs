@@ -9,11 +9,13 @@
 //! Bytes are centred before that product. Weights that are rounded to 16 or 8 bits are a little off, and what that
 //! makes of a picture grows with its mean; 128 less is exact in all of these types, and the bias makes up for it.
 
+use super::attention::Mask;
 use super::builder::{Builder, Value};
 use super::onnx::ElementType;
 use super::parts::Dim;
 use super::resnet::resnet;
-use super::transformer::{ALL, Mask, Pool, Writer};
+use super::transformer::{ALL, Pool};
+use super::writer::Writer;
 use super::{Form, Graph, IMAGE_INPUT, WeightType};
 use crate::model::ModelError;
 use crate::model::checkpoint::Checkpoint;

@@ -10,6 +10,7 @@
 //! Embeddings are not normalised. Every size but `batch` and `length` is fixed. The exception are graphs that
 //! others exported: [`ready_made`] adapts their input, and keeps what they fix and how they name it.
 
+mod attention;
 mod builder;
 mod file;
 pub(super) mod image;
@@ -23,6 +24,7 @@ mod resnet;
 mod tests;
 pub(super) mod text;
 mod transformer;
+mod writer;
 
 use std::path::PathBuf;
 use std::str::FromStr;

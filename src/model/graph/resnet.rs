@@ -6,7 +6,7 @@
 
 use super::builder::Value;
 use super::onnx::ElementType;
-use super::transformer::Writer;
+use super::writer::Writer;
 use crate::model::ModelError;
 use crate::model::config::{ImageConfig, ResNet};
 

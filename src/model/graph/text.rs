@@ -4,10 +4,12 @@
 //! CLIP's work is proportional to the longest row of the batch, not to the context length. Padding after a row's end
 //! token changes nothing: earlier tokens never look at it. SigLIP's rows all have the context length.
 
+use super::attention::Mask;
 use super::builder::{Builder, Value};
 use super::onnx::ElementType;
 use super::parts::Dim;
-use super::transformer::{Mask, Pool, Writer};
+use super::transformer::Pool;
+use super::writer::Writer;
 use super::{Form, Graph, TEXT_INPUT};
 use crate::model::ModelError;
 use crate::model::checkpoint::Checkpoint;
