@@ -133,9 +133,9 @@ class Measurement:
                 server = Server(self.clipd, Path(folder) / "log", *flags)
                 try:
                     pictures = sorted((self.directory / "pictures").iterdir())
-                    images = self.served(server, [pb.Input(image=pb.Image(encoded=path.read_bytes())) for path in pictures])
+                    images = served(server, [pb.Input(image=pb.Image(encoded=path.read_bytes())) for path in pictures])
                     captions = json.loads((self.directory / "texts.json").read_text())
-                    texts = self.served(server, [pb.Input(text=text) for text in captions])
+                    texts = served(server, [pb.Input(text=text) for text in captions])
                     memory = gpu_memory(self.device, server.pid)
                 finally:
                     server.terminate()
@@ -167,9 +167,10 @@ class Measurement:
         largest = ["--max-batch-size=2"] if self.small else []
         return [f"--model={self.directory}", f"--device={self.device}", *largest]
 
-    def served(self, server, inputs):
-        results = server.clip.Embed(pb.EmbedRequest(inputs=inputs), timeout=300).results
-        return np.array([result.embedding.values for result in results])
+
+def served(server, inputs):
+    results = server.clip.Embed(pb.EmbedRequest(inputs=inputs), timeout=300).results
+    return np.array([result.embedding.values for result in results])
 
 
 def row(name, cells):
