@@ -80,6 +80,7 @@ impl Engine for BoundEngine {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;
+    use std::path::Path;
 
     use crate::clip::row::{ImageRow, TokenRow};
     use crate::engine::Batch;
@@ -88,6 +89,7 @@ mod tests {
     use crate::modality::ByModality;
     use crate::model::Model;
     use crate::model::graph::Form;
+    use crate::model::variant::Variant;
 
     /// On the CPU provider. Every bucket is run with inputs that change, in both of two inputs.
     #[test]
@@ -125,6 +127,33 @@ mod tests {
                 assert!(apart < 1e-4, "{rows} rows of {length}: {apart}");
             }
             inputs.reverse();
+        }
+    }
+
+    /// SigLIP's texts all have one length, and an image encoder alone has none.
+    #[test]
+    fn models_without_texts_of_any_length_are_bound_too() {
+        let two = NonZeroUsize::new(2).unwrap();
+        for (name, length) in [("siglip-patch8", Some(16_u32)), ("vision-only", None)] {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden").join(name);
+            let engine = |device: Device| {
+                let model = Model::from_dir(&directory, &Variant::default(), Form::PORTABLE).unwrap();
+                let onnx = OnnxModel::new(device, &model.spec, model.image, model.text).unwrap();
+                let seat =
+                    Seat { max_batch_size: ByModality::both(two), ..Seat::new(device, Precision::Fp32) };
+                (onnx.open(&seat).unwrap(), model.spec.image.row_bytes())
+            };
+            let ((mut free, bytes), (mut bound, _)) =
+                (engine(Device::CPU), engine("stand-in:0".parse().unwrap()));
+            let lengths = bound.buckets().unwrap().lengths.clone();
+            assert_eq!(lengths, Vec::from_iter(length.map(|length| length as usize)), "{name}");
+            let images = Batch::Images(vec![ImageRow(vec![77; bytes].into()); 2]);
+            let texts = length.map(|length| Batch::Texts(vec![TokenRow((0..length).collect()); 2]));
+            for batch in [images].into_iter().chain(texts) {
+                let (expected, actual) = (free.embed(&batch).unwrap(), bound.embed(&batch).unwrap());
+                let apart = (&expected - &actual).iter().fold(0.0_f32, |most, each| most.max(each.abs()));
+                assert!(apart < 1e-4, "{name}: {apart}");
+            }
         }
     }
 }

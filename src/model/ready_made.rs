@@ -32,23 +32,57 @@ use super::{Model, ModelError};
 use crate::clip::spec::ClipSpec;
 use recipe::{Recipe, Source};
 
+/// Which adapter a set of files is for.
+enum Layout {
+    Immich,
+    Inference,
+    Transformers(transformers_js::Graphs),
+}
+
+impl Layout {
+    /// `has` says which files there are. `None`: no layout's.
+    fn of(has: &dyn Fn(&str) -> bool, variant: &Variant) -> Option<Layout> {
+        // Only transformers.js has several of the same.
+        let plain = variant.suffix().is_empty();
+        if plain && immich::is_there(has) {
+            Some(Layout::Immich)
+        } else if plain && inference::is_there(has) {
+            Some(Layout::Inference)
+        } else {
+            transformers_js::Graphs::of(has, variant).map(Layout::Transformers)
+        }
+    }
+
+    fn in_directory(directory: &Path, variant: &Variant) -> Option<Layout> {
+        Layout::of(&|name| directory.join(name).exists(), variant)
+    }
+
+    fn files(self) -> Vec<String> {
+        match self {
+            Layout::Immich => immich::files(),
+            Layout::Inference => inference::files(),
+            Layout::Transformers(graphs) => graphs.files(),
+        }
+    }
+
+    fn recipe(self, directory: &Path) -> Result<Recipe, ModelError> {
+        match self {
+            Layout::Immich => immich::recipe(directory),
+            Layout::Inference => inference::recipe(directory),
+            Layout::Transformers(graphs) => transformers_js::recipe(directory, graphs),
+        }
+    }
+}
+
 /// The files of a repository that make such a model, as far as they are known before they are read; `None`: it is none.
 pub(super) fn choose<'a>(files: &'a [String], variant: &Variant) -> Option<Vec<&'a str>> {
-    let has = |name: &str| files.iter().any(|file| file == name);
-    let wanted: Vec<String> = if immich::is_there(&has) {
-        immich::files()
-    } else if inference::is_there(&has) {
-        inference::files()
-    } else {
-        transformers_js::Graphs::of(&has, variant)?.files()
-    };
+    let wanted = Layout::of(&|name| files.iter().any(|file| file == name), variant)?.files();
     // With a graph come the files beside it that its weights are in.
     let graphs: Vec<&String> = wanted.iter().filter(|name| name.ends_with(".onnx")).collect();
-    let beside = |file: &str| {
-        graphs
-            .iter()
-            .any(|graph| file.starts_with(&format!("{graph}_data")) || file == format!("{graph}.data"))
+    let is_beside = |file: &str, graph: &str| {
+        file.strip_prefix(graph).is_some_and(|rest| rest == ".data" || rest.starts_with("_data"))
     };
+    let beside = |file: &String| graphs.iter().any(|graph| is_beside(file, graph));
     Some(files.iter().filter(|file| wanted.contains(file) || beside(file)).map(String::as_str).collect())
 }
 
@@ -60,10 +94,7 @@ pub(super) fn named(variant: &Variant) -> String {
 
 /// Whether the directory has such a model.
 pub(super) fn is_ready_made(directory: &Path, variant: &Variant) -> bool {
-    let has = |name: &str| directory.join(name).exists();
-    immich::is_there(&has)
-        || inference::is_there(&has)
-        || transformers_js::Graphs::of(&has, variant).is_some()
+    Layout::in_directory(directory, variant).is_some()
 }
 
 /// Of `form`, nothing can be had: the graphs are what they are.
@@ -78,20 +109,11 @@ pub(super) fn load(
         WeightType::Fp16 => return Err(ModelError::ReadyMade("fp16")),
         WeightType::Int8 => return Err(ModelError::ReadyMade("int8")),
     }
-    let has = |name: &str| directory.join(name).exists();
-    let recipe = if immich::is_there(&has) {
-        immich::recipe(directory)?
-    } else if inference::is_there(&has) {
-        inference::recipe(directory)?
-    } else {
-        match transformers_js::Graphs::of(&has, variant) {
-            Some(graphs) => transformers_js::recipe(directory, graphs)?,
-            None => {
-                let reason = format!("there are no ONNX graphs {}", named(variant));
-                return Err(ModelError::Weights { file: directory.display().to_string(), reason });
-            }
-        }
+    let Some(layout) = Layout::in_directory(directory, variant) else {
+        let reason = format!("there are no ONNX graphs {}", named(variant));
+        return Err(ModelError::Weights { file: directory.display().to_string(), reason });
     };
+    let recipe = layout.recipe(directory)?;
     let Recipe { config, image, text, logits, files, tokenizer } = recipe;
     let mut hasher = Sha256::new();
     let image = encoder(directory, &image, &mut hasher, |graph| graph.image_encoder(&config, image.outputs))?;

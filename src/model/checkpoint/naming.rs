@@ -12,6 +12,8 @@ pub(in crate::model) enum Naming {
     /// open_clip's, with a `VisionTransformer` of timm's as image encoder.
     Timm,
     Transformers,
+    /// Those of its image encoder alone, as transformers 5 saves some: without [`ENCODER`].
+    VisionModel,
 }
 
 /// How a file keeps a tensor of open_clip's.
@@ -31,6 +33,9 @@ const OPEN_CLIP_BUFFERS: [&str; 5] =
     ["attn_mask", "text.attn_mask", "input_resolution", "context_length", "vocab_size"];
 const TRANSFORMERS_BUFFERS: [&str; 2] =
     ["text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"];
+
+/// What names of the image encoder begin with.
+const ENCODER: &str = "vision_model.";
 
 /// What all names of a timm encoder begin with.
 const TIMM: &str = "visual.trunk.";
@@ -88,11 +93,25 @@ const TIMM_PARTS: [(&str, &str); 7] = [
     (".mlp.c_proj.", ".mlp.fc2."),
 ];
 
+impl Stored {
+    fn renamed(self, rename: impl Fn(String) -> String) -> Stored {
+        match self {
+            Stored::Same(name) => Stored::Same(rename(name)),
+            Stored::Transposed(name) => Stored::Transposed(rename(name)),
+            Stored::Batched(name) => Stored::Batched(rename(name)),
+            Stored::Stacked(parts) => {
+                Stored::Stacked(parts.into_iter().map(|(name, shares)| (rename(name), shares)).collect())
+            }
+        }
+    }
+}
+
 impl Naming {
     /// Whose they are more exactly, when all names are known.
     pub(super) fn of_all<'a>(self, mut names: impl Iterator<Item = &'a String>) -> Naming {
         match self {
             Naming::OpenClip if names.any(|name| name.starts_with(TIMM)) => Naming::Timm,
+            Naming::Transformers if !names.any(|name| name.starts_with(ENCODER)) => Naming::VisionModel,
             naming => naming,
         }
     }
@@ -104,6 +123,10 @@ impl Naming {
             Naming::Timm if name.starts_with("visual.") => timm(name),
             Naming::Timm => Stored::Same(name.to_owned()),
             Naming::Transformers => transformers(name),
+            Naming::VisionModel => {
+                let bare = |name: String| name.strip_prefix(ENCODER).map(str::to_owned).unwrap_or(name);
+                transformers(name).renamed(bare)
+            }
         }
     }
 
@@ -113,7 +136,7 @@ impl Naming {
             Naming::OpenClip | Naming::Timm => {
                 OPEN_CLIP_BUFFERS.contains(&name) || name.ends_with(".num_batches_tracked")
             }
-            Naming::Transformers => TRANSFORMERS_BUFFERS.contains(&name),
+            Naming::Transformers | Naming::VisionModel => TRANSFORMERS_BUFFERS.contains(&name),
         }
     }
 }

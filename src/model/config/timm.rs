@@ -19,6 +19,29 @@ const TANH: [&str; 4] =
 
 const EPSILON: f32 = 1e-6;
 
+/// Of training, or of open_clip's own encoder, which the name replaces.
+const INERT_KEYS: [&str; 19] = [
+    "timm_model_pretrained",
+    "timm_proj_bias",
+    "timm_drop",
+    "timm_drop_path",
+    "patch_dropout",
+    "layers",
+    "width",
+    "head_width",
+    "mlp_ratio",
+    "patch_size",
+    "ls_init_value",
+    "act_kwargs",
+    "norm_kwargs",
+    "attentional_pool",
+    "attn_pooler_queries",
+    "attn_pooler_heads",
+    "pool_type",
+    "pos_embed_type",
+    "no_ln_pre",
+];
+
 const SUPPORTED: &str = "vit_{base,large,so400m,giantopt}_patchP_siglip_SIZE; other image encoders of timm's can be \
                          served as ONNX graphs";
 
@@ -39,18 +62,7 @@ pub(super) fn image_config(
     };
     let (height, width) = section.height_and_width("image_size", 224)?;
     section.require(&[("timm_pool", json!("map")), ("timm_proj", json!("none"))])?;
-    section.ignore(&[
-        "timm_model_pretrained",
-        "timm_proj_bias",
-        "timm_drop",
-        "timm_drop_path",
-        "patch_dropout",
-        "layers",
-        "width",
-        "head_width",
-        "mlp_ratio",
-        "patch_size",
-    ]);
+    section.ignore(&INERT_KEYS);
     section.require(&[("output_tokens", json!(false))])?;
 
     let size = |tensor: &str, axis: usize| shapes(tensor).and_then(|shape| shape.get(axis).copied());
@@ -66,6 +78,7 @@ pub(super) fn image_config(
     if patch == 0 || patch > height.min(width) {
         return Err(section.refusal("image_size", &json!([height, width]), "at least a patch"));
     }
+    section.finish()?;
     let tanh = TANH.iter().any(|beginning| text.starts_with(beginning));
     let encoder = VisionTransformer {
         patch,

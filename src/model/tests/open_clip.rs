@@ -173,6 +173,10 @@ fn siglips_are_read_with_what_their_names_stand_for() {
          is one of embed_dim's width",
     );
     refused(
+        &|fixture| fixture.set(CONFIG_FILE, "model_cfg.vision_cfg.invented", json!(1)),
+        "open_clip_config.json: model_cfg.vision_cfg.invented is 1, supported is nothing: clipd does not know this key",
+    );
+    refused(
         &|fixture| fixture.set(CONFIG_FILE, "model_cfg.vision_cfg.timm_pool", json!("avg")),
         "open_clip_config.json: model_cfg.vision_cfg.timm_pool is \"avg\", supported is \"map\"",
     );

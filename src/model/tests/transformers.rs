@@ -108,6 +108,28 @@ fn an_image_encoder_may_be_alone() {
     );
 }
 
+/// transformers 5 saves an encoder without what its names begin with inside a model.
+#[test]
+fn an_image_encoder_may_have_bare_names() {
+    let fixture = Fixture::copy("siglip-patch8");
+    let whole = fixture.load().unwrap();
+    fixture.edit(CONFIG, |bytes| {
+        let config: Value = serde_json::from_slice(bytes).unwrap();
+        let mut vision = config["vision_config"].clone();
+        vision["model_type"] = json!("siglip_vision_model");
+        *bytes = vision.to_string().into_bytes();
+    });
+    fixture.tensors("model.safetensors", |tensors| {
+        let all = std::mem::take(tensors).into_iter();
+        let bare =
+            |(name, tensor): (String, _)| Some((name.strip_prefix("vision_model.")?.to_owned(), tensor));
+        *tensors = all.filter_map(bare).collect();
+    });
+    let alone = fixture.load().unwrap();
+    assert_eq!((alone.image, alone.spec.embed_dim), (whole.image, 48));
+    assert!(alone.text.is_none());
+}
+
 /// Releases before 4.28 saved the sections twice, and let the older name win.
 #[test]
 fn a_section_under_its_older_name_wins() {
