@@ -10,9 +10,11 @@ mod machine;
 mod tests;
 mod things;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{Read, SeekFrom};
 
+use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::tensors::{Element, Extent, Source, Tensors};
@@ -43,6 +45,7 @@ struct Entry {
 /// Errors are texts.
 pub(super) fn tensors(source: &mut Box<dyn Source>) -> Result<Tensors, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    let broken = |error: ZipError| format!("a broken zip: {error}");
     let mut first = [0];
     source.seek(SeekFrom::Start(0)).map_err(unreadable)?;
     source.read_exact(&mut first).map_err(unreadable)?;
@@ -57,13 +60,13 @@ pub(super) fn tensors(source: &mut Box<dyn Source>) -> Result<Tensors, String> {
     if archive.len() > MAX_ENTRIES {
         return Err(format!("{} entries are more than the limit of {MAX_ENTRIES}", archive.len()));
     }
-    let pickle = archive.file_names().find(|name| *name == "data.pkl" || name.ends_with("/data.pkl"));
-    let Some(pickle) = pickle.map(str::to_owned) else {
+    let names = archive.file_names().map(|name| name.map(Cow::into_owned));
+    let names: Vec<String> = names.collect::<Result<_, _>>().map_err(broken)?;
+    let pickle = names.iter().find(|name| *name == "data.pkl" || name.ends_with("/data.pkl"));
+    let Some(folder) = pickle.and_then(|pickle| pickle.strip_suffix("data.pkl")) else {
         return Err("no file of torch.save: it has no data.pkl".to_owned());
     };
-    let folder = pickle.trim_end_matches("data.pkl");
-    if archive.file_names().any(|name| name.strip_prefix(folder).is_some_and(|rest| rest == "constants.pkl"))
-    {
+    if names.iter().any(|name| name.strip_prefix(folder) == Some("constants.pkl")) {
         return Err(
             "a TorchScript archive, which is code: save the model's state_dict with torch.save".to_owned()
         );
@@ -71,13 +74,14 @@ pub(super) fn tensors(source: &mut Box<dyn Source>) -> Result<Tensors, String> {
     let (mut text, mut big_endian) = (Vec::new(), false);
     let mut entries = BTreeMap::new();
     for index in 0..archive.len() {
-        let mut entry = archive.by_index_raw(index).map_err(|error| format!("a broken zip: {error}"))?;
-        let Some(name) = entry.name().strip_prefix(folder).map(str::to_owned) else { continue };
+        let mut entry = archive.by_index_raw(index).map_err(broken)?;
+        let name = entry.name().map_err(broken)?.into_owned();
+        let Some(name) = name.strip_prefix(folder) else { continue };
         let wanted = name == "data.pkl" || name == "byteorder" || name.starts_with("data/");
         if wanted && (entry.compression() != CompressionMethod::Stored || entry.encrypted()) {
             return Err(format!("{name} is compressed or encrypted, which torch.save does not do"));
         }
-        match name.as_str() {
+        match name {
             "data.pkl" if entry.size() > MAX_PICKLE_BYTES => {
                 return Err(format!("data.pkl has {} bytes, the limit is {MAX_PICKLE_BYTES}", entry.size()));
             }
@@ -92,7 +96,7 @@ pub(super) fn tensors(source: &mut Box<dyn Source>) -> Result<Tensors, String> {
             }
             _ => {
                 if let Some(key) = name.strip_prefix("data/") {
-                    let start = entry.data_start();
+                    let start = entry.data_start().ok_or_else(|| format!("{name} has no beginning"))?;
                     entries.insert(key.to_owned(), Entry { start, bytes: entry.size() });
                 }
             }

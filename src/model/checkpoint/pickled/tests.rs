@@ -300,3 +300,15 @@ fn other_files_are_told_apart() {
         "which then lacks every tensor"
     );
 }
+
+/// Files that made a reader panic once.
+#[test]
+fn what_fuzzing_found_is_refused() {
+    let found = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/found");
+    let files: Vec<_> = std::fs::read_dir(found).unwrap().map(|file| file.unwrap().path()).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let mut source: Box<dyn Source> = Box::new(Cursor::new(std::fs::read(&file).unwrap()));
+        assert!(tensors(&mut source).is_err(), "{}", file.display());
+    }
+}
