@@ -1,6 +1,6 @@
 //! The `clipd` program: parse, log, run the subcommand, exit code.
 //!
-//! 0: done. 64: the command line is wrong (sysexits' EX_USAGE). 1: it failed.
+//! 0: done. 64: the command line is wrong (sysexits' EX_USAGE). 1: it failed. 2: `eval` lost more than it may.
 
 use std::error::Error;
 use std::io::Write;
@@ -18,16 +18,20 @@ use clipd::cli::download::Download;
 use clipd::cli::{classify, embed};
 use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags, PullFlags};
 use clipd::config::keys::{KeysCommand, KeysFlags};
-#[cfg(feature = "bench")]
-use clipd::config::own_server::OwnServer;
 use clipd::config::report::{self, MemoryLimits};
 use clipd::config::{Config, ModelSource, hub_access};
+#[cfg(feature = "bench")]
+use clipd::config::{eval::Evaluation, own_server::OwnServer};
+#[cfg(feature = "bench")]
+use clipd::eval::Verdict;
 use clipd::model::graph::Form;
 use clipd::model::hub;
 use clipd::shutdown::Signals;
 use clipd::telemetry::logging;
 
 const USAGE: u8 = 64;
+#[cfg(feature = "bench")]
+const LOST: u8 = 2;
 
 fn main() -> ExitCode {
     let parsed = Cli::command()
@@ -58,6 +62,17 @@ fn main() -> ExitCode {
         Command::Bench(flags) => {
             return match OwnServer::of(&flags) {
                 Ok(own) => exit(clipd::bench::run(&flags, own)),
+                Err(problems) => usage(&problems),
+            };
+        }
+        #[cfg(feature = "bench")]
+        Command::Eval(command) => {
+            return match Evaluation::of(&command) {
+                Ok(evaluation) => match clipd::eval::run(&evaluation) {
+                    Ok(Verdict::Kept) => ExitCode::SUCCESS,
+                    Ok(Verdict::Lost) => ExitCode::from(LOST),
+                    Err(error) => exit(Err(error)),
+                },
                 Err(problems) => usage(&problems),
             };
         }

@@ -11,7 +11,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status};
 
 use super::Error;
-use super::flags::ServerFlags;
+use super::flags::{ServerFlags, TlsFlags};
 use crate::grpc::proto::clip_service_client::ClipServiceClient;
 use crate::grpc::proto::{GetModelRequest, GetModelResponse, Limits};
 use crate::grpc::status::PUSHBACK;
@@ -44,7 +44,7 @@ impl Server {
         let mut endpoint = Endpoint::from(address.clone());
         if address.scheme_str() == Some("https") {
             let unfit = |error| unreachable(&address.to_string(), &error);
-            endpoint = endpoint.tls_config(tls(flags)?).map_err(unfit)?;
+            endpoint = endpoint.tls_config(tls(&flags.tls)?).map_err(unfit)?;
         }
         let channel = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
@@ -77,7 +77,7 @@ impl Server {
 }
 
 /// Whom this client trusts, and what it shows of itself.
-fn tls(flags: &ServerFlags) -> Result<ClientTlsConfig, Error> {
+fn tls(flags: &TlsFlags) -> Result<ClientTlsConfig, Error> {
     let read = |path: &PathBuf| {
         std::fs::read(path).map_err(|error| Error::Other(format!("{}: {error}", path.display())))
     };

@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 #[cfg(feature = "bench")]
 use super::bench::BenchFlags;
+#[cfg(feature = "bench")]
+use super::eval::EvalCommand;
 use super::keys::KeysFlags;
 use crate::cli::flags::{ClassifyFlags, EmbedFlags};
 use crate::model::graph::{Operators, WeightType};
@@ -37,6 +39,10 @@ pub enum Command {
     /// Measure what this machine can do, and how much of it a server gives
     #[cfg(feature = "bench")]
     Bench(Box<BenchFlags>),
+    /// Score the model on pictures with known answers, as the LAION CLIP Benchmark does
+    #[cfg(feature = "bench")]
+    #[command(subcommand)]
+    Eval(EvalCommand),
 }
 
 #[derive(Debug, Args)]

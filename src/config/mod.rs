@@ -5,6 +5,8 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
+#[cfg(feature = "bench")]
+pub mod eval;
 pub mod flags;
 pub mod keys;
 #[cfg(feature = "bench")]

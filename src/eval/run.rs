@@ -1,0 +1,199 @@
+//! A job's embeddings, from a server: pictures and texts through StreamEmbed, in the bulk class.
+//!
+//! What has no embedding keeps its place, as a row of NaN, with the reason beside it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::job::{Embeddings, Job};
+use super::matrix::Matrix;
+use super::record::{Header, Record};
+use super::task::Query;
+use crate::cli;
+use crate::cli::client::Server;
+use crate::cli::inputs::Input;
+use crate::cli::ledger::Answer;
+use crate::cli::progress::Progress;
+use crate::cli::stream::{self, Sink};
+use crate::grpc::proto::Class;
+
+/// The server of a run, as it says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct About {
+    pub(super) model: String,
+    pub(super) fingerprint: String,
+    pub(super) precision: String,
+    pub(super) device: String,
+    pub(super) engine: String,
+    pub(super) server_version: String,
+    pub(super) logit_scale: f32,
+}
+
+impl About {
+    pub(super) fn of(server: &Server) -> About {
+        let model = server.model.clone();
+        About {
+            model: model.name,
+            fingerprint: model.fingerprint,
+            precision: model.precision,
+            device: model.device,
+            engine: model.engine,
+            server_version: model.server_version,
+            logit_scale: model.logit_scale,
+        }
+    }
+}
+
+/// A run that is over.
+pub(super) struct Run {
+    pub(super) about: About,
+    pub(super) images: Embedded,
+    /// Of classes or captions.
+    pub(super) texts: Embedded,
+    /// Of the prompts that classes are made of.
+    pub(super) prompts: Option<Matrix>,
+}
+
+/// Rows in input order.
+#[derive(Default)]
+pub(super) struct Embedded {
+    pub(super) matrix: Matrix,
+    /// Inputs without an embedding, and why.
+    pub(super) failures: BTreeMap<usize, String>,
+    /// Texts that were longer than the model reads.
+    pub(super) truncated: BTreeSet<usize>,
+}
+
+impl Run {
+    /// `record` is where pictures' embeddings are kept as they come, and taken from if they are there.
+    pub(super) async fn of(server: &mut Server, job: &Job, record: Option<&Record>) -> Result<Run, Error> {
+        let about = About::of(server);
+        let columns = server.model.embedding_size as usize;
+        let header = Header { data: job.digest(), about: about.clone(), columns };
+        let images = match record {
+            Some(record) => record.begin(&header)?,
+            None => Matrix::new(columns),
+        };
+        let images = embed(server, job.pictures(), images, record).await?;
+        let (texts, prompts) = texts(server, job, columns).await?;
+        if let Some(record) = record {
+            record.complete(&texts.matrix)?;
+        }
+        Ok(Run { about, images, texts, prompts })
+    }
+
+    /// The same pictures with the texts of another job.
+    pub(super) async fn with_texts_of(&self, server: &mut Server, job: &Job) -> Result<Run, Error> {
+        let (texts, prompts) = texts(server, job, self.images.matrix.columns).await?;
+        let images = Embedded {
+            matrix: self.images.matrix.clone(),
+            failures: self.images.failures.clone(),
+            ..Embedded::default()
+        };
+        Ok(Run { about: self.about.clone(), images, texts, prompts })
+    }
+
+    pub(super) fn recorded(record: &Record, job: &Job) -> Result<Run, Error> {
+        let (header, images, texts) = record.load(&job.digest(), job.pictures().len())?;
+        Ok(Run { about: header.about, images: images.into(), texts: texts.into(), prompts: None })
+    }
+
+    pub(super) fn embeddings(&self) -> Embeddings<'_> {
+        Embeddings {
+            images: &self.images.matrix,
+            texts: &self.texts.matrix,
+            logit_scale: self.about.logit_scale,
+        }
+    }
+
+    pub(super) fn failed(&self, query: Query) -> bool {
+        match query {
+            Query::Picture(picture) => self.images.failures.contains_key(&picture),
+            Query::Text(text) => self.texts.failures.contains_key(&text),
+        }
+    }
+}
+
+impl From<Matrix> for Embedded {
+    /// As it was recorded.
+    fn from(matrix: Matrix) -> Embedded {
+        let failed = (0..matrix.rows()).filter(|row| matrix.row(*row).iter().any(|value| value.is_nan()));
+        let failures =
+            failed.map(|row| (row, "the recorded run has no embedding of it".to_owned())).collect();
+        Embedded { matrix, failures, ..Embedded::default() }
+    }
+}
+
+/// Of classes or captions; and, for classes, of their prompts.
+async fn texts(server: &mut Server, job: &Job, columns: usize) -> Result<(Embedded, Option<Matrix>), Error> {
+    let inputs = job.texts();
+    let texts = embed(server, &inputs, Matrix::new(columns), None).await?;
+    if let (Job::Zeroshot(_), Some((prompt, reason))) = (job, texts.failures.first_key_value()) {
+        // A class without a row would be one that no picture is ever taken for.
+        return Err(Error::Other(format!("the prompt {:?}: {reason}", inputs[*prompt].name())));
+    }
+    match job.candidates(&texts.matrix)? {
+        Some(rows) => Ok((Embedded { matrix: rows, ..Embedded::default() }, Some(texts.matrix))),
+        None => Ok((texts, None)),
+    }
+}
+
+/// `done` are the rows of the first inputs.
+async fn embed(
+    server: &mut Server,
+    inputs: &Arc<[Input]>,
+    done: Matrix,
+    record: Option<&Record>,
+) -> Result<Embedded, Error> {
+    let first = done.rows();
+    let left: Arc<[Input]> = if first == 0 { inputs.clone() } else { inputs[first..].into() };
+    let embedded = Embedded { matrix: done, ..Embedded::default() };
+    let mut rows = Rows { inputs: left.clone(), first, embedded, record, progress: Progress::of(left.len()) };
+    rows.embedded.matrix.values.reserve(left.len() * rows.embedded.matrix.columns);
+    let ended = stream::embed(server, left, Class::Bulk, &mut rows).await;
+    rows.progress.end();
+    ended?;
+    Ok(rows.embedded)
+}
+
+/// Keeps embeddings as they come.
+struct Rows<'a> {
+    inputs: Arc<[Input]>,
+    /// Position of the first of them.
+    first: usize,
+    embedded: Embedded,
+    record: Option<&'a Record>,
+    progress: Progress,
+}
+
+impl Sink for Rows<'_> {
+    fn take(&mut self, input: usize, answer: Answer) -> Result<(), cli::Error> {
+        let Embedded { matrix, failures, truncated } = &mut self.embedded;
+        let position = self.first + input;
+        let answer = answer.and_then(|embedding| match embedding.values.len() {
+            columns if columns == matrix.columns => Ok(embedding),
+            columns => Err(format!("{columns} numbers where the server said {}", matrix.columns)),
+        });
+        match answer {
+            Ok(embedding) => {
+                if embedding.truncated {
+                    truncated.insert(position);
+                }
+                matrix.values.extend(embedding.values);
+            }
+            Err(reason) => {
+                self.progress.failed(&self.inputs[input].name(), &reason);
+                failures.insert(position, reason);
+                matrix.values.extend(std::iter::repeat_n(f32::NAN, matrix.columns));
+            }
+        }
+        if let Some(record) = self.record {
+            record.add(matrix.row(position))?;
+        }
+        self.progress.advance();
+        Ok(())
+    }
+}
