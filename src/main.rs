@@ -21,7 +21,7 @@ use clipd::config::keys::{KeysCommand, KeysFlags};
 use clipd::config::report::{self, MemoryLimits};
 use clipd::config::{Config, ModelSource, hub_access};
 #[cfg(feature = "bench")]
-use clipd::config::{eval::Evaluation, own_server::OwnServer};
+use clipd::config::{evaluation::Evaluation, own_server::OwnServer};
 #[cfg(feature = "bench")]
 use clipd::eval::Verdict;
 use clipd::model::graph::Form;

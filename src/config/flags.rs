@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use super::bench::BenchFlags;
 #[cfg(feature = "bench")]
 use super::eval::EvalCommand;
+use super::hub::HubFlags;
 use super::keys::KeysFlags;
 use crate::cli::flags::{ClassifyFlags, EmbedFlags};
 use crate::model::graph::{Operators, WeightType};
@@ -65,16 +66,6 @@ pub struct ModelFlags {
     pub model: Option<String>,
     #[command(flatten)]
     pub hub: HubFlags,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct HubFlags {
-    /// Token for the Hugging Face hub [default: that of its cache, if any]
-    #[arg(long, env = "HF_TOKEN", hide_env_values = true, help_heading = "Model and device")]
-    pub hf_token: Option<String>,
-    /// 1: take models from the hub's cache only
-    #[arg(long, env = "HF_HUB_OFFLINE", default_value = "0", help_heading = "Model and device")]
-    pub hf_hub_offline: String,
 }
 
 #[derive(Debug, Args)]

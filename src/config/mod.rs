@@ -7,7 +7,10 @@
 pub mod bench;
 #[cfg(feature = "bench")]
 pub mod eval;
+#[cfg(feature = "bench")]
+pub mod evaluation;
 pub mod flags;
+pub mod hub;
 pub mod keys;
 #[cfg(feature = "bench")]
 pub mod own_server;
@@ -30,7 +33,8 @@ use crate::modality::ByModality;
 use crate::model::hub::{Access, Repository};
 use crate::scheduler::Settings;
 use crate::{admission, auth, connections, grpc, http, pipeline, trace};
-use flags::{HubFlags, ModelFlags, ServeFlags};
+use flags::{ModelFlags, ServeFlags};
+pub use hub::hub_access;
 use problems::Problems;
 
 /// Everything `serve` needs to know.
@@ -97,17 +101,6 @@ impl ModelSource {
         })?;
         Ok(ModelSource::Hub(repository, hub_access(&flags.hub)?))
     }
-}
-
-/// How to reach the hub.
-pub fn hub_access(flags: &HubFlags) -> Result<Access, String> {
-    let offline = match flags.hf_hub_offline.to_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => true,
-        "0" | "false" | "no" | "off" | "" => false,
-        other => return Err(format!("--hf-hub-offline: {other:?} is not one of 0, 1")),
-    };
-    let token = flags.hf_token.clone().filter(|token| !token.is_empty());
-    Ok(Access { token, offline, ..Access::default() })
 }
 
 /// A call with an earlier deadline overtakes calls that arrived less than this long before it; others run

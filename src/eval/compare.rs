@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
+use super::about::About;
 use super::job::{Job, Kept};
 use super::measure::Difference;
 use super::numbers::quantile;
-use super::run::{About, Run};
+use super::run::Run;
 use super::task::{Evaluated, Line};
 use super::{matrix::Matrix, task::Query};
 

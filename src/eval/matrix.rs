@@ -31,8 +31,8 @@ impl Matrix {
         Matrix { columns: self.columns, values }
     }
 
-    /// For each row, what `reduce` makes of its position and its dot products with all rows of `candidates`. Runs on all
-    /// cores; no more scores are held than those of a few rows for each.
+    /// For each row, what `reduce` makes of its position and its dot products with all rows of `candidates`. Runs
+    /// on all cores; no more scores are held than those of a few rows for each.
     pub(super) fn scored<T: Send>(
         &self,
         candidates: &Matrix,

@@ -1,5 +1,5 @@
-//! `clipd eval`: what the model scores on people's own data through a server, in the figures of the LAION CLIP Benchmark
-//! (clip_benchmark 1.6.2), and what another precision costs there.
+//! `clipd eval`: what the model scores on people's own data through a server, in the figures of the LAION CLIP
+//! Benchmark (clip_benchmark 1.6.2), and what another precision costs there.
 //!
 //! ```text
 //! data (looked through first) ── job: pictures, texts ──> run: embeddings, through StreamEmbed
@@ -10,6 +10,7 @@
 //! It is a client like any other, in the bulk class, and gives way to whoever waits. Nothing is silently missing from a
 //! figure: what cannot be read or has no answer is named and counted, and without `--skip-errors` there are no figures.
 
+mod about;
 mod compare;
 mod data;
 mod job;
@@ -33,7 +34,8 @@ use crate::cli::client::Server;
 use crate::cli::complain;
 use crate::cli::flags::ServerFlags;
 use crate::cli::output::printable;
-use crate::config::eval::{Against, EvalFlags, Evaluation, Task};
+use crate::config::eval::{Against, EvalFlags};
+use crate::config::evaluation::{Evaluation, Task};
 use crate::shutdown::Signals;
 use data::{Problems, Source};
 use job::{Job, Kept};

@@ -13,8 +13,8 @@ pub(super) const RESAMPLES: u32 = 1000;
 /// Both ends of an interval that has the true value in 95 of 100 cases.
 pub(super) type Interval = [f64; 2];
 
-/// Of a share: Wilson 1927, "Probable inference, the law of succession, and statistical inference"; equation 4 of Brown,
-/// Cai and DasGupta 2001.
+/// Of a share: Wilson 1927, "Probable inference, the law of succession, and statistical inference"; equation 4 of
+/// Brown, Cai and DasGupta 2001.
 pub(super) fn wilson(hits: usize, of: usize) -> Option<Interval> {
     if of == 0 {
         return None;
@@ -25,8 +25,8 @@ pub(super) fn wilson(hits: usize, of: usize) -> Option<Interval> {
     Some([(middle - half).max(0.0), (middle + half).min(1.0)])
 }
 
-/// Of the difference of two shares of the same inputs, the first less the second: Agresti and Min 2005, "Simple improved
-/// confidence intervals for comparing matched proportions": half an input more in each of the four cells.
+/// Of the difference of two shares of the same inputs, the first less the second: Agresti and Min 2005, "Simple
+/// improved confidence intervals for comparing matched proportions": half an input more in each of the four cells.
 pub(super) fn matched(only_first: usize, only_second: usize, of: usize) -> Option<Interval> {
     if of == 0 {
         return None;

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::about::About;
 use super::matrix::Matrix;
-use super::run::About;
 use crate::cli;
 
 const HEADER: &str = "run.json";

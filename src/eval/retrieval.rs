@@ -1,6 +1,6 @@
-//! Figures of pictures and captions, as clip_benchmark 1.6.2 defines them (`metrics/zeroshot_retrieval.py`): the share of
-//! captions whose picture is among the first k pictures, and of pictures of which at least one caption is among the
-//! first k captions.
+//! Figures of pictures and captions, as clip_benchmark 1.6.2 defines them (`metrics/zeroshot_retrieval.py`): the
+//! share of captions whose picture is among the first k pictures, and of pictures of which at least one caption is
+//! among the first k captions.
 
 use std::collections::HashMap;
 
@@ -9,8 +9,8 @@ use super::matrix::{Matrix, Standing};
 use super::measure::{Basis, Measure};
 use super::task::{Evaluated, Line, Query};
 
-/// `pictures` and `captions` are the ones in question, `images` and `texts` their embeddings, in these orders. A caption's
-/// picture is among them.
+/// `pictures` and `captions` are the ones in question, `images` and `texts` their embeddings, in these orders. A
+/// caption's picture is among them.
 pub(super) fn evaluate<'a>(
     data: &'a Retrieval,
     recall_k: &[u32],

@@ -5,9 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::Error;
+use super::about::About;
 use super::job::{Embeddings, Job};
 use super::matrix::Matrix;
 use super::record::{Header, Record};
@@ -19,33 +18,6 @@ use crate::cli::ledger::Answer;
 use crate::cli::progress::Progress;
 use crate::cli::stream::{self, Sink};
 use crate::grpc::proto::Class;
-
-/// The server of a run, as it says of itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct About {
-    pub(super) model: String,
-    pub(super) fingerprint: String,
-    pub(super) precision: String,
-    pub(super) device: String,
-    pub(super) engine: String,
-    pub(super) server_version: String,
-    pub(super) logit_scale: f32,
-}
-
-impl About {
-    pub(super) fn of(server: &Server) -> About {
-        let model = server.model.clone();
-        About {
-            model: model.name,
-            fingerprint: model.fingerprint,
-            precision: model.precision,
-            device: model.device,
-            engine: model.engine,
-            server_version: model.server_version,
-            logit_scale: model.logit_scale,
-        }
-    }
-}
 
 /// A run that is over.
 pub(super) struct Run {

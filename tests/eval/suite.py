@@ -1,24 +1,32 @@
-"""clip_benchmark, unmodified, with one model type more: `clipd`, whose embeddings come from a running server.
+"""clip_benchmark, unmodified, with two model types more.
 
     python tests/eval/suite.py eval --model_type clipd --model HOST:PORT --num_workers 0 --no_amp ...
+    python tests/eval/suite.py eval --model_type open_clip_dir --model DIR --num_workers 0 --no_amp ...
 
-Every other argument is clip_benchmark's own, and without `--model_type clipd` it is clip_benchmark. The suite's model
-takes tensors; pictures and texts are no tensors, so what it is given are numbers under which this module keeps them.
-The server prepares pictures and texts itself: that is what is judged. `--num_workers 0`: what is kept is kept in this
-process.
+Every other argument is clip_benchmark's own.
+
+`clipd`: embeddings come from a running server. The suite's model takes tensors; pictures and texts are no tensors, so
+what it is given are numbers under which this module keeps them. The server prepares pictures and texts itself: that is
+what is judged. `--num_workers 0`: what is kept is kept in this process.
+
+`open_clip_dir`: open_clip's model and transform of a directory, with the tokenizer.json there. open_clip's own
+get_tokenizer would take its vocabulary of 49,408 for a configuration that names no tokenizer, as emoji-clip's.
 
 The stubs of proto/clip/v1/clip.proto must be importable as clip.v1.
 """
 
 import sys
+from pathlib import Path
 
 import clip_benchmark.cli
 import clip_benchmark.models
 import grpc
 import numpy as np
+import open_clip
 import torch
 from clip.v1 import clip_pb2 as pb
 from clip.v1.clip_pb2_grpc import ClipServiceStub
+from tokenizers import Tokenizer
 
 # Inputs of one Embed.
 TOGETHER = 64
@@ -67,13 +75,24 @@ class Clipd:
     encode_image = encode_text = embed
 
 
-def load(model_name: str, pretrained: str, cache_dir: str, device: str):
+def load_clipd(model_name: str, pretrained: str, cache_dir: str, device: str):
     model = Clipd(model_name)
     return model, model.transform, model.tokenizer
 
 
-clip_benchmark.models.TYPE2FUNC["clipd"] = load
-clip_benchmark.models.MODEL_TYPES.append("clipd")
+def load_directory(model_name: str, pretrained: str, cache_dir: str, device: str):
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{model_name}", device=device)
+    vocabulary = Tokenizer.from_file(str(Path(model_name) / "tokenizer.json"))
+
+    def tokenizer(texts: list[str]) -> torch.Tensor:
+        return torch.tensor([encoding.ids for encoding in vocabulary.encode_batch(texts)])
+
+    return model, transform, tokenizer
+
+
+LOADERS = {"clipd": load_clipd, "open_clip_dir": load_directory}
+clip_benchmark.models.TYPE2FUNC.update(LOADERS)
+clip_benchmark.models.MODEL_TYPES.extend(LOADERS)
 
 if __name__ == "__main__":
     sys.exit(clip_benchmark.cli.main())

@@ -1,8 +1,8 @@
 //! Pictures with their answers, from what people have: clip_benchmark's shards, folders, and lists.
 //!
 //! Everything is looked through before the first picture is sent, labels and captions are read, and pictures only
-//! found: what is wrong is known at once, and memory does not depend on pictures' sizes. What is wrong with one input is
-//! a problem that is counted; what is wrong with the data as a whole is an error.
+//! found: what is wrong is known at once, and memory does not depend on pictures' sizes. What is wrong with one
+//! input is a problem that is counted; what is wrong with the data as a whole is an error.
 
 mod folder;
 mod list;
@@ -278,7 +278,8 @@ fn text(file: &Path) -> Result<String, Error> {
     String::from_utf8(read_file(file, MAX_TEXT).map_err(failed)?).map_err(|error| failed(error.to_string()))
 }
 
-/// As Python's `str.splitlines`: at every character that it takes for a line's end; nothing after the last one is no line.
+/// As Python's `str.splitlines`: at every character that it takes for a line's end; nothing after the last one is
+/// no line.
 fn split_lines(text: &str) -> impl Iterator<Item = &str> {
     const ENDS: [char; 10] =
         ['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];

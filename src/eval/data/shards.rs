@@ -1,6 +1,7 @@
-//! The layout of clip_benchmark 1.6.2 (`build_wds_dataset`): `SPLIT/nshards.txt` and as many archives, `SPLIT/0.tar` and
-//! so on, with `KEY.webp`, `.png`, `.jpg` or `.jpeg` beside `KEY.cls` (a class's position), `KEY.npy` (a number for each
-//! class) or `KEY.txt` (a caption on each line). Members of one key follow each other, as WebDataset wants it.
+//! The layout of clip_benchmark 1.6.2 (`build_wds_dataset`): `SPLIT/nshards.txt` and as many archives,
+//! `SPLIT/0.tar` and so on, with `KEY.webp`, `.png`, `.jpg` or `.jpeg` beside `KEY.cls` (a class's position),
+//! `KEY.npy` (a number for each class) or `KEY.txt` (a caption on each line). Members of one key follow each other,
+//! as WebDataset wants it.
 
 use std::fs::File;
 use std::io::BufReader;

@@ -1,8 +1,8 @@
 //! Members of a tar archive, one after the other: a name, and where its bytes are. Nothing is unpacked.
 //!
-//! ustar and pax (POSIX.1-2017, "pax Interchange Format"), and GNU's long names, as Python's tarfile writes them. A name
-//! is text for people and for grouping, never a path. What an archive of pictures has no use for is an error: links,
-//! devices, names that lead elsewhere, sizes beyond the end of the file, and a missing end.
+//! ustar and pax (POSIX.1-2017, "pax Interchange Format"), and GNU's long names, as Python's tarfile writes them. A
+//! name is text for people and for grouping, never a path. What an archive of pictures has no use for is an error:
+//! links, devices, names that lead elsewhere, sizes beyond the end of the file, and a missing end.
 
 use std::io::{Read, Seek, SeekFrom};
 

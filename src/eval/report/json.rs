@@ -8,10 +8,10 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::{CLOSE, Report};
+use crate::eval::about::About;
 use crate::eval::compare::Comparison;
 use crate::eval::measure::Figure;
 use crate::eval::numbers::Interval;
-use crate::eval::run::About;
 use crate::eval::task::Query;
 use crate::eval::zeroshot;
 
