@@ -50,7 +50,7 @@ const MAY_USE: [(&str, &[&str]); 29] = [
             "telemetry",
         ],
     ),
-    // A client too; `bench` for the server that it starts, and for tables. `clip` for arithmetic, and for small pictures.
+    // A client too: `bench` for the server that it starts and for tables, `clip` for arithmetic and small pictures.
     ("eval", &["bench", "cli", "clip", "config", "grpc", "shutdown"]),
     // Plain structs owned by the modules they configure.
     (

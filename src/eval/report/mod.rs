@@ -1,8 +1,11 @@
 //! What a run gives: a table on standard output, and on demand JSON in the suite's shape, a line for each input, and a
 //! page.
 
+mod html;
+mod insight;
 mod json;
 mod table;
+mod thumbnail;
 
 use std::io::Write;
 use std::path::Path;
@@ -44,6 +47,9 @@ impl Report<'_> {
         }
         if let Some(path) = &flags.lines {
             write(path, |file| json::lines(self, file))?;
+        }
+        if let Some(path) = &flags.html {
+            write(path, |file| file.write_all(html::page(self, &figures).as_bytes()))?;
         }
         Ok(())
     }
