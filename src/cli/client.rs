@@ -164,13 +164,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Counts tries of one thing, and waits between them.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     tries: u32,
 }
 
 impl Backoff {
     /// Waits if another try may help; otherwise gives the status back.
-    pub(super) async fn wait(&mut self, status: Status) -> Result<(), Status> {
+    pub(crate) async fn wait(&mut self, status: Status) -> Result<(), Status> {
         if self.tries == MAX_TRIES || !may_pass(&status) {
             return Err(status);
         }

@@ -54,7 +54,7 @@ pub struct EvalFlags {
     /// COCO's JSON; or a data set of the Hugging Face hub in that layout, ORG/NAME
     pub data: String,
     /// Part of a data set in clip_benchmark's layout
-    #[arg(long, default_value = "test", help_heading = "Data")]
+    #[arg(long, default_value = "test", value_parser = split, help_heading = "Data")]
     pub split: String,
     /// Where pictures are that a CSV or JSON names [default: beside it]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
@@ -122,6 +122,13 @@ fn against(text: &str) -> Result<Against, String> {
             Err("it is neither a precision, nor an address, nor a directory or file that is there".to_owned())
         }
     }
+}
+
+/// A folder's name.
+fn split(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let valid = !text.is_empty() && !text.starts_with('.') && text.chars().all(allowed);
+    valid.then(|| text.to_owned()).ok_or_else(|| "must be a name, such as test".to_owned())
 }
 
 fn points(text: &str) -> Result<f64, String> {

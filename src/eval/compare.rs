@@ -85,7 +85,7 @@ pub(super) fn compare(
 
 /// `None` where the two have no space in common.
 fn cosines(here: &Matrix, there: &Matrix, rows: &[usize]) -> Option<Cosines> {
-    if here.columns != there.columns || rows.is_empty() {
+    if here.columns != there.columns || here.columns == 0 || rows.is_empty() {
         return None;
     }
     let dot =

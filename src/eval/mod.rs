@@ -11,6 +11,7 @@
 //! figure: what cannot be read or has no answer is named and counted, and without `--skip-errors` there are no figures.
 
 mod about;
+mod classified;
 mod compare;
 mod data;
 mod job;
@@ -24,7 +25,7 @@ mod run;
 mod task;
 mod zeroshot;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http::Uri;
 
@@ -32,10 +33,12 @@ use crate::bench::server::Target;
 use crate::cli;
 use crate::cli::client::Server;
 use crate::cli::complain;
+use crate::cli::download::Download;
 use crate::cli::flags::ServerFlags;
 use crate::cli::output::printable;
 use crate::config::eval::{Against, EvalFlags};
 use crate::config::evaluation::{Evaluation, Task};
+use crate::model::hub;
 use crate::shutdown::Signals;
 use data::{Problems, Source};
 use job::{Job, Kept};
@@ -93,7 +96,7 @@ async fn evaluate(evaluation: &Evaluation) -> Result<Verdict, Error> {
     let (here, mut served) = {
         let mut served = Served::open(flags.addr.as_ref(), evaluation.own.as_deref(), flags).await?;
         announce(&job, &served.server);
-        (Run::of(&mut served.server, &job, record.as_ref()).await?, served)
+        (measure(&mut served.server, evaluation, &job, record.as_ref()).await?, served)
     };
     let other = match &flags.against {
         None => None,
@@ -111,20 +114,30 @@ async fn evaluate(evaluation: &Evaluation) -> Result<Verdict, Error> {
                 _ => None,
             };
             let mut served = Served::open(address, evaluation.other.as_deref(), flags).await?;
-            Some((None, Run::of(&mut served.server, &job, None).await?))
+            Some((None, measure(&mut served.server, evaluation, &job, None).await?))
         }
     };
     let flags = flags.clone();
     aside(move || conclude(&flags, &job, &here, other.as_ref())).await?
 }
 
+async fn measure(
+    server: &mut Server,
+    evaluation: &Evaluation,
+    job: &Job,
+    record: Option<&Record>,
+) -> Result<Run, Error> {
+    match &evaluation.task {
+        Task::Zeroshot { classifier: Some(classifier), .. } => Run::classified(server, job, classifier).await,
+        _ => Run::of(server, job, record).await,
+    }
+}
+
 /// Data as the flags say.
 fn read(evaluation: &Evaluation) -> Result<Job, Error> {
     let Evaluation { task, flags, .. } = evaluation;
-    let path = Path::new(&flags.data);
-    let name =
-        path.file_name().map_or_else(|| flags.data.clone(), |name| name.to_string_lossy().into_owned());
-    let source = Source { path, name: &name, split: &flags.split, images: flags.images.as_deref() };
+    let (path, name) = place(evaluation)?;
+    let source = Source { path: &path, name: &name, split: &flags.split, images: flags.images.as_deref() };
     match task {
         Task::Zeroshot { classes, templates, .. } => {
             source.zeroshot(classes.as_deref(), templates.as_deref()).map(Job::Zeroshot)
@@ -138,6 +151,22 @@ fn read(evaluation: &Evaluation) -> Result<Job, Error> {
             Ok(Job::Retrieval { data, recall_k: recall_k.clone() })
         }
     }
+}
+
+/// Where the data are, fetched from the hub if they are nowhere else, and what they are called.
+fn place(evaluation: &Evaluation) -> Result<(PathBuf, String), Error> {
+    let Evaluation { flags: EvalFlags { data, split, .. }, access, .. } = evaluation;
+    let path = Path::new(data);
+    if path.exists() {
+        let name = path.file_name().map_or_else(|| data.clone(), |name| name.to_string_lossy().into_owned());
+        return Ok((path.to_owned(), name));
+    }
+    let repository = data.parse().map_err(|()| {
+        Error::Other(format!("{data:?} is neither a file or directory nor ORG/NAME of the hub"))
+    })?;
+    let mut shown = Download::shown();
+    let directory = hub::fetch_data(&repository, split, access, &mut |event| shown.on(event));
+    Ok((directory.map_err(|error| Error::Other(error.to_string()))?, data.clone()))
 }
 
 /// Names what is wrong; an error unless it may be left out.
@@ -225,9 +254,9 @@ fn conclude(
     if pictures.is_empty() {
         return Err(Error::Other("no input is left".to_owned()));
     }
-    let evaluated = job.evaluate(here.embeddings(), &kept);
+    let evaluated = here.evaluate(job, &kept);
     let comparison = other.map(|(own, run)| {
-        let there = own.as_ref().unwrap_or(job).evaluate(run.embeddings(), &kept);
+        let there = run.evaluate(own.as_ref().unwrap_or(job), &kept);
         compare::compare(job, (&evaluated, here), (&there, run), &kept)
     });
     let report =

@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use super::Error;
 use super::about::About;
-use super::job::{Embeddings, Job};
+use super::classified::{self, Answers};
+use super::data::Truth;
+use super::job::{Embeddings, Job, Kept};
 use super::matrix::Matrix;
 use super::record::{Header, Record};
-use super::task::Query;
+use super::task::{Evaluated, Line, Query};
+use super::zeroshot;
 use crate::cli;
 use crate::cli::client::Server;
 use crate::cli::inputs::Input;
@@ -27,6 +30,8 @@ pub(super) struct Run {
     pub(super) texts: Embedded,
     /// Of the prompts that classes are made of.
     pub(super) prompts: Option<Matrix>,
+    /// Of a classifier of the server, in place of embeddings.
+    answers: Option<Vec<Line>>,
 }
 
 /// Rows in input order.
@@ -54,7 +59,18 @@ impl Run {
         if let Some(record) = record {
             record.complete(&texts.matrix)?;
         }
-        Ok(Run { about, images, texts, prompts })
+        Ok(Run { about, images, texts, prompts, answers: None })
+    }
+
+    /// By a classifier of the server.
+    pub(super) async fn classified(server: &Server, job: &Job, classifier: &str) -> Result<Run, Error> {
+        let Job::Zeroshot(data) = job else {
+            return Err(Error::Other("captions have no classifier".to_owned()));
+        };
+        let Answers { lines, failures } = classified::ask(server, data, classifier).await?;
+        let images = Embedded { failures, ..Embedded::default() };
+        let texts = Embedded::default();
+        Ok(Run { about: About::of(server), images, texts, prompts: None, answers: Some(lines) })
     }
 
     /// The same pictures with the texts of another job.
@@ -65,20 +81,29 @@ impl Run {
             failures: self.images.failures.clone(),
             ..Embedded::default()
         };
-        Ok(Run { about: self.about.clone(), images, texts, prompts })
+        Ok(Run { about: self.about.clone(), images, texts, prompts, answers: None })
     }
 
     pub(super) fn recorded(record: &Record, job: &Job) -> Result<Run, Error> {
         let (header, images, texts) = record.load(&job.digest(), job.pictures().len())?;
-        Ok(Run { about: header.about, images: images.into(), texts: texts.into(), prompts: None })
+        Ok(Run {
+            about: header.about,
+            images: images.into(),
+            texts: texts.into(),
+            prompts: None,
+            answers: None,
+        })
     }
 
-    pub(super) fn embeddings(&self) -> Embeddings<'_> {
-        Embeddings {
-            images: &self.images.matrix,
-            texts: &self.texts.matrix,
-            logit_scale: self.about.logit_scale,
+    pub(super) fn evaluate<'a>(&self, job: &'a Job, kept: &Kept) -> Evaluated<'a> {
+        if let (Some(lines), Job::Zeroshot(data)) = (&self.answers, job)
+            && let Truth::One(truth) = &data.truth
+        {
+            let is_kept = |line: &&Line| kept.pictures.binary_search(&line.query.position()).is_ok();
+            return zeroshot::single(data, truth, lines.iter().filter(is_kept).copied().collect());
         }
+        let (images, texts) = (&self.images.matrix, &self.texts.matrix);
+        job.evaluate(Embeddings { images, texts, logit_scale: self.about.logit_scale }, kept)
     }
 
     pub(super) fn failed(&self, query: Query) -> bool {

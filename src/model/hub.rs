@@ -1,7 +1,7 @@
-//! Models from the Hugging Face hub, kept in the cache that Python's tools share.
+//! Models and data sets from the Hugging Face hub, kept in the cache that Python's tools share.
 //!
 //! The `hf-hub` crate knows the hub's protocol and the layout of the cache. Here is what it leaves open: which files
-//! make a model, whether what came is what was announced, how long a silent hub is waited for, and what to do
+//! make one, whether what came is what was announced, how long a silent hub is waited for, and what to do
 //! without one. It does not read the files; [`super::Model::from_dir`] does.
 
 mod choice;
@@ -23,7 +23,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::io::{hash, hexadecimal};
-use choice::{choose, shards_of};
+use choice::Purpose;
 
 /// A download that brings nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -75,7 +75,7 @@ pub enum HubError {
     Denied(Repository),
     #[error("{repository}: {missing}")]
     NoModel { repository: Repository, missing: &'static str },
-    #[error("{0} is not in the cache, and HF_HUB_OFFLINE is set; `clipd pull {0}` gets it")]
+    #[error("{0} is not in the cache, and HF_HUB_OFFLINE is set; a model is got by `clipd pull {0}`")]
     NotCached(Repository),
     #[error("{repository}: the hub cannot be reached, and the cache has no copy: {reason}")]
     Unreachable { repository: Repository, reason: String },
@@ -113,8 +113,27 @@ pub fn fetch(
     access: &Access,
     report: &mut dyn FnMut(Event),
 ) -> Result<PathBuf, HubError> {
+    fetch_for(Purpose::Model, repository, access, report)
+}
+
+/// The directory with one split of a data set in clip_benchmark's layout.
+pub fn fetch_data(
+    repository: &Repository,
+    split: &str,
+    access: &Access,
+    report: &mut dyn FnMut(Event),
+) -> Result<PathBuf, HubError> {
+    fetch_for(Purpose::Data { split }, repository, access, report)
+}
+
+fn fetch_for(
+    purpose: Purpose<'_>,
+    repository: &Repository,
+    access: &Access,
+    report: &mut dyn FnMut(Event),
+) -> Result<PathBuf, HubError> {
     let cache = access.cache.clone().map_or_else(Cache::from_env, Cache::new);
-    let cached = cached(repository, &cache);
+    let cached = cached(purpose, repository, &cache);
     if access.offline {
         return cached.ok_or_else(|| HubError::NotCached(repository.clone()));
     }
@@ -124,9 +143,9 @@ pub fn fetch(
     {
         return Ok(directory.clone());
     }
-    let download = Download { repository, cache: &cache, api: api(access, &cache, repository)? };
+    let download = Download { purpose, repository, cache: &cache, api: api(access, &cache, repository)? };
     match (download.listing(), cached) {
-        (Ok(listing), _) => download.model(&listing, report),
+        (Ok(listing), _) => download.all(&listing, report),
         (Err(HubError::Unreachable { reason, .. }), Some(directory)) => {
             report(Event::Cached { reason });
             Ok(directory)
@@ -150,26 +169,33 @@ fn api(access: &Access, cache: &Cache, repository: &Repository) -> Result<Api, H
         .map_err(|error| HubError::Unreachable { repository: repository.clone(), reason: error.to_string() })
 }
 
-/// The snapshot in the cache, if it has all files of a model.
-fn cached(repository: &Repository, cache: &Cache) -> Option<PathBuf> {
-    let home = cache.path().join(repository.repo(&repository.revision).folder_name());
+/// The snapshot in the cache, if it has all files that are needed.
+fn cached(purpose: Purpose<'_>, repository: &Repository, cache: &Cache) -> Option<PathBuf> {
+    let home = cache.path().join(repository.repo(purpose, &repository.revision).folder_name());
     let commit = if is_commit(&repository.revision) {
         repository.revision.clone()
     } else {
         fs::read_to_string(home.join("refs").join(&repository.revision)).ok()?
     };
     let directory = home.join("snapshots").join(commit.trim());
-    let files: Vec<String> = fs::read_dir(&directory)
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        // A link whose file is gone is no file.
-        .filter(|name| directory.join(name).exists())
-        .collect();
-    let chosen = choose(&files).ok()?;
-    // An index names the shards; without all of them the snapshot is not complete.
-    let shards = chosen.iter().filter(|file| file.ends_with(".index.json"));
-    let complete = shards.filter_map(|index| shards_of(&directory.join(index))).flatten();
-    complete.into_iter().all(|shard| files.contains(&shard)).then_some(directory)
+    let files = files_in(&directory, purpose)?;
+    let chosen = purpose.choose(&files).ok()?;
+    purpose.is_complete(&directory, &files, &chosen).then_some(directory)
+}
+
+/// Those of a snapshot, and of the folder of a data set's split.
+fn files_in(directory: &Path, purpose: Purpose<'_>) -> Option<Vec<String>> {
+    let names = |folder: &Path| {
+        let entries = fs::read_dir(folder).ok()?;
+        Some(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect::<Vec<String>>())
+    };
+    let mut files = names(directory)?;
+    if let Purpose::Data { split } = purpose {
+        files.extend(names(&directory.join(split))?.into_iter().map(|name| format!("{split}/{name}")));
+    }
+    // A link whose file is gone is no file.
+    files.retain(|name| directory.join(name).exists());
+    Some(files)
 }
 
 fn is_commit(revision: &str) -> bool {
@@ -177,6 +203,7 @@ fn is_commit(revision: &str) -> bool {
 }
 
 struct Download<'a> {
+    purpose: Purpose<'a>,
     repository: &'a Repository,
     cache: &'a Cache,
     api: Api,
@@ -184,7 +211,7 @@ struct Download<'a> {
 
 impl Download<'_> {
     fn listing(&self) -> Result<Listing, HubError> {
-        let request = self.api.repo(self.repository.repo(&self.repository.revision)).info_request();
+        let request = self.api.repo(self.repo(&self.repository.revision)).info_request();
         let unreachable =
             |reason: String| HubError::Unreachable { repository: self.repository.clone(), reason };
         let mut response =
@@ -192,13 +219,19 @@ impl Download<'_> {
         response.body_mut().read_json().map_err(|error| unreachable(error.to_string()))
     }
 
+    fn repo(&self, revision: &str) -> Repo {
+        self.repository.repo(self.purpose, revision)
+    }
+
     /// Gets what is missing, and makes the revision point to it once all is there.
-    fn model(&self, listing: &Listing, report: &mut dyn FnMut(Event)) -> Result<PathBuf, HubError> {
+    fn all(&self, listing: &Listing, report: &mut dyn FnMut(Event)) -> Result<PathBuf, HubError> {
         let names: Vec<String> = listing.siblings.iter().map(|entry| entry.rfilename.clone()).collect();
-        let chosen = choose(&names)
+        let chosen = self
+            .purpose
+            .choose(&names)
             .map_err(|missing| HubError::NoModel { repository: self.repository.clone(), missing })?;
         // Of the commit that was listed: a branch may move meanwhile.
-        let at_commit = self.cache.repo(self.repository.repo(&listing.sha));
+        let at_commit = self.cache.repo(self.repo(&listing.sha));
         let directory = at_commit.pointer_path(&listing.sha);
         for entry in listing.siblings.iter().filter(|entry| chosen.contains(&entry.rfilename.as_str())) {
             let path = directory.join(&entry.rfilename);
@@ -207,7 +240,7 @@ impl Download<'_> {
                 self.verify(entry, &path)?;
             }
         }
-        let branch = self.cache.repo(self.repository.repo(&self.repository.revision));
+        let branch = self.cache.repo(self.repo(&self.repository.revision));
         branch.create_ref(&listing.sha).map_err(|error| self.failed("refs", &error.to_string()))?;
         Ok(directory)
     }
@@ -215,7 +248,7 @@ impl Download<'_> {
     /// On a thread of its own, because a silent connection cannot be interrupted.
     fn file(&self, entry: &Entry, commit: &str, report: &mut dyn FnMut(Event)) -> Result<(), HubError> {
         let (events, inbox) = mpsc::sync_channel(UNTOLD);
-        let (repo, name) = (self.api.repo(self.repository.repo(commit)), entry.rfilename.clone());
+        let (repo, name) = (self.api.repo(self.repo(commit)), entry.rfilename.clone());
         let thread = std::thread::spawn(move || repo.download_with_progress(&name, Reporter(events)));
         loop {
             match inbox.recv_timeout(SILENCE) {
@@ -293,8 +326,12 @@ impl Progress for Reporter {
 }
 
 impl Repository {
-    fn repo(&self, revision: &str) -> Repo {
-        Repo::with_revision(self.id.clone(), RepoType::Model, revision.to_owned())
+    fn repo(&self, purpose: Purpose<'_>, revision: &str) -> Repo {
+        let kind = match purpose {
+            Purpose::Model => RepoType::Model,
+            Purpose::Data { .. } => RepoType::Dataset,
+        };
+        Repo::with_revision(self.id.clone(), kind, revision.to_owned())
     }
 }
 

@@ -23,18 +23,28 @@ struct Ran {
     stderr: String,
     json: Value,
     lines: Vec<Value>,
+    html: String,
 }
 
 /// Runs it on a thread of its own: the server of the test needs this one.
 async fn eval(arguments: &[&str]) -> Ran {
     let home = tempfile::tempdir().unwrap();
     let (json, lines) = (home.path().join("figures.json"), home.path().join("lines.jsonl"));
+    let html = home.path().join("page.html");
     let mut command = Command::new(env!("CARGO_BIN_EXE_clipd"));
     // Configuration of the machine that runs the tests must not leak in.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CLIPD_")) {
         command.env_remove(name);
     }
-    command.arg("eval").args(&arguments[..1]).arg("--json").arg(&json).arg("--lines").arg(&lines);
+    command
+        .arg("eval")
+        .args(&arguments[..1])
+        .arg("--json")
+        .arg(&json)
+        .arg("--lines")
+        .arg(&lines)
+        .arg("--html")
+        .arg(&html);
     command.args(&arguments[1..]).current_dir(fixtures()).stdin(Stdio::null());
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let Output { status, stdout, stderr } = output;
@@ -45,6 +55,7 @@ async fn eval(arguments: &[&str]) -> Ran {
         stdout: text(stdout),
         stderr: text(stderr),
         json: std::fs::read(&json).map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap()),
+        html: std::fs::read_to_string(&html).unwrap_or_default(),
         lines: lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
     }
 }
@@ -75,7 +86,7 @@ fn member_of_kind(kind: u8, name: &str, content: &[u8]) -> Vec<u8> {
 const END: [u8; 1024] = [0; 1024];
 
 /// A data set in clip_benchmark's layout.
-struct Shards(TempDir);
+pub(crate) struct Shards(TempDir);
 
 impl Shards {
     /// Samples are a picture and its label; `ending` is that of labels.
@@ -110,6 +121,10 @@ impl Shards {
 
     fn path(&self) -> &str {
         self.0.path().to_str().unwrap()
+    }
+
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
     }
 }
 
@@ -191,6 +206,12 @@ fn assert_as_the_suite(ran: &Ran, data: &str) {
     assert_eq!(ran.json["clipd"]["close"], 0, "no answer is chance");
 }
 
+/// No script, and nothing from elsewhere.
+fn assert_needs_nothing(page: &str) {
+    assert!(page.starts_with("<!DOCTYPE html>") && !page.contains("<script") && !page.contains("http"));
+    assert_eq!(page.matches("src=").count(), page.matches("src=\"data:").count());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_of_classes_are_those_of_the_suite() {
     let server = Server::start(&[]).await;
@@ -214,6 +235,15 @@ async fn figures_of_classes_are_those_of_the_suite() {
     assert_eq!(classes.len(), 1644);
     assert_eq!(classes.iter().map(|class| class["pictures"].as_u64().unwrap()).sum::<u64>(), 240);
     assert!(ran.stdout.contains("acc1                   0.6917  0.6306 to 0.7467"), "{}", ran.stdout);
+    assert_needs_nothing(&ran.html);
+    assert_eq!(
+        ran.html.matches("<img src=\"data:image/png;base64,").count(),
+        48,
+        "wrong ones and uncertain ones"
+    );
+    for part in ["Classes that are taken for others", "Calibration", "an emoji of {c}"] {
+        assert!(ran.html.contains(part), "{part}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,6 +256,8 @@ async fn figures_of_several_classes_and_of_captions_are_those_of_the_suite() {
     let ran = eval(&["retrieval", data.path(), &addr]).await;
     assert_as_the_suite(&ran, "captions");
     assert_eq!(ran.lines.len(), 240 + 480);
+    assert_needs_nothing(&ran.html);
+    assert!(ran.html.contains("Captions whose picture came last"), "{}", ran.html);
     assert_eq!(ran.lines[240]["input"], "an emoji of keycap: 5");
     let wrong = eval(&["zeroshot", data.path(), &addr]).await;
     assert!(wrong.code == Some(1) && wrong.stderr.contains("the data set is retrieval"), "{}", wrong.stderr);
@@ -241,7 +273,7 @@ fn everyday(name: &str) -> Vec<u8> {
 }
 
 /// Eight pictures, and the bad ones.
-fn with_bad_ones() -> Shards {
+pub(crate) fn with_bad_ones() -> Shards {
     let mut samples: Vec<(Vec<u8>, Vec<u8>)> = EVERYDAY
         .iter()
         .enumerate()
@@ -282,7 +314,7 @@ async fn what_is_bad_is_named_and_left_out_only_if_asked() {
     assert_eq!(ran.lines.iter().filter(|line| line["error"].is_string()).count(), 4);
 
     // A shard that ends too early: the last key is not counted, and what is missing is told.
-    let archive = std::fs::read(Path::new(data.path()).join("test/0.tar")).unwrap();
+    let archive = std::fs::read(data.at("test/0.tar")).unwrap();
     data.put(&[archive[..archive.len() / 3].to_vec()]);
     let ran = eval(&["zeroshot", data.path(), &addr]).await;
     assert!(ran.code == Some(1) && ran.stderr.contains("test/0.tar: it is cut at byte"), "{}", ran.stderr);
@@ -388,6 +420,43 @@ async fn folders_and_lists_are_data_too() {
         assert_eq!(ran.json["metrics"]["text_retrieval_recall@1"], 1.0, "{data}: {}", ran.stderr);
         assert_eq!(ran.json["clipd"]["captions"], captions, "{data}");
     }
+}
+
+/// The same classes and template, on the server and in the client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_classifier_of_the_server_is_scored() {
+    let classifiers = tempfile::tempdir().unwrap();
+    let labels = serde_json::json!({"labels": EVERYDAY, "templates": ["an emoji of {}"], "top_k": 1});
+    std::fs::write(classifiers.path().join("everyday.json"), labels.to_string()).unwrap();
+    let server = Server::start(&[&format!("--classifiers={}", classifiers.path().display())]).await;
+    let (home, addr) = (folders(), of(&server));
+    // A picture that shows something else, and one that shows nothing.
+    std::fs::write(home.path().join("cat/2.png"), everyday("dog")).unwrap();
+    std::fs::write(home.path().join("dog/2.png"), "nothing").unwrap();
+    let path = home.path().to_str().unwrap();
+    let templates = home.path().join("templates.txt");
+    std::fs::write(&templates, "an emoji of {c}\n").unwrap();
+    let named = eval(&["zeroshot", path, &addr, "--skip-errors", "--classifier=everyday"]).await;
+    let templates = format!("--templates={}", templates.display());
+    let own = eval(&["zeroshot", path, &addr, "--skip-errors", &templates]).await;
+    assert_eq!((named.code, own.code), (Some(0), Some(0)), "{}", named.stderr);
+    assert_eq!(named.json["metrics"], own.json["metrics"]);
+    assert_eq!(named.json["clipd"]["left_out"]["count"], 1);
+    let answers = |ran: &Ran| {
+        let answer = |line: &Value| (line["prediction"].to_string(), line["rank"].to_string());
+        ran.lines.iter().map(answer).collect::<Vec<_>>()
+    };
+    assert_eq!(answers(&named), answers(&own));
+    std::fs::create_dir(home.path().join("zebra")).unwrap();
+    std::fs::rename(home.path().join("cat"), home.path().join("feline")).unwrap();
+    let ran = eval(&["zeroshot", path, &addr, "--skip-errors", "--classifier=everyday"]).await;
+    assert!(
+        ran.code == Some(1) && ran.stderr.contains("label \"cat\" is none of the classes"),
+        "{}",
+        ran.stderr
+    );
+    let ran = eval(&["zeroshot", path, &addr, "--classifier=nothing"]).await;
+    assert!(ran.code == Some(1) && ran.stderr.contains("nothing"), "{}", ran.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

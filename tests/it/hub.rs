@@ -74,10 +74,11 @@ async fn answer(State(hub): State<Shared>, request: Request) -> Response<Body> {
         return Response::builder().status(status).body(Body::empty()).unwrap();
     }
     let path = request.uri().path();
-    if path == "/api/models/emoji/clip/revision/main" {
+    if path == "/api/models/emoji/clip/revision/main" || path == "/api/datasets/emoji/clip/revision/main" {
         return Response::new(listing(&hub).into());
     }
-    if let Some(name) = path.strip_prefix(&format!("/emoji/clip/resolve/{COMMIT}/")) {
+    let file = path.strip_prefix("/datasets").unwrap_or(path);
+    if let Some(name) = file.strip_prefix(&format!("/emoji/clip/resolve/{COMMIT}/")) {
         let Some(bytes) = hub.files.get(name) else { return missing() };
         let etag = if name == WEIGHTS { hub.announced.clone() } else { format!("git-{name}") };
         let linked = Response::builder().header("x-repo-commit", COMMIT).header("x-linked-etag", etag);
@@ -265,4 +266,36 @@ async fn refusals_say_what_to_do() {
     let cache = tempfile::tempdir().unwrap();
     let message = pull(address, cache.path(), Access::default()).await.0.unwrap_err().to_string();
     assert!(message.contains("no weights that clipd reads"), "{message}");
+}
+
+/// A data set in clip_benchmark's layout: what it is scored from comes once, and the second time from the cache.
+#[cfg(feature = "bench")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_set_is_scored_and_then_without_the_hub() {
+    let data = crate::eval::with_bad_ones();
+    let read = |name: &str| std::fs::read(data.at(name)).unwrap();
+    let files = ["classnames.txt", "test/nshards.txt", "test/0.tar"].map(|name| (name, read(name)));
+    let others = [("README.md", b"a data set".to_vec()), ("train/0.tar", vec![1])];
+    let (hub, address) =
+        serve(Hub { files: files.into_iter().chain(others).collect(), ..Hub::default() }).await;
+    let (server, cache) = (Server::start(&[]).await, tempfile::tempdir().unwrap());
+    let eval = |endpoint: SocketAddr, offline: &'static str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_clipd"));
+        command.args(["eval", "zeroshot", "emoji/clip", "--skip-errors"]);
+        command.arg(format!("--addr={}", server.running.grpc_address));
+        command.env("HF_HOME", cache.path()).env("HF_ENDPOINT", format!("http://{endpoint}"));
+        command.env("HF_HUB_OFFLINE", offline).env_remove("HF_TOKEN");
+        async { tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap() }
+    };
+    let refused = eval(address, "1").await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is not in the cache"), "{refused:?}");
+    let first = eval(address, "0").await;
+    assert!(first.status.success(), "{first:?}");
+    assert!(String::from_utf8_lossy(&first.stdout).contains("8 pictures, 4 LEFT OUT"), "{first:?}");
+    let downloads = hub.lock().unwrap().downloads.clone();
+    assert_eq!(downloads.len(), 3, "{downloads:?}");
+    let second = eval(nobody().await, "1").await;
+    assert_eq!((second.status.success(), &second.stdout), (true, &first.stdout), "{second:?}");
+    let wrong = eval(address, "0").await;
+    assert!(wrong.status.success() && hub.lock().unwrap().downloads.len() == 3, "nothing came twice");
 }

@@ -51,7 +51,7 @@ const MAY_USE: [(&str, &[&str]); 29] = [
         ],
     ),
     // A client too: `bench` for the server that it starts and for tables, `clip` for arithmetic and small pictures.
-    ("eval", &["bench", "cli", "clip", "config", "grpc", "shutdown"]),
+    ("eval", &["bench", "cli", "clip", "config", "grpc", "model", "shutdown"]),
     // Plain structs owned by the modules they configure.
     (
         "config",

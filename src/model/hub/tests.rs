@@ -20,7 +20,7 @@ fn a_repository_is_an_organisation_a_name_and_a_revision() {
 #[track_caller]
 fn check(files: &[&str], expected: Result<&[&str], &str>) {
     let files: Vec<String> = files.iter().map(|file| (*file).to_owned()).collect();
-    match (choose(&files), expected) {
+    match (Purpose::Model.choose(&files), expected) {
         (Ok(chosen), Ok(expected)) => assert_eq!(chosen, expected),
         (Err(message), Err(part)) => assert!(message.contains(part), "{message}"),
         (got, expected) => panic!("{got:?} instead of {expected:?}"),
@@ -59,4 +59,27 @@ fn the_files_of_a_model_are_chosen() {
     check(&["README.md"], Err("no weights that clipd reads"));
     check(&open_clip[..2], Err("tokenizer.json"));
     check(&transformers[..3], Err("preprocessor_config.json"));
+}
+
+#[test]
+fn the_files_of_a_split_are_chosen() {
+    let files = [
+        "README.md",
+        "classnames.txt",
+        "dataset_type.txt",
+        "test/0.tar",
+        "test/01.tar",
+        "test/../0.tar",
+        "test/1.tar",
+        "test/nshards.txt",
+        "train/0.tar",
+        "train/nshards.txt",
+    ]
+    .map(str::to_owned);
+    let chosen = Purpose::Data { split: "test" }.choose(&files).unwrap();
+    assert_eq!(
+        chosen,
+        ["classnames.txt", "dataset_type.txt", "test/0.tar", "test/1.tar", "test/nshards.txt"]
+    );
+    assert!(Purpose::Data { split: "validation" }.choose(&files).is_err());
 }
