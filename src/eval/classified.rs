@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use tokio::task::JoinSet;
+use tonic::Status;
 
 use super::Error;
 use super::data::{Truth, Zeroshot};
@@ -26,7 +27,7 @@ pub(super) struct Answers {
 }
 
 /// What became of the pictures of one request, in their order.
-type Batch = Result<Vec<(usize, Result<Vec<Prediction>, String>)>, tonic::Status>;
+type Batch = Result<Vec<(usize, Result<Vec<Prediction>, String>)>, Status>;
 
 pub(super) async fn ask(server: &Server, data: &Zeroshot, classifier: &str) -> Result<Answers, Error> {
     let Truth::One(truth) = &data.truth else {

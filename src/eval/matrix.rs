@@ -1,5 +1,7 @@
 //! Embeddings in rows, and the scores of all rows of one matrix with all rows of another, in blocks.
 
+use std::borrow::Cow;
+
 use crate::clip::embedding::dots;
 
 /// Rows of one length.
@@ -25,10 +27,13 @@ impl Matrix {
         &self.values[row * self.columns..(row + 1) * self.columns]
     }
 
-    /// The rows at these positions.
-    pub(super) fn select(&self, rows: &[usize]) -> Matrix {
+    /// The rows at these positions, which are different ones in order; all of them are not copied.
+    pub(super) fn select(&self, rows: &[usize]) -> Cow<'_, Matrix> {
+        if rows.len() == self.rows() {
+            return Cow::Borrowed(self);
+        }
         let values = rows.iter().flat_map(|row| self.row(*row)).copied().collect();
-        Matrix { columns: self.columns, values }
+        Cow::Owned(Matrix { columns: self.columns, values })
     }
 
     /// For each row, what `reduce` makes of its position and its dot products with all rows of `candidates`. Runs
@@ -107,7 +112,8 @@ mod tests {
             .map(|row| (row, [2 * row, 2 * row + 1, 4 * row + 1].map(|score| score as f32).to_vec()))
             .collect();
         assert_eq!(scores, expected);
-        assert_eq!(queries.select(&[3, 1]).values, [6.0, 7.0, 2.0, 3.0]);
+        assert_eq!(queries.select(&[1, 3]).values, [2.0, 3.0, 6.0, 7.0]);
+        assert_eq!(queries.select(&(0..20).collect::<Vec<_>>()).values, queries.values);
         assert!(Matrix::new(2).scored(&candidates, |row, _| row).is_empty());
     }
 

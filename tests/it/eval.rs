@@ -1,7 +1,8 @@
 //! `clipd eval`, the real program: the figures of clip_benchmark on the same data, and what it says of bad data.
 //!
-//! `fixtures/eval/suite.json` has what clip_benchmark 1.6.2 gives with open_clip on the weights of the embedded model, on
-//! the CPU and without autocast; tests/eval/run makes it, and makes the same data sets with tests/eval/make_data.py.
+//! `fixtures/eval/suite.json` has what clip_benchmark 1.6.2 gives with open_clip on the weights of the embedded model,
+//! on the CPU and without autocast; tests/eval/run makes it, with the data sets of tests/eval/make_data.py, which are
+//! the ones that are made here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -153,7 +153,7 @@ const MAY_USE: [(&str, &[&str]); 29] = [
 const HOMES: [(&str, &[&str]); 18] = [
     ("hf_hub", &["model"]),
     ("ureq", &["http", "model"]),
-    ("tonic", &["bench", "cli", "grpc", "trace"]),
+    ("tonic", &["bench", "cli", "eval", "grpc", "trace"]),
     ("opentelemetry_proto", &["trace"]),
     ("tonic_health", &["grpc"]),
     ("hyper", &["connections"]),
