@@ -13,6 +13,7 @@ use crate::grpc::proto::{self, input::Content};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     Picture(PathBuf),
+    #[cfg_attr(not(feature = "bench"), expect(dead_code, reason = "archives are for `eval` alone"))]
     Part(Part),
     Stdin,
     Text(String),

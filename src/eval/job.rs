@@ -164,9 +164,9 @@ impl Job {
                 classes.iter().zip(set).filter(|(_, is)| **is).map(|(class, _)| class.clone()).collect()
             }
             (Job::Retrieval { data, .. }, Query::Picture(picture)) => {
-                let own =
-                    data.captions.iter().zip(&data.picture_of).filter(|(_, of)| **of as usize == picture);
-                own.map(|(caption, _)| caption.name()).collect()
+                let first = data.picture_of.partition_point(|of| (*of as usize) < picture);
+                let own = data.picture_of[first..].iter().take_while(|of| **of as usize == picture).count();
+                data.captions[first..first + own].iter().map(Input::name).collect()
             }
             (Job::Retrieval { data, .. }, Query::Text(caption)) => {
                 vec![data.pictures[data.picture_of[caption] as usize].name()]

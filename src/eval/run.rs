@@ -25,7 +25,7 @@ use crate::grpc::proto::Class;
 /// A run that is over.
 pub(super) struct Run {
     pub(super) about: About,
-    pub(super) images: Embedded,
+    pub(super) images: Arc<Embedded>,
     /// Of classes or captions.
     pub(super) texts: Embedded,
     /// Of the prompts that classes are made of.
@@ -59,7 +59,7 @@ impl Run {
         if let Some(record) = record {
             record.complete(&texts.matrix)?;
         }
-        Ok(Run { about, images, texts, prompts, answers: None })
+        Ok(Run { about, images: Arc::new(images), texts, prompts, answers: None })
     }
 
     /// By a classifier of the server.
@@ -68,7 +68,7 @@ impl Run {
             return Err(Error::Other("captions have no classifier".to_owned()));
         };
         let Answers { lines, failures } = classified::ask(server, data, classifier).await?;
-        let images = Embedded { failures, ..Embedded::default() };
+        let images = Arc::new(Embedded { failures, ..Embedded::default() });
         let texts = Embedded::default();
         Ok(Run { about: About::of(server), images, texts, prompts: None, answers: Some(lines) })
     }
@@ -76,19 +76,14 @@ impl Run {
     /// The same pictures with the texts of another job.
     pub(super) async fn with_texts_of(&self, server: &mut Server, job: &Job) -> Result<Run, Error> {
         let (texts, prompts) = texts(server, job, self.images.matrix.columns).await?;
-        let images = Embedded {
-            matrix: self.images.matrix.clone(),
-            failures: self.images.failures.clone(),
-            ..Embedded::default()
-        };
-        Ok(Run { about: self.about.clone(), images, texts, prompts, answers: None })
+        Ok(Run { about: self.about.clone(), images: self.images.clone(), texts, prompts, answers: None })
     }
 
     pub(super) fn recorded(record: &Record, job: &Job) -> Result<Run, Error> {
         let (header, images, texts) = record.load(&job.digest(), job.pictures().len())?;
         Ok(Run {
             about: header.about,
-            images: images.into(),
+            images: Arc::new(images.into()),
             texts: texts.into(),
             prompts: None,
             answers: None,

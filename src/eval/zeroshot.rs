@@ -12,8 +12,9 @@ use super::numbers::{Interval, mean, weight, wilson};
 use super::task::{Evaluated, Group, Line, Query};
 use crate::clip::embedding::normalize;
 
-/// Orders of pictures by score that are kept for a bootstrap of the mean average precision, in numbers.
-const MAX_ORDERS: usize = 100_000_000;
+/// Pictures x classes whose orders are kept for a bootstrap of the mean average precision, in eight bytes each; with
+/// more there is no interval.
+const MAX_ORDERS: usize = 20_000_000;
 
 /// The rows of the classes. `prompts` are the embeddings of each class's prompts, class by class.
 pub(super) fn class_rows(data: &Zeroshot, prompts: &Matrix) -> Result<Matrix, Error> {
@@ -106,13 +107,16 @@ fn several<'a>(
     lines: Vec<Line>,
 ) -> Evaluated<'a> {
     let kept: Vec<usize> = lines.iter().map(|line| line.query.position()).collect();
+    let few = kept.len() * data.classes.len() <= MAX_ORDERS;
     // For each class its pictures, those with the highest scores first: whether each is of it, and which it is.
-    let orders: Vec<Vec<(bool, usize)>> = classes.scored(images, |class, scores| {
+    let ordered = classes.scored(images, |class, scores| {
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
-        order.into_iter().map(|row| (truth[kept[row]][class], kept[row])).collect()
+        let order: Vec<(bool, u32)> =
+            order.into_iter().map(|row| (truth[kept[row]][class], kept[row] as u32)).collect();
+        (average_precision(&order, |_| 1), if few { order } else { Vec::new() })
     });
-    let precisions: Vec<f64> = orders.iter().map(|order| average_precision(order, |_| 1)).collect();
+    let (precisions, orders): (Vec<f64>, Vec<_>) = ordered.into_iter().unzip();
     let groups = data
         .classes
         .iter()
@@ -124,11 +128,11 @@ fn several<'a>(
             Group { average_precision: Some(*precision), ..group }
         })
         .collect();
-    let few = kept.len() * data.classes.len() <= MAX_ORDERS;
     let basis = Basis::Resampled(Box::new(move |resample| match few {
         true => {
-            let of =
-                |order: &Vec<(bool, usize)>| average_precision(order, |picture| weight(resample, picture));
+            let of = |order: &Vec<(bool, u32)>| {
+                average_precision(order, |picture| weight(resample, picture as usize))
+            };
             mean(&orders.iter().map(of).collect::<Vec<f64>>())
         }
         false => f64::NAN,
@@ -143,7 +147,7 @@ fn several<'a>(
 }
 
 /// The mean of the precision at each right picture, a picture counted `times` over.
-fn average_precision(order: &[(bool, usize)], times: impl Fn(usize) -> u32) -> f64 {
+fn average_precision(order: &[(bool, u32)], times: impl Fn(u32) -> u32) -> f64 {
     let (mut seen, mut right, mut sum) = (0.0, 0.0, 0.0);
     for (is_right, picture) in order {
         for _ in 0..times(*picture) {

@@ -114,7 +114,7 @@ pub(super) struct Retrieval {
     pub(super) name: String,
     pub(super) pictures: Arc<[Input]>,
     pub(super) captions: Arc<[Input]>,
-    /// The picture of each caption.
+    /// The picture of each caption; those of one picture follow each other, in the order of pictures.
     pub(super) picture_of: Vec<u32>,
     pub(super) problems: Problems,
 }
