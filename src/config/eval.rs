@@ -88,7 +88,7 @@ pub struct EvalFlags {
     /// Write figures to this file, in the shape of clip_benchmark
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub json: Option<PathBuf>,
-    /// Write a JSON object for each picture and caption to this file
+    /// Write a JSON object for each picture, caption and class to this file
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub lines: Option<PathBuf>,
     /// Write a page with figures and pictures to this file

@@ -63,7 +63,7 @@ pub(super) struct Problems {
 }
 
 /// Problems that are named; the others are counted.
-const NAMED: usize = 100;
+const NAMED: usize = 10_000;
 
 impl Problems {
     pub(super) fn add(&mut self, name: impl Into<String>, reason: impl Into<String>) {

@@ -1,6 +1,7 @@
 //! Figures in the shape of clip_benchmark's result files, which its `build` makes tables of, and lines in JSON.
 //!
-//! The suite's keys are at the top; what it has no key for is under `clipd`.
+//! The suite's keys are at the top; what it has no key for is under `clipd`. It becomes one cell of the suite's table, so
+//! what there is for each class is among the lines.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -34,7 +35,6 @@ struct Details<'a> {
     pictures: usize,
     captions: usize,
     figures: &'a [Figure],
-    classes: Vec<Class<'a>>,
     /// Queries whose best right and best wrong scores are nearer than `close_margin`.
     close: usize,
     close_margin: f32,
@@ -44,9 +44,10 @@ struct Details<'a> {
     against: Option<&'a Comparison>,
 }
 
+/// The line of a class.
 #[derive(Serialize)]
 struct Class<'a> {
-    name: &'a str,
+    class: &'a str,
     pictures: usize,
     /// The share that is right at first, which is the recall, and among the first five.
     acc1: Option<f64>,
@@ -65,15 +66,7 @@ struct LeftOut<'a> {
 
 pub(super) fn figures<'a>(report: &'a Report<'_>, figures: &'a [Figure]) -> Figures<'a> {
     let about = &report.run.about;
-    let share = |hits: usize, of: usize| (of > 0).then(|| hits as f64 / of as f64);
-    let classes = report.evaluated.groups.iter().map(|group| Class {
-        name: &group.name,
-        pictures: group.inputs,
-        acc1: share(group.hits, group.inputs),
-        acc1_interval: zeroshot::interval(group),
-        acc5: share(group.hits_of_five, group.inputs),
-        average_precision: group.average_precision,
-    });
+    let first = report.problems.first.as_slice();
     Figures {
         dataset: report.job.name(),
         model: &about.model,
@@ -86,15 +79,17 @@ pub(super) fn figures<'a>(report: &'a Report<'_>, figures: &'a [Figure]) -> Figu
             pictures: report.kept.pictures.len(),
             captions: report.kept.texts.len(),
             figures,
-            classes: classes.collect(),
             close: report.close(),
             close_margin: CLOSE,
             truncated_texts: report.run.texts.truncated.len(),
-            left_out: LeftOut { count: report.problems.count, first: &report.problems.first },
+            left_out: LeftOut { count: report.problems.count, first: &first[..first.len().min(LEFT_OUT)] },
             against: report.comparison.as_ref(),
         },
     }
 }
+
+/// Inputs that are named among the figures; the lines have more.
+const LEFT_OUT: usize = 100;
 
 /// One query. What was left out has its name and its error alone.
 #[derive(Serialize)]
@@ -131,6 +126,18 @@ pub(super) fn lines(report: &Report<'_>, file: &mut impl Write) -> std::io::Resu
             truncated,
         };
         write_line(file, &line)?;
+    }
+    let share = |hits: usize, of: usize| (of > 0).then(|| hits as f64 / of as f64);
+    for group in &report.evaluated.groups {
+        let class = Class {
+            class: &group.name,
+            pictures: group.inputs,
+            acc1: share(group.hits, group.inputs),
+            acc1_interval: zeroshot::interval(group),
+            acc5: share(group.hits_of_five, group.inputs),
+            average_precision: group.average_precision,
+        };
+        write_line(file, &class)?;
     }
     for (name, reason) in &report.problems.first {
         write_line(file, &serde_json::json!({"input": name, "error": reason}))?;
