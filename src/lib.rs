@@ -32,7 +32,7 @@
 //!
 //! - [`app`] puts everything together, and only `main` and `bench` use it;
 //! - `bench` is a client too, and opens the engines of `app` by itself to measure what they can do; it is a feature of
-//!   the build;
+//!   the build, as `eval` is, a client that scores the model on people's own data;
 //! - [`grpc`] and [`http`] are edges: wire types and their libraries stop there, and neither has a limit of its own;
 //! - [`admission`] knows no edge, [`auth`] (API keys, and limits of callers) no call, and [`connections`] neither;
 //! - [`cli`] is a client of a running server, and uses nothing but the generated client of [`grpc`]; it also shows
@@ -52,6 +52,8 @@ pub mod app;
 pub mod bench;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "bench")]
+pub mod eval;
 pub mod shutdown;
 
 pub mod grpc;

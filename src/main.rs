@@ -1,6 +1,6 @@
 //! The `clipd` program: parse, log, run the subcommand, exit code.
 //!
-//! 0: done. 64: the command line is wrong (sysexits' EX_USAGE). 1: it failed.
+//! 0: done. 64: the command line is wrong (sysexits' EX_USAGE). 1: it failed. 2: `eval` lost more than it may.
 
 use std::error::Error;
 use std::io::Write;
@@ -18,16 +18,20 @@ use clipd::cli::download::Download;
 use clipd::cli::{classify, embed};
 use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags, PullFlags};
 use clipd::config::keys::{KeysCommand, KeysFlags};
-#[cfg(feature = "bench")]
-use clipd::config::own_server::OwnServer;
 use clipd::config::report::{self, MemoryLimits};
-use clipd::config::{Config, ModelSource, hub_access};
+use clipd::config::{Config, ModelSource, hub_access, onnx_variant};
+#[cfg(feature = "bench")]
+use clipd::config::{evaluation::Evaluation, own_server::OwnServer};
+#[cfg(feature = "bench")]
+use clipd::eval::Verdict;
 use clipd::model::graph::Form;
 use clipd::model::hub;
 use clipd::shutdown::Signals;
 use clipd::telemetry::logging;
 
 const USAGE: u8 = 64;
+#[cfg(feature = "bench")]
+const LOST: u8 = 2;
 
 fn main() -> ExitCode {
     let parsed = Cli::command()
@@ -58,6 +62,17 @@ fn main() -> ExitCode {
         Command::Bench(flags) => {
             return match OwnServer::of(&flags) {
                 Ok(own) => exit(clipd::bench::run(&flags, own)),
+                Err(problems) => usage(&problems),
+            };
+        }
+        #[cfg(feature = "bench")]
+        Command::Eval(command) => {
+            return match Evaluation::of(&command) {
+                Ok(evaluation) => match clipd::eval::run(&evaluation) {
+                    Ok(Verdict::Kept) => ExitCode::SUCCESS,
+                    Ok(Verdict::Lost) => ExitCode::from(LOST),
+                    Err(error) => exit(Err(error)),
+                },
                 Err(problems) => usage(&problems),
             };
         }
@@ -110,7 +125,8 @@ fn pull(flags: &PullFlags) -> Result<(), Box<dyn Error>> {
     let text = &flags.repository;
     let repository = text.parse().map_err(|()| format!("{text:?} is not ORG/NAME or ORG/NAME@REVISION"))?;
     let mut shown = Download::shown();
-    let directory = hub::fetch(&repository, &hub_access(&flags.hub)?, &mut |event| shown.on(event))?;
+    let (access, variant) = (hub_access(&flags.hub)?, onnx_variant(&flags.variant)?);
+    let directory = hub::fetch(&repository, &variant, &access, &mut |event| shown.on(event))?;
     writeln!(std::io::stdout(), "{}", directory.display())?;
     Ok(())
 }

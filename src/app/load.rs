@@ -77,11 +77,11 @@ impl Origin {
             ModelSource::Directory(directory, variant) => {
                 Origin::Directory(directory.clone(), variant.clone())
             }
-            ModelSource::Hub(repository, access) => {
+            ModelSource::Hub(repository, access, variant) => {
                 let mut shown = Download::shown();
-                let directory = hub::fetch(repository, access, &mut |event| shown.on(event))?;
+                let directory = hub::fetch(repository, variant, access, &mut |event| shown.on(event))?;
                 tracing::info!(%repository, directory = %directory.display(), "model of the hub");
-                Origin::Cached(repository.to_string(), directory, access.variant.clone())
+                Origin::Cached(repository.to_string(), directory, variant.clone())
             }
         })
     }

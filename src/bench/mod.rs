@@ -19,12 +19,12 @@ mod machine;
 mod plan;
 mod progress;
 mod recommend;
-mod report;
+pub(crate) mod report;
 mod scenario;
 mod scrape;
-mod server;
+pub(crate) mod server;
 mod tally;
-mod text;
+pub(crate) mod text;
 mod words;
 mod workload;
 
@@ -37,7 +37,7 @@ use serde::Serialize;
 use crate::app;
 use crate::cli;
 use crate::cli::client::Server;
-use crate::cli::flags::ServerFlags;
+use crate::cli::flags::{ServerFlags, TlsFlags};
 use crate::clock::Clock;
 use crate::config::bench::{BenchFlags, Edge};
 use crate::config::own_server::OwnServer;
@@ -53,7 +53,7 @@ use workload::{Call, Inputs};
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(crate) enum Error {
     #[error(transparent)]
     Client(#[from] cli::Error),
     #[error(transparent)]
@@ -186,6 +186,5 @@ fn over(edge: Edge, calls: Vec<Call>) -> Result<Vec<Call>, Error> {
 
 /// A server that needs no certificates of ours.
 fn plain(address: &Uri) -> ServerFlags {
-    let addr = address.clone();
-    ServerFlags { addr, tls_ca: None, tls_client_cert: None, tls_client_key: None }
+    ServerFlags { addr: address.clone(), tls: TlsFlags::default() }
 }

@@ -22,8 +22,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(600);
 const LAST_LINES: usize = 20;
 
 /// Where requests go, and where to look at what they cost.
-pub(super) struct Target {
-    pub(super) address: Uri,
+pub(crate) struct Target {
+    pub(crate) address: Uri,
     /// Of the HTTP API, if it is known.
     pub(super) http: Option<Uri>,
     /// `http://.../metrics`.
@@ -40,7 +40,7 @@ impl Target {
     }
 
     /// Starts a server, and waits until it is ready.
-    pub(super) async fn start(arguments: &[String]) -> Result<Target, Error> {
+    pub(crate) async fn start(arguments: &[String]) -> Result<Target, Error> {
         let failed = |error: std::io::Error| Error::Other(format!("cannot start the server: {error}"));
         let executable = std::env::current_exe().map_err(failed)?;
         let mut child = Command::new(executable)

@@ -3,7 +3,7 @@
 use super::ceiling::Spread;
 
 /// Columns as wide as their widest cell; the first is on the left, numbers are on the right.
-pub(super) fn titled(title: &str, rows: &[Vec<String>]) -> String {
+pub(crate) fn titled(title: &str, rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -11,7 +11,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status};
 
 use super::Error;
-use super::flags::ServerFlags;
+use super::flags::{ServerFlags, TlsFlags};
 use crate::grpc::proto::clip_service_client::ClipServiceClient;
 use crate::grpc::proto::{GetModelRequest, GetModelResponse, Limits};
 use crate::grpc::status::PUSHBACK;
@@ -44,7 +44,7 @@ impl Server {
         let mut endpoint = Endpoint::from(address.clone());
         if address.scheme_str() == Some("https") {
             let unfit = |error| unreachable(&address.to_string(), &error);
-            endpoint = endpoint.tls_config(tls(flags)?).map_err(unfit)?;
+            endpoint = endpoint.tls_config(tls(&flags.tls)?).map_err(unfit)?;
         }
         let channel = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
@@ -77,7 +77,7 @@ impl Server {
 }
 
 /// Whom this client trusts, and what it shows of itself.
-fn tls(flags: &ServerFlags) -> Result<ClientTlsConfig, Error> {
+fn tls(flags: &TlsFlags) -> Result<ClientTlsConfig, Error> {
     let read = |path: &PathBuf| {
         std::fs::read(path).map_err(|error| Error::Other(format!("{}: {error}", path.display())))
     };
@@ -164,13 +164,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Counts tries of one thing, and waits between them.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     tries: u32,
 }
 
 impl Backoff {
     /// Waits if another try may help; otherwise gives the status back.
-    pub(super) async fn wait(&mut self, status: Status) -> Result<(), Status> {
+    pub(crate) async fn wait(&mut self, status: Status) -> Result<(), Status> {
         if self.tries == MAX_TRIES || !may_pass(&status) {
             return Err(status);
         }

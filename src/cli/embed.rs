@@ -15,6 +15,7 @@ use super::output::{self, Format, Lines, PartialFile};
 use super::progress::Progress;
 use super::stream::{self, Sink};
 use super::{Error, Outcome, complain};
+use crate::grpc::proto::Class;
 
 pub(super) async fn run(flags: &EmbedFlags) -> Result<Outcome, Error> {
     let depth = if flags.recursive { Depth::AllBelow } else { Depth::OneDirectory };
@@ -29,7 +30,7 @@ pub(super) async fn run(flags: &EmbedFlags) -> Result<Outcome, Error> {
         None => (Destination::lines(Format::of_flag(flags.json), &inputs), Progress::Silent),
     };
     let mut results = Results { inputs: inputs.clone(), destination, progress, failed: 0 };
-    let ended = stream::embed(&mut server, inputs, &mut results).await;
+    let ended = stream::embed(&mut server, inputs, Class::Unspecified, &mut results).await;
     results.progress.end();
     match ended {
         Ok(()) => results.complete(),
@@ -52,7 +53,7 @@ impl Sink for Results {
     fn take(&mut self, input: usize, answer: Answer) -> Result<(), Error> {
         let input = &self.inputs[input];
         match answer {
-            Ok(values) => self.destination.write(input, &values)?,
+            Ok(embedding) => self.destination.write(input, &embedding.values)?,
             Err(reason) => {
                 self.failed += 1;
                 self.progress.failed(&input.name(), &reason);
@@ -208,7 +209,9 @@ impl<'a> Line<'a> {
     fn new(input: &Input, name: &'a str, embedding: &'a [f32]) -> Line<'a> {
         match input {
             Input::Text(_) => Line { path: None, text: Some(name), embedding },
-            Input::Picture(_) | Input::Stdin => Line { path: Some(name), text: None, embedding },
+            Input::Picture(_) | Input::Part(_) | Input::Stdin => {
+                Line { path: Some(name), text: None, embedding }
+            }
         }
     }
 }
@@ -223,7 +226,7 @@ fn shown_name(input: &Input) -> String {
     let name = output::printable(&input.name());
     match input {
         Input::Text(_) => format!("\"{name}\""),
-        Input::Picture(_) | Input::Stdin => name,
+        Input::Picture(_) | Input::Part(_) | Input::Stdin => name,
     }
 }
 

@@ -10,6 +10,13 @@ pub struct ServerFlags {
     /// Address of the server. CLIPD_API_KEY in the environment is sent with every call, as a bearer token
     #[arg(long, env = "CLIPD_ADDR", default_value = "http://127.0.0.1:50051", value_parser = address)]
     pub addr: Uri,
+    #[command(flatten)]
+    pub tls: TlsFlags,
+}
+
+/// Whom a client trusts, and what it shows of itself.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TlsFlags {
     /// Certificates in PEM of those who vouch for the server [default: those of the system]
     #[arg(long, env = "CLIPD_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,

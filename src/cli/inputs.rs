@@ -1,8 +1,9 @@
 //! What the user named: files, directories, standard input, texts; and their bytes.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Error;
 use crate::clip::image::ImageFormat;
@@ -12,8 +13,21 @@ use crate::grpc::proto::{self, input::Content};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     Picture(PathBuf),
+    #[cfg_attr(not(feature = "bench"), expect(dead_code, reason = "archives are for `eval` alone"))]
+    Part(Part),
     Stdin,
     Text(String),
+}
+
+/// A picture inside a larger file, such as a member of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) file: Arc<Path>,
+    /// Bytes from the beginning of the file.
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+    /// For people; it is no path.
+    pub(crate) name: String,
 }
 
 impl Input {
@@ -25,6 +39,7 @@ impl Input {
     pub(crate) fn name(&self) -> String {
         match self {
             Input::Picture(path) => path.display().to_string(),
+            Input::Part(part) => part.name.clone(),
             Input::Stdin => "-".to_owned(),
             Input::Text(text) => text.clone(),
         }
@@ -37,8 +52,24 @@ impl Input {
         };
         match self {
             Input::Picture(path) => read_file(path, max_bytes).map(picture),
+            Input::Part(part) => part.read(max_bytes).map(picture),
             Input::Stdin => read(io::stdin().lock(), max_bytes).map(picture),
             Input::Text(text) => check(text.len() as u64, max_bytes).map(|()| Content::Text(text.clone())),
+        }
+    }
+}
+
+impl Part {
+    fn read(&self, max_bytes: u64) -> Result<Vec<u8>, String> {
+        check(self.bytes, max_bytes)?;
+        let failed = |error: io::Error| error.to_string();
+        let mut file = File::open(&self.file).map_err(failed)?;
+        file.seek(SeekFrom::Start(self.offset)).map_err(failed)?;
+        let bytes = read(file.take(self.bytes), max_bytes)?;
+        if bytes.len() as u64 == self.bytes {
+            Ok(bytes)
+        } else {
+            Err("the file has become shorter".to_owned())
         }
     }
 }
@@ -93,7 +124,7 @@ pub(crate) fn expand(arguments: &[PathBuf], depth: Depth) -> Result<Vec<Input>, 
     Ok(inputs)
 }
 
-fn pictures_of(directory: &Path, depth: Depth) -> Result<Vec<PathBuf>, Error> {
+pub(crate) fn pictures_of(directory: &Path, depth: Depth) -> Result<Vec<PathBuf>, Error> {
     let mut pictures = Vec::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {
@@ -116,7 +147,7 @@ fn pictures_of(directory: &Path, depth: Depth) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// By its name: the formats that the server reads.
-fn is_picture(path: &Path) -> bool {
+pub(crate) fn is_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let known = ImageFormat::ALL.into_iter().flat_map(ImageFormat::suffixes);
     known.into_iter().any(|known| extension.eq_ignore_ascii_case(known))

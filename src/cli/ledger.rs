@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::grpc::proto::Embedding;
 use crate::grpc::proto::input::Content;
 
 /// Inputs held for sending them again; what is being read comes on top.
@@ -19,7 +20,7 @@ const MAX_READS: usize = 4;
 const MAX_PUT_OFF: u32 = 2;
 
 /// A result, or the reason why there is none.
-pub(super) type Answer = Result<Vec<f32>, String>;
+pub(crate) type Answer = Result<Embedding, String>;
 
 pub(super) struct Ledger {
     total: usize,
@@ -206,17 +207,17 @@ mod tests {
         let mut ledger = Ledger::new(6, 3);
         assert_eq!(load_all(&mut ledger), [0, 1, 2]);
         assert_eq!(send_all(&mut ledger), [0, 1, 2]);
-        ledger.answer(2, Ok(vec![]));
-        ledger.answer(1, Ok(vec![]));
+        ledger.answer(2, Ok(Embedding::default()));
+        ledger.answer(1, Ok(Embedding::default()));
         assert!(handed_on(&mut ledger).is_empty() && load_all(&mut ledger).is_empty());
-        ledger.answer(0, Ok(vec![]));
+        ledger.answer(0, Ok(Embedding::default()));
         assert_eq!(handed_on(&mut ledger), [0, 1, 2]);
         assert!(!ledger.may_half_close());
         assert_eq!(load_all(&mut ledger), [3, 4, 5]);
         assert_eq!(send_all(&mut ledger), [3, 4, 5]);
         assert!(ledger.may_half_close() && !ledger.is_complete());
         for input in [5, 3, 4] {
-            ledger.answer(input, Ok(vec![]));
+            ledger.answer(input, Ok(Embedding::default()));
         }
         assert_eq!(handed_on(&mut ledger), [3, 4, 5]);
         assert!(ledger.is_complete());
@@ -228,12 +229,12 @@ mod tests {
         load_all(&mut ledger);
         assert_eq!(ledger.send().map(|(input, _)| input), Some(0));
         assert_eq!(ledger.send().map(|(input, _)| input), Some(1));
-        ledger.answer(1, Ok(vec![]));
+        ledger.answer(1, Ok(Embedding::default()));
         ledger.reopen();
         assert_eq!(send_all(&mut ledger), [0, 2, 3]);
         // Late, twice, and of no input: nothing happens.
-        ledger.answer(1, Ok(vec![]));
-        ledger.answer(9, Ok(vec![]));
+        ledger.answer(1, Ok(Embedding::default()));
+        ledger.answer(9, Ok(Embedding::default()));
         assert_eq!(ledger.progress(), 1);
     }
 
@@ -244,7 +245,7 @@ mod tests {
         for _ in 0..MAX_PUT_OFF {
             ledger.reopen();
             assert_eq!(send_all(&mut ledger)[0], 0);
-            ledger.answer(1, Ok(vec![]));
+            ledger.answer(1, Ok(Embedding::default()));
             assert!(!ledger.may_half_close());
             ledger.put_off(0, "lost".into());
             // The window is stuck behind input 0: this stream has nothing left to do.
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(send_all(&mut ledger), [0]);
         ledger.put_off(0, "lost".into());
         assert_eq!(ledger.hand_on(), Some((0, Err("lost".into()))));
-        assert_eq!(ledger.hand_on(), Some((1, Ok(vec![]))));
+        assert_eq!(ledger.hand_on(), Some((1, Ok(Embedding::default()))));
         assert!(!ledger.may_half_close(), "there is room again");
     }
 
@@ -266,7 +267,7 @@ mod tests {
             ledger.loaded(expected, text(MAX_BYTES / 2));
         }
         assert_eq!(ledger.begin(), None);
-        ledger.answer(1, Ok(vec![]));
+        ledger.answer(1, Ok(Embedding::default()));
         let reads: Vec<usize> = std::iter::from_fn(|| ledger.begin()).collect();
         assert_eq!(reads, [2, 3, 4, 5], "at most {MAX_READS} at a time");
     }

@@ -13,11 +13,11 @@ pub mod download;
 mod embed;
 pub mod flags;
 pub(crate) mod inputs;
-mod ledger;
+pub(crate) mod ledger;
 mod npy;
 pub(crate) mod output;
-mod progress;
-mod stream;
+pub(crate) mod progress;
+pub(crate) mod stream;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -85,6 +85,6 @@ fn run(command: impl Future<Output = Result<Outcome, Error>>) -> ExitCode {
 }
 
 /// A line on standard error; if nobody can read it, there is nobody to tell.
-fn complain(line: &str) {
+pub(crate) fn complain(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }

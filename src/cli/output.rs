@@ -71,7 +71,7 @@ pub(super) fn widest<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
 }
 
 /// Control characters in names and messages are escaped: a terminal would obey them.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let escaped = |c: char| match c.is_control() {
         true => c.escape_default().collect::<String>(),
         false => c.to_string(),

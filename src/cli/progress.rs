@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use super::complain;
 use super::output::printable;
 
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// The results themselves are on the screen.
     Silent,
     Bar(ProgressBar),
@@ -22,7 +22,7 @@ pub(super) enum Progress {
 const WORTH_LINES: usize = 100;
 
 impl Progress {
-    pub(super) fn of(total: usize) -> Progress {
+    pub(crate) fn of(total: usize) -> Progress {
         if !stderr().is_terminal() {
             return Progress::Lines { done: 0, total };
         }
@@ -38,7 +38,7 @@ impl Progress {
     }
 
     /// One input more has its result.
-    pub(super) fn advance(&mut self) {
+    pub(crate) fn advance(&mut self) {
         match self {
             Progress::Silent => {}
             Progress::Bar(bar) => bar.inc(1),
@@ -53,7 +53,7 @@ impl Progress {
     }
 
     /// An input without a result, and why.
-    pub(super) fn failed(&self, name: &str, reason: &str) {
+    pub(crate) fn failed(&self, name: &str, reason: &str) {
         let line = printable(&format!("{name}: {reason}"));
         match self {
             Progress::Bar(bar) => bar.suspend(|| complain(&line)),
@@ -61,7 +61,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if let Progress::Bar(bar) = self {
             bar.finish_and_clear();
         }

@@ -8,33 +8,38 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{self, Sender};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Status};
 
 use super::Error;
 use super::client::{Backoff, Server};
 use super::inputs::Input;
 use super::ledger::{Answer, Ledger};
-use crate::grpc::proto;
+use crate::grpc::CLASS;
 use crate::grpc::proto::input::Content;
 use crate::grpc::proto::stream_embed_response::Result as Wire;
+use crate::grpc::proto::{self, Class};
 
 /// What takes the results, in input order.
-pub(super) trait Sink {
+pub(crate) trait Sink {
     fn take(&mut self, input: usize, answer: Answer) -> Result<(), Error>;
 }
 
 /// Windows are never larger, whatever the server allows: answers wait here for earlier ones.
 const MAX_WINDOW: usize = 1024;
 
-pub(super) async fn embed(
+/// Of class bulk, they give way to what others ask.
+pub(crate) async fn embed(
     server: &mut Server,
     inputs: Arc<[Input]>,
+    class: Class,
     sink: &mut impl Sink,
 ) -> Result<(), Error> {
     // As many again as the server works on, so that it never waits for the wire.
     let window = (2 * server.limits.stream_inputs as usize).clamp(2, MAX_WINDOW);
     let ledger = Ledger::new(inputs.len(), window);
-    let mut run = Run { inputs, max_bytes: server.max_content_bytes(), ledger, reads: JoinSet::new() };
+    let max_bytes = server.max_content_bytes();
+    let mut run = Run { inputs, class, max_bytes, ledger, reads: JoinSet::new() };
     let mut backoff = Backoff::default();
     loop {
         let before = run.ledger.progress();
@@ -55,6 +60,7 @@ pub(super) async fn embed(
 
 struct Run {
     inputs: Arc<[Input]>,
+    class: Class,
     max_bytes: u64,
     ledger: Ledger,
     reads: JoinSet<(usize, Result<Content, String>)>,
@@ -64,7 +70,11 @@ impl Run {
     /// Until the stream ends; returns why.
     async fn one_stream(&mut self, server: &mut Server, sink: &mut impl Sink) -> Result<Status, Error> {
         let (sender, receiver) = mpsc::channel(1);
-        let mut responses = match server.client.stream_embed(ReceiverStream::new(receiver)).await {
+        let mut request = Request::new(ReceiverStream::new(receiver));
+        if self.class == Class::Bulk {
+            request.metadata_mut().insert(CLASS, MetadataValue::from_static("bulk"));
+        }
+        let mut responses = match server.client.stream_embed(request).await {
             Ok(response) => response.into_inner(),
             Err(status) => return Ok(status),
         };
@@ -112,7 +122,7 @@ impl Run {
     fn answer(&mut self, response: proto::StreamEmbedResponse) {
         let Ok(input) = usize::try_from(response.tag) else { return };
         match response.result {
-            Some(Wire::Embedding(embedding)) => self.ledger.answer(input, Ok(embedding.values)),
+            Some(Wire::Embedding(embedding)) => self.ledger.answer(input, Ok(embedding)),
             Some(Wire::Error(error)) => {
                 let again = [Code::Unavailable, Code::DeadlineExceeded].contains(&Code::from_i32(error.code));
                 let reason = error.message;

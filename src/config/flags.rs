@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 #[cfg(feature = "bench")]
 use super::bench::BenchFlags;
+#[cfg(feature = "bench")]
+use super::eval::EvalCommand;
+use super::hub::HubFlags;
 use super::keys::KeysFlags;
 use crate::cli::flags::{ClassifyFlags, EmbedFlags};
 use crate::model::graph::{Operators, WeightType};
@@ -37,6 +40,10 @@ pub enum Command {
     /// Measure what this machine can do, and how much of it a server gives
     #[cfg(feature = "bench")]
     Bench(Box<BenchFlags>),
+    /// Score the model on pictures with known answers, as the LAION CLIP Benchmark does
+    #[cfg(feature = "bench")]
+    #[command(subcommand)]
+    Eval(EvalCommand),
 }
 
 #[derive(Debug, Args)]
@@ -59,16 +66,13 @@ pub struct ModelFlags {
     pub model: Option<String>,
     #[command(flatten)]
     pub hub: HubFlags,
+    #[command(flatten)]
+    pub variant: VariantFlags,
 }
 
+/// Which of the ONNX graphs that a model has.
 #[derive(Clone, Debug, Args)]
-pub struct HubFlags {
-    /// Token for the Hugging Face hub [default: that of its cache, if any]
-    #[arg(long, env = "HF_TOKEN", hide_env_values = true, help_heading = "Model and device")]
-    pub hf_token: Option<String>,
-    /// 1: take models from the hub's cache only
-    #[arg(long, env = "HF_HUB_OFFLINE", default_value = "0", help_heading = "Model and device")]
-    pub hf_hub_offline: String,
+pub struct VariantFlags {
     /// Which of several exports of ONNX graphs, as in their names: fp16, q8 for quantized, int8, q4, ...
     /// [default: weights if there are any, otherwise the graphs in fp32]
     #[arg(long, env = "CLIPD_ONNX_VARIANT", help_heading = "Model and device")]
@@ -96,6 +100,8 @@ pub struct PullFlags {
     pub repository: String,
     #[command(flatten)]
     pub hub: HubFlags,
+    #[command(flatten)]
+    pub variant: VariantFlags,
 }
 
 /// Durations are written like 250ms or 5s; sizes are bytes.

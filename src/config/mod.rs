@@ -5,7 +5,12 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
+#[cfg(feature = "bench")]
+pub mod eval;
+#[cfg(feature = "bench")]
+pub mod evaluation;
 pub mod flags;
+pub mod hub;
 pub mod keys;
 #[cfg(feature = "bench")]
 pub mod own_server;
@@ -29,7 +34,8 @@ use crate::model::hub::{Access, Repository};
 use crate::model::variant::Variant;
 use crate::scheduler::Settings;
 use crate::{admission, auth, connections, grpc, http, pipeline, trace};
-use flags::{HubFlags, ModelFlags, ServeFlags};
+use flags::{ModelFlags, ServeFlags, VariantFlags};
+pub use hub::hub_access;
 use problems::Problems;
 
 /// Everything `serve` needs to know.
@@ -80,8 +86,8 @@ pub enum ModelSource {
     Builtin,
     /// A directory with a model's files, and which of its ONNX graphs.
     Directory(PathBuf, Variant),
-    /// A repository of the Hugging Face hub.
-    Hub(Repository, Access),
+    /// A repository of the Hugging Face hub, and which of its ONNX graphs.
+    Hub(Repository, Access, Variant),
 }
 
 impl ModelSource {
@@ -89,27 +95,17 @@ impl ModelSource {
     pub fn from_flags(flags: &ModelFlags) -> Result<ModelSource, String> {
         let Some(model) = &flags.model else { return Ok(ModelSource::Builtin) };
         if Path::new(model).is_dir() {
-            return Ok(ModelSource::Directory(model.into(), onnx_variant(&flags.hub)?));
+            return Ok(ModelSource::Directory(model.into(), onnx_variant(&flags.variant)?));
         }
         let repository = model.parse().map_err(|()| {
             format!("--model: {model:?} is neither a directory nor ORG/NAME or ORG/NAME@REVISION of the hub")
         })?;
-        Ok(ModelSource::Hub(repository, hub_access(&flags.hub)?))
+        Ok(ModelSource::Hub(repository, hub_access(&flags.hub)?, onnx_variant(&flags.variant)?))
     }
 }
 
-/// How to reach the hub.
-pub fn hub_access(flags: &HubFlags) -> Result<Access, String> {
-    let offline = match flags.hf_hub_offline.to_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => true,
-        "0" | "false" | "no" | "off" | "" => false,
-        other => return Err(format!("--hf-hub-offline: {other:?} is not one of 0, 1")),
-    };
-    let token = flags.hf_token.clone().filter(|token| !token.is_empty());
-    Ok(Access { token, offline, variant: onnx_variant(flags)?, ..Access::default() })
-}
-
-fn onnx_variant(flags: &HubFlags) -> Result<Variant, String> {
+/// Which ONNX graphs are asked for.
+pub fn onnx_variant(flags: &VariantFlags) -> Result<Variant, String> {
     let Some(variant) = &flags.onnx_variant else { return Ok(Variant::default()) };
     variant.parse().map_err(|problem| format!("--onnx-variant: {variant:?} is {problem}"))
 }

@@ -1,4 +1,4 @@
-//! The server of `clipd bench`: the command line of `serve` inside its own, after `--`.
+//! The server of `clipd bench` and `clipd eval`: the command line of `serve` inside its own, after `--`.
 
 use clap::Parser;
 
@@ -6,7 +6,7 @@ use super::Config;
 use super::bench::{BenchFlags, Mode};
 use super::flags::{Cli, Command};
 
-/// The server that the bench starts, or whose engine it measures.
+/// The server that is started, or whose engine the bench measures.
 #[derive(Clone, Debug)]
 pub struct OwnServer {
     /// As `serve` takes them.
@@ -49,7 +49,8 @@ impl OwnServer {
         }
     }
 
-    fn parse(serve: &[String]) -> Result<OwnServer, Vec<String>> {
+    /// What `serve` says of these flags.
+    pub(super) fn parse(serve: &[String]) -> Result<OwnServer, Vec<String>> {
         let fixed = SERVE.map(str::to_owned);
         let arguments: Vec<String> = fixed.into_iter().chain(serve.iter().cloned()).collect();
         let parsed = Cli::try_parse_from(["clipd".to_owned()].iter().chain(&arguments)).map_err(|error| {

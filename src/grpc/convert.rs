@@ -8,6 +8,7 @@ use half::f16;
 use tonic::Code;
 use tonic::metadata::MetadataMap;
 
+use super::CLASS;
 use super::place::Rpc;
 use super::proto;
 use super::status;
@@ -44,9 +45,6 @@ pub(super) struct StreamInput {
     pub(super) truncate: Truncate,
     pub(super) format: EmbeddingFormat,
 }
-
-/// Request metadata with the class of a call.
-const CLASS: &str = "clip-class";
 
 pub(super) fn embed_request(request: proto::EmbedRequest) -> Result<EmbedRequest, Error> {
     let inputs = request.inputs.into_iter().map(input).collect();

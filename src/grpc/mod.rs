@@ -34,6 +34,9 @@ use entrance::{Entrance, Lock};
 use gzip::Accepting;
 use proto::clip_service_server::ClipServiceServer;
 pub use service::ModelCard;
+
+/// Request metadata with the class of a call.
+pub(crate) const CLASS: &str = "clip-class";
 use streams::Terms;
 
 /// Message types, client and server generated from `proto/clip/v1/clip.proto`.

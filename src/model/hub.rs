@@ -1,7 +1,7 @@
-//! Models from the Hugging Face hub, kept in the cache that Python's tools share.
+//! Models and data sets from the Hugging Face hub, kept in the cache that Python's tools share.
 //!
 //! The `hf-hub` crate knows the hub's protocol and the layout of the cache. Here is what it leaves open: which files
-//! make a model, whether what came is what was announced, how long a silent hub is waited for, and what to do
+//! make one, whether what came is what was announced, how long a silent hub is waited for, and what to do
 //! without one. It does not read the files; [`super::Model::from_dir`] does.
 
 mod choice;
@@ -22,11 +22,9 @@ use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::TOKENIZER_FILE;
-use super::config::transformers;
 use super::io::{hash, hexadecimal};
 use super::variant::Variant;
-use choice::{choose, shards_of};
+use choice::Purpose;
 
 /// A download that brings nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -57,8 +55,6 @@ pub struct Access {
     pub endpoint: Option<String>,
     /// `None`: below `HF_HOME`, or `~/.cache/huggingface`.
     pub cache: Option<PathBuf>,
-    /// Which of several exports of ONNX graphs.
-    pub variant: Variant,
 }
 
 /// What happens while files come.
@@ -80,7 +76,7 @@ pub enum HubError {
     Denied(Repository),
     #[error("{repository}: {missing}")]
     NoModel { repository: Repository, missing: String },
-    #[error("{0} is not in the cache, and HF_HUB_OFFLINE is set; `clipd pull {0}` gets it")]
+    #[error("{0} is not in the cache, and HF_HUB_OFFLINE is set; a model is got by `clipd pull {0}`")]
     NotCached(Repository),
     #[error("{repository}: the hub cannot be reached, and the cache has no copy: {reason}")]
     Unreachable { repository: Repository, reason: String },
@@ -115,11 +111,31 @@ struct Lfs {
 /// The directory with the files of a model, which are downloaded unless the cache has them.
 pub fn fetch(
     repository: &Repository,
+    variant: &Variant,
+    access: &Access,
+    report: &mut dyn FnMut(Event),
+) -> Result<PathBuf, HubError> {
+    fetch_for(Purpose::Model { variant }, repository, access, report)
+}
+
+/// The directory with one split of a data set in clip_benchmark's layout.
+pub fn fetch_data(
+    repository: &Repository,
+    split: &str,
+    access: &Access,
+    report: &mut dyn FnMut(Event),
+) -> Result<PathBuf, HubError> {
+    fetch_for(Purpose::Data { split }, repository, access, report)
+}
+
+fn fetch_for(
+    purpose: Purpose<'_>,
+    repository: &Repository,
     access: &Access,
     report: &mut dyn FnMut(Event),
 ) -> Result<PathBuf, HubError> {
     let cache = access.cache.clone().map_or_else(Cache::from_env, Cache::new);
-    let cached = cached(repository, &cache, &access.variant);
+    let cached = cached(purpose, repository, &cache);
     if access.offline {
         return cached.ok_or_else(|| HubError::NotCached(repository.clone()));
     }
@@ -129,10 +145,9 @@ pub fn fetch(
     {
         return Ok(directory.clone());
     }
-    let api = api(access, &cache, repository)?;
-    let download = Download { repository, cache: &cache, variant: &access.variant, api };
+    let download = Download { purpose, repository, cache: &cache, api: api(access, &cache, repository)? };
     match (download.listing(), cached) {
-        (Ok(listing), _) => download.model(&listing, report),
+        (Ok(listing), _) => download.all(&listing, report),
         (Err(HubError::Unreachable { reason, .. }), Some(directory)) => {
             report(Event::Cached { reason });
             Ok(directory)
@@ -156,9 +171,9 @@ fn api(access: &Access, cache: &Cache, repository: &Repository) -> Result<Api, H
         .map_err(|error| HubError::Unreachable { repository: repository.clone(), reason: error.to_string() })
 }
 
-/// The snapshot in the cache, if it has all files of a model.
-fn cached(repository: &Repository, cache: &Cache, variant: &Variant) -> Option<PathBuf> {
-    let home = cache.path().join(repository.repo(&repository.revision).folder_name());
+/// The snapshot in the cache, if it has all files that are needed.
+fn cached(purpose: Purpose<'_>, repository: &Repository, cache: &Cache) -> Option<PathBuf> {
+    let home = cache.path().join(repository.repo(purpose, &repository.revision).folder_name());
     let commit = if is_commit(&repository.revision) {
         repository.revision.clone()
     } else {
@@ -166,19 +181,11 @@ fn cached(repository: &Repository, cache: &Cache, variant: &Variant) -> Option<P
     };
     let directory = home.join("snapshots").join(commit.trim());
     let files = files_below(&directory)?;
-    let chosen = choose(&files, variant).ok()?;
-    // Only an image encoder alone is whole without.
-    let config = fs::read(directory.join(transformers::CONFIG_FILE)).unwrap_or_default();
-    if !chosen.iter().any(|file| file.ends_with(TOKENIZER_FILE)) && !transformers::is_image_encoder(&config) {
-        return None;
-    }
-    // An index names the shards; without all of them the snapshot is not complete.
-    let shards = chosen.iter().filter(|file| file.ends_with(".index.json"));
-    let complete = shards.filter_map(|index| shards_of(&directory.join(index))).flatten();
-    complete.into_iter().all(|shard| files.contains(&shard)).then_some(directory)
+    let chosen = purpose.choose(&files).ok()?;
+    purpose.is_complete(&directory, &files, &chosen).then_some(directory)
 }
 
-/// Names of the files in a directory and in those of its own, where ONNX graphs may be.
+/// Names of the files in a directory and in those of its own, where ONNX graphs and splits of data may be.
 fn files_below(directory: &Path) -> Option<Vec<String>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).ok()? {
@@ -202,15 +209,15 @@ fn is_commit(revision: &str) -> bool {
 }
 
 struct Download<'a> {
+    purpose: Purpose<'a>,
     repository: &'a Repository,
     cache: &'a Cache,
-    variant: &'a Variant,
     api: Api,
 }
 
 impl Download<'_> {
     fn listing(&self) -> Result<Listing, HubError> {
-        let request = self.api.repo(self.repository.repo(&self.repository.revision)).info_request();
+        let request = self.api.repo(self.repo(&self.repository.revision)).info_request();
         let unreachable =
             |reason: String| HubError::Unreachable { repository: self.repository.clone(), reason };
         let mut response =
@@ -218,13 +225,19 @@ impl Download<'_> {
         response.body_mut().read_json().map_err(|error| unreachable(error.to_string()))
     }
 
+    fn repo(&self, revision: &str) -> Repo {
+        self.repository.repo(self.purpose, revision)
+    }
+
     /// Gets what is missing, and makes the revision point to it once all is there.
-    fn model(&self, listing: &Listing, report: &mut dyn FnMut(Event)) -> Result<PathBuf, HubError> {
+    fn all(&self, listing: &Listing, report: &mut dyn FnMut(Event)) -> Result<PathBuf, HubError> {
         let names: Vec<String> = listing.siblings.iter().map(|entry| entry.rfilename.clone()).collect();
-        let chosen = choose(&names, self.variant)
+        let chosen = self
+            .purpose
+            .choose(&names)
             .map_err(|missing| HubError::NoModel { repository: self.repository.clone(), missing })?;
         // Of the commit that was listed: a branch may move meanwhile.
-        let at_commit = self.cache.repo(self.repository.repo(&listing.sha));
+        let at_commit = self.cache.repo(self.repo(&listing.sha));
         let directory = at_commit.pointer_path(&listing.sha);
         for entry in listing.siblings.iter().filter(|entry| chosen.contains(&entry.rfilename.as_str())) {
             let path = directory.join(&entry.rfilename);
@@ -233,7 +246,7 @@ impl Download<'_> {
                 self.verify(entry, &path)?;
             }
         }
-        let branch = self.cache.repo(self.repository.repo(&self.repository.revision));
+        let branch = self.cache.repo(self.repo(&self.repository.revision));
         branch.create_ref(&listing.sha).map_err(|error| self.failed("refs", &error.to_string()))?;
         Ok(directory)
     }
@@ -241,7 +254,7 @@ impl Download<'_> {
     /// On a thread of its own, because a silent connection cannot be interrupted.
     fn file(&self, entry: &Entry, commit: &str, report: &mut dyn FnMut(Event)) -> Result<(), HubError> {
         let (events, inbox) = mpsc::sync_channel(UNTOLD);
-        let (repo, name) = (self.api.repo(self.repository.repo(commit)), entry.rfilename.clone());
+        let (repo, name) = (self.api.repo(self.repo(commit)), entry.rfilename.clone());
         let thread = std::thread::spawn(move || repo.download_with_progress(&name, Reporter(events)));
         loop {
             match inbox.recv_timeout(SILENCE) {
@@ -319,8 +332,12 @@ impl Progress for Reporter {
 }
 
 impl Repository {
-    fn repo(&self, revision: &str) -> Repo {
-        Repo::with_revision(self.id.clone(), RepoType::Model, revision.to_owned())
+    fn repo(&self, purpose: Purpose<'_>, revision: &str) -> Repo {
+        let kind = match purpose {
+            Purpose::Model { .. } => RepoType::Model,
+            Purpose::Data { .. } => RepoType::Dataset,
+        };
+        Repo::with_revision(self.id.clone(), kind, revision.to_owned())
     }
 }
 

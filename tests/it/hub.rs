@@ -14,6 +14,7 @@ use axum::extract::{Request, State};
 use axum::http::{Response, StatusCode};
 use clipd::config::ModelSource;
 use clipd::model::hub::{Access, Event, HubError, Repository, fetch};
+use clipd::model::variant::Variant;
 use clipd::{app, config::Config};
 use sha2::{Digest, Sha256};
 
@@ -76,7 +77,10 @@ async fn answer(State(hub): State<Shared>, request: Request) -> Response<Body> {
         return Response::builder().status(status).body(Body::empty()).unwrap();
     }
     let path = request.uri().path();
-    if let Some(revision) = path.strip_prefix("/api/models/emoji/clip/revision/") {
+    if let Some(revision) = path
+        .strip_prefix("/api/models/emoji/clip/revision/")
+        .or_else(|| path.strip_prefix("/api/datasets/emoji/clip/revision/"))
+    {
         hub.revisions.push(revision.to_owned());
         // A conversion branch is a reference like any other, its slashes escaped.
         return match revision {
@@ -84,7 +88,8 @@ async fn answer(State(hub): State<Shared>, request: Request) -> Response<Body> {
             _ => missing(),
         };
     }
-    if let Some(name) = path.strip_prefix(&format!("/emoji/clip/resolve/{COMMIT}/")) {
+    let file = path.strip_prefix("/datasets").unwrap_or(path);
+    if let Some(name) = file.strip_prefix(&format!("/emoji/clip/resolve/{COMMIT}/")) {
         let Some(bytes) = hub.files.get(name) else { return missing() };
         let etag = if name == WEIGHTS { hub.announced.clone() } else { format!("git-{name}") };
         let linked = Response::builder().header("x-repo-commit", COMMIT).header("x-linked-etag", etag);
@@ -169,7 +174,7 @@ async fn pull_of(
         Access { endpoint: Some(format!("http://{address}")), cache: Some(cache.to_owned()), ..access };
     tokio::task::spawn_blocking(move || {
         let mut events = Vec::new();
-        let result = fetch(&repository, &access, &mut |event| events.push(event));
+        let result = fetch(&repository, &Variant::default(), &access, &mut |event| events.push(event));
         (result, events)
     })
     .await
@@ -201,7 +206,7 @@ async fn a_model_is_pulled_once_and_served() {
         cache: Some(cache.path().to_owned()),
         ..Access::default()
     };
-    let config = Config { model: ModelSource::Hub(repository(), access), ..config(&[]) };
+    let config = Config { model: ModelSource::Hub(repository(), access, Variant::default()), ..config(&[]) };
     let served = tokio::task::spawn_blocking({
         let config = config.clone();
         move || app::load::load(&config).unwrap()
@@ -303,4 +308,36 @@ async fn a_conversion_branch_is_a_revision() {
     let (missing, _) = pull_of(of("refs/pr/16"), address, cache.path(), Access::default()).await;
     let message = missing.unwrap_err().to_string();
     assert!(message.starts_with("emoji/clip@refs/pr/16: the hub has no such"), "{message}");
+}
+
+/// A data set in clip_benchmark's layout: what it is scored from comes once, and the second time from the cache.
+#[cfg(feature = "bench")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_set_is_scored_and_then_without_the_hub() {
+    let data = crate::eval::with_bad_ones();
+    let read = |name: &str| std::fs::read(data.at(name)).unwrap();
+    let files = ["classnames.txt", "test/nshards.txt", "test/0.tar"].map(|name| (name, read(name)));
+    let others = [("README.md", b"a data set".to_vec()), ("train/0.tar", vec![1])];
+    let (hub, address) =
+        serve(Hub { files: files.into_iter().chain(others).collect(), ..Hub::default() }).await;
+    let (server, cache) = (Server::start(&[]).await, tempfile::tempdir().unwrap());
+    let eval = |endpoint: SocketAddr, offline: &'static str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_clipd"));
+        command.args(["eval", "zeroshot", "emoji/clip", "--skip-errors"]);
+        command.arg(format!("--addr={}", server.running.grpc_address));
+        command.env("HF_HOME", cache.path()).env("HF_ENDPOINT", format!("http://{endpoint}"));
+        command.env("HF_HUB_OFFLINE", offline).env_remove("HF_TOKEN");
+        async { tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap() }
+    };
+    let refused = eval(address, "1").await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is not in the cache"), "{refused:?}");
+    let first = eval(address, "0").await;
+    assert!(first.status.success(), "{first:?}");
+    assert!(String::from_utf8_lossy(&first.stdout).contains("8 pictures, 4 LEFT OUT"), "{first:?}");
+    let downloads = hub.lock().unwrap().downloads.clone();
+    assert_eq!(downloads.len(), 3, "{downloads:?}");
+    let second = eval(nobody().await, "1").await;
+    assert_eq!((second.status.success(), &second.stdout), (true, &first.stdout), "{second:?}");
+    let wrong = eval(address, "0").await;
+    assert!(wrong.status.success() && hub.lock().unwrap().downloads.len() == 3, "nothing came twice");
 }

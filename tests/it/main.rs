@@ -14,6 +14,8 @@ mod cli;
 mod command_line;
 mod devices;
 mod embed;
+#[cfg(feature = "bench")]
+mod eval;
 mod golden;
 mod gzip;
 mod health;

@@ -1,4 +1,4 @@
-//! Which files of a repository make a model.
+//! Which files of a repository make a model, or a data set in clip_benchmark's layout.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,9 +13,81 @@ use crate::model::ready_made;
 use crate::model::variant::Variant;
 use crate::model::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 
+/// What a repository is fetched for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose<'a> {
+    Model {
+        variant: &'a Variant,
+    },
+    /// One of its splits.
+    Data {
+        split: &'a str,
+    },
+}
+
+impl Purpose<'_> {
+    /// The files that are needed; an error says what is missing.
+    pub(super) fn choose<'f>(&self, files: &'f [String]) -> Result<Vec<&'f str>, String> {
+        match self {
+            Purpose::Model { variant } => choose(files, variant),
+            Purpose::Data { split } => choose_data(files, split),
+        }
+    }
+
+    /// Whether all parts of what was chosen are there, as the files that count them say.
+    pub(super) fn is_complete(&self, directory: &Path, files: &[String], chosen: &[&str]) -> bool {
+        match self {
+            Purpose::Model { .. } => {
+                // Only an image encoder alone is whole without.
+                let config = fs::read(directory.join(transformers::CONFIG_FILE)).unwrap_or_default();
+                let has_tokenizer = chosen.iter().any(|file| file.ends_with(TOKENIZER_FILE));
+                if !has_tokenizer && !transformers::is_image_encoder(&config) {
+                    return false;
+                }
+                // An index names the shards; without all of them the snapshot is not complete.
+                let shards = chosen.iter().filter(|file| file.ends_with(".index.json"));
+                let complete = shards.filter_map(|index| shards_of(&directory.join(index))).flatten();
+                complete.into_iter().all(|shard| files.contains(&shard))
+            }
+            Purpose::Data { split } => {
+                let count = fs::read_to_string(directory.join(split).join(SHARDS_FILE)).ok();
+                let count = count.and_then(|count| count.trim().parse().ok());
+                count.is_some_and(|count: usize| {
+                    (0..count).all(|shard| files.contains(&shard_name(split, shard)))
+                })
+            }
+        }
+    }
+}
+
+const SHARDS_FILE: &str = "nshards.txt";
+
+/// Lists that a data set may have.
+const LISTS: [&str; 3] = ["classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt"];
+
+fn shard_name(split: &str, shard: usize) -> String {
+    format!("{split}/{shard}.tar")
+}
+
+fn choose_data<'f>(files: &'f [String], split: &str) -> Result<Vec<&'f str>, String> {
+    let count = format!("{split}/{SHARDS_FILE}");
+    let is_shard = |file: &str| {
+        let name = file.strip_prefix(split).and_then(|rest| rest.strip_prefix('/')?.strip_suffix(".tar"));
+        name.is_some_and(|name| name.parse::<usize>().is_ok_and(|shard| shard_name(split, shard) == file))
+    };
+    if !files.contains(&count) {
+        return Err(
+            "it is no data set in clip_benchmark's layout, or has no such split: nshards.txt is missing"
+                .to_owned(),
+        );
+    }
+    let wanted = |file: &&str| LISTS.contains(file) || *file == count || is_shard(file);
+    Ok(files.iter().map(String::as_str).filter(wanted).collect())
+}
+
 /// The files of a repository that make a model; an error says what is missing. Weights go first where there are ONNX
 /// graphs, too, unless a variant of these is asked for.
-pub(super) fn choose<'a>(files: &'a [String], variant: &Variant) -> Result<Vec<&'a str>, String> {
+fn choose<'a>(files: &'a [String], variant: &Variant) -> Result<Vec<&'a str>, String> {
     let has = |name: &str| files.iter().any(|file| file == name);
     let beside = |name: &str| files.iter().find(|file| *file == name).map(String::as_str);
     let (config, weights) = if has(CONFIG_FILE) {
@@ -65,6 +137,6 @@ fn whole<'a>(files: &'a [String], name: &str) -> Option<Vec<&'a str>> {
 }
 
 /// Names of the files that an index of shards lists.
-pub(super) fn shards_of(index: &Path) -> Option<BTreeSet<String>> {
+fn shards_of(index: &Path) -> Option<BTreeSet<String>> {
     shard_names(&fs::read(index).ok()?).ok()
 }

@@ -20,7 +20,7 @@ fn a_repository_is_an_organisation_a_name_and_a_revision() {
 #[track_caller]
 fn check(files: &[&str], expected: Result<&[&str], &str>) {
     let files: Vec<String> = files.iter().map(|file| (*file).to_owned()).collect();
-    match (choose(&files, &Variant::default()), expected) {
+    match (Purpose::Model { variant: &Variant::default() }.choose(&files), expected) {
         (Ok(chosen), Ok(expected)) => assert_eq!(chosen, expected),
         (Err(message), Err(part)) => assert!(message.contains(part), "{message}"),
         (got, expected) => panic!("{got:?} instead of {expected:?}"),
@@ -85,7 +85,8 @@ fn onnx_graphs_are_chosen_where_there_are_no_weights_or_a_variant_is_asked_for()
     let of = |files: &[&str], variant: &str| {
         let files: Vec<String> = files.iter().map(|file| (*file).to_owned()).collect();
         let variant = if variant.is_empty() { Variant::default() } else { variant.parse().unwrap() };
-        choose(&files, &variant)
+        Purpose::Model { variant: &variant }
+            .choose(&files)
             .map(|chosen| chosen.iter().map(|file| (*file).to_owned()).collect::<Vec<_>>())
     };
     let onnx =
@@ -108,4 +109,27 @@ fn onnx_graphs_are_chosen_where_there_are_no_weights_or_a_variant_is_asked_for()
         of(&files, "q4").unwrap_err(),
         "it has no ONNX graphs onnx/vision_model_q4.onnx and onnx/text_model_q4.onnx"
     );
+}
+
+#[test]
+fn the_files_of_a_split_are_chosen() {
+    let files = [
+        "README.md",
+        "classnames.txt",
+        "dataset_type.txt",
+        "test/0.tar",
+        "test/01.tar",
+        "test/../0.tar",
+        "test/1.tar",
+        "test/nshards.txt",
+        "train/0.tar",
+        "train/nshards.txt",
+    ]
+    .map(str::to_owned);
+    let chosen = Purpose::Data { split: "test" }.choose(&files).unwrap();
+    assert_eq!(
+        chosen,
+        ["classnames.txt", "dataset_type.txt", "test/0.tar", "test/1.tar", "test/nshards.txt"]
+    );
+    assert!(Purpose::Data { split: "validation" }.choose(&files).is_err());
 }

@@ -1,0 +1,270 @@
+//! `clipd eval`: what the model scores on people's own data through a server, in the figures of the LAION CLIP
+//! Benchmark (clip_benchmark 1.6.2), and what another precision costs there.
+//!
+//! ```text
+//! data (looked through first) ── job: pictures, texts ──> run: embeddings, through StreamEmbed
+//!                                                          │            (record: kept in a directory)
+//!          report: table, JSON, lines, page <── measures <─┴── compared with another run
+//! ```
+//!
+//! It is a client like any other, in the bulk class, and gives way to whoever waits. Nothing is silently missing from a
+//! figure: what cannot be read or has no answer is named and counted, and without `--skip-errors` there are no figures.
+
+mod about;
+mod classified;
+mod compare;
+mod data;
+mod job;
+mod matrix;
+mod measure;
+mod numbers;
+mod record;
+mod report;
+mod retrieval;
+mod run;
+mod task;
+mod zeroshot;
+
+use std::path::{Path, PathBuf};
+
+use http::Uri;
+
+use crate::bench::server::Target;
+use crate::cli;
+use crate::cli::client::Server;
+use crate::cli::complain;
+use crate::cli::download::Download;
+use crate::cli::flags::ServerFlags;
+use crate::cli::output::printable;
+use crate::config::eval::{Against, EvalFlags};
+use crate::config::evaluation::{Evaluation, Task};
+use crate::model::hub;
+use crate::shutdown::Signals;
+use data::{Problems, Source};
+use job::{Job, Kept};
+use record::Record;
+use report::Report;
+use run::Run;
+use task::Query;
+
+/// Why there are no figures.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Client(#[from] cli::Error),
+    #[error(transparent)]
+    Server(#[from] crate::bench::Error),
+    #[error("stopped by {0}")]
+    Stopped(&'static str),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Whether the figures are as good as they have to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Kept,
+    /// More was lost than `--max-loss` allows.
+    Lost,
+}
+
+/// Problems that are printed; all are in the report.
+const SHOWN: usize = 20;
+
+pub fn run(evaluation: &Evaluation) -> Result<Verdict, Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        tokio::select! {
+            result = evaluate(evaluation) => result.map_err(Into::into),
+            signal = signals.next() => Err(Error::Stopped(signal).into()),
+        }
+    });
+    // What is still being read must not hold up the exit.
+    runtime.shutdown_background();
+    result
+}
+
+async fn evaluate(evaluation: &Evaluation) -> Result<Verdict, Error> {
+    let flags = &evaluation.flags;
+    let job = {
+        let evaluation = evaluation.clone();
+        aside(move || read(&evaluation)).await??
+    };
+    check(job.problems(), flags)?;
+    let record = flags.record.as_deref().map(Record::at);
+    let (here, mut served) = {
+        let mut served = Served::open(flags.addr.as_ref(), evaluation.own.as_deref(), flags).await?;
+        announce(&job, &served.server);
+        (measure(&mut served.server, evaluation, &job, record.as_ref()).await?, served)
+    };
+    let other = match &flags.against {
+        None => None,
+        Some(Against::Templates(file)) => {
+            let other = job.with_templates(file)?;
+            let run = here.with_texts_of(&mut served.server, &other).await?;
+            Some((Some(other), run))
+        }
+        Some(Against::Record(directory)) => Some((None, Run::recorded(&Record::at(directory), &job)?)),
+        Some(Against::Precision(_) | Against::Server(_)) => {
+            // Two servers would share the machine, and its memory.
+            drop(served);
+            let address = match &flags.against {
+                Some(Against::Server(address)) => Some(address),
+                _ => None,
+            };
+            let mut served = Served::open(address, evaluation.other.as_deref(), flags).await?;
+            Some((None, measure(&mut served.server, evaluation, &job, None).await?))
+        }
+    };
+    let flags = flags.clone();
+    aside(move || conclude(&flags, &job, &here, other.as_ref())).await?
+}
+
+async fn measure(
+    server: &mut Server,
+    evaluation: &Evaluation,
+    job: &Job,
+    record: Option<&Record>,
+) -> Result<Run, Error> {
+    match &evaluation.task {
+        Task::Zeroshot { classifier: Some(classifier), .. } => Run::classified(server, job, classifier).await,
+        _ => Run::of(server, job, record).await,
+    }
+}
+
+/// Data as the flags say.
+fn read(evaluation: &Evaluation) -> Result<Job, Error> {
+    let Evaluation { task, flags, .. } = evaluation;
+    let (path, name) = place(evaluation)?;
+    let source = Source { path: &path, name: &name, split: &flags.split, images: flags.images.as_deref() };
+    match task {
+        Task::Zeroshot { classes, templates, .. } => {
+            source.zeroshot(classes.as_deref(), templates.as_deref()).map(Job::Zeroshot)
+        }
+        Task::Retrieval { recall_k } => {
+            let data = source.retrieval()?;
+            let fewest = data.pictures.len().min(data.captions.len());
+            if let Some(k) = recall_k.iter().find(|k| **k as usize > fewest) {
+                return Err(Error::Other(format!("--recall-k: there are not {k} pictures and {k} captions")));
+            }
+            Ok(Job::Retrieval { data, recall_k: recall_k.clone() })
+        }
+    }
+}
+
+/// Where the data are, fetched from the hub if they are nowhere else, and what they are called.
+fn place(evaluation: &Evaluation) -> Result<(PathBuf, String), Error> {
+    let Evaluation { flags: EvalFlags { data, split, .. }, access, .. } = evaluation;
+    let path = Path::new(data);
+    if path.exists() {
+        let name = path.file_name().map_or_else(|| data.clone(), |name| name.to_string_lossy().into_owned());
+        return Ok((path.to_owned(), name));
+    }
+    let repository = data.parse().map_err(|()| {
+        Error::Other(format!("{data:?} is neither a file or directory nor ORG/NAME of the hub"))
+    })?;
+    let mut shown = Download::shown();
+    let directory = hub::fetch_data(&repository, split, access, &mut |event| shown.on(event));
+    Ok((directory.map_err(|error| Error::Other(error.to_string()))?, data.clone()))
+}
+
+/// Names what is wrong; an error unless it may be left out.
+fn check(problems: &Problems, flags: &EvalFlags) -> Result<(), Error> {
+    for (name, reason) in problems.first.iter().take(SHOWN) {
+        complain(&printable(&format!("{name}: {reason}")));
+    }
+    if problems.count > SHOWN {
+        complain(&format!("and {} more", problems.count - SHOWN));
+    }
+    match problems.count {
+        0 => Ok(()),
+        _ if flags.skip_errors => Ok(()),
+        count => Err(Error::Other(format!(
+            "{count} inputs have no place in the figures; --skip-errors leaves them out and counts them"
+        ))),
+    }
+}
+
+/// What is about to be done, and what it takes.
+fn announce(job: &Job, server: &Server) {
+    let (pictures, texts) = (job.pictures().len(), job.texts().len());
+    let bytes = (pictures + texts) * server.model.embedding_size as usize * size_of::<f32>();
+    let (name, precision, device) = (&server.model.name, &server.model.precision, &server.model.device);
+    complain(&format!(
+        "{}: {pictures} pictures and {texts} texts with {name} in {precision} on {device}; {} MB of embeddings",
+        job.name(),
+        bytes.div_ceil(1_000_000)
+    ));
+}
+
+/// A server, and the child process that it may be.
+struct Served {
+    server: Server,
+    _child: Option<Target>,
+}
+
+impl Served {
+    /// The server at `address`, or else the one that `serve` describes.
+    async fn open(
+        address: Option<&Uri>,
+        serve: Option<&[String]>,
+        flags: &EvalFlags,
+    ) -> Result<Served, Error> {
+        let child = match (address, serve) {
+            (None, Some(serve)) => {
+                complain("starting the server");
+                Some(Target::start(serve).await?)
+            }
+            _ => None,
+        };
+        let own = child.as_ref().map(|child| &child.address);
+        let addr = address.or(own).ok_or_else(|| Error::Other("there is no server".to_owned()))?.clone();
+        let server = Server::connect(&ServerFlags { addr, tls: flags.tls.clone() }).await?;
+        Ok(Served { server, _child: child })
+    }
+}
+
+/// The other run has a job of its own where its templates differ.
+fn conclude(
+    flags: &EvalFlags,
+    job: &Job,
+    here: &Run,
+    other: Option<&(Option<Job>, Run)>,
+) -> Result<Verdict, Error> {
+    let mut problems = job.problems().clone();
+    for (run, side) in [(Some(here), ""), (other.map(|(_, run)| run), "in the other run: ")] {
+        let Some(run) = run else { continue };
+        let failures = |embedded: &run::Embedded, query: fn(usize) -> Query| {
+            let named = |(input, reason): (&usize, &String)| {
+                (job.query_name(query(*input)), format!("{side}{reason}"))
+            };
+            embedded.failures.iter().map(named).collect::<Vec<_>>()
+        };
+        let images = failures(&run.images, Query::Picture);
+        for (name, reason) in images.into_iter().chain(failures(&run.texts, Query::Text)) {
+            problems.add(name, reason);
+        }
+    }
+    if problems.count > job.problems().count {
+        check(&problems, flags)?;
+    }
+    let kept = job.kept(|query| here.failed(query) || other.is_some_and(|(_, run)| run.failed(query)));
+    let Kept { pictures, .. } = &kept;
+    if pictures.is_empty() {
+        return Err(Error::Other("no input is left".to_owned()));
+    }
+    let evaluated = here.evaluate(job, &kept);
+    let comparison = other.map(|(own, run)| {
+        let there = run.evaluate(own.as_ref().unwrap_or(job), &kept);
+        compare::compare(job, (&evaluated, here), (&there, run), &kept)
+    });
+    let report =
+        Report { flags, job, run: here, kept: &kept, evaluated: &evaluated, problems: &problems, comparison };
+    report.publish()?;
+    Ok(report.verdict())
+}
+
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Other(error.to_string()))
+}
