@@ -151,7 +151,7 @@ const MAY_USE: [(&str, &[&str]); 29] = [
 ];
 
 /// A library and the one module that may know it.
-const HOMES: [(&str, &[&str]); 18] = [
+const HOMES: [(&str, &[&str]); 19] = [
     ("hf_hub", &["model"]),
     ("ureq", &["http", "model"]),
     ("tonic", &["bench", "cli", "eval", "grpc", "trace"]),
@@ -169,6 +169,7 @@ const HOMES: [(&str, &[&str]); 18] = [
     ("tokenizers", &["clip"]),
     ("metrics_exporter_prometheus", &["telemetry"]),
     ("clap", &["cli", "config", "main"]),
+    ("csv", &["eval"]),
     ("crossbeam_channel", &["batcher"]),
 ];
 

@@ -1,7 +1,7 @@
 //! Figures in the shape of clip_benchmark's result files, which its `build` makes tables of, and lines in JSON.
 //!
-//! The suite's keys are at the top; what it has no key for is under `clipd`. That becomes one cell of the suite's table,
-//! so what there is for each class is among the lines.
+//! The suite's keys are at the top; what it has no key for is under `clipd`. That becomes one cell of the suite's
+//! table, so what there is for each class is among the lines.
 
 use std::collections::BTreeMap;
 use std::io::Write;
