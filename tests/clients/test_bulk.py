@@ -80,13 +80,12 @@ def test_every_row_is_there_once_though_the_first_run_is_killed(start, pictures,
         first.kill()
         first.communicate()
         os.kill(server.pid, signal.SIGCONT)
-        done = len(list(out.glob("*.parquet")))
-        assert 0 < done < SHARDS
-
+        # Workers outlive the one that was killed for a moment, and may end the parts that they have.
         code, output = run(source, out, server.address)
         assert code == 0, output
         # What was done is not done again.
-        assert f"{(SHARDS - done) * SAMPLES} rows, 0 of them with an error" in output
+        (again,) = re.findall(r"(\d+) rows, 0 of them with an error", output)
+        assert 0 < int(again) < SHARDS * SAMPLES
         found = rows(out)
         assert set(found) == {f"{shard:03}.tar/{sample:03}" for shard in range(SHARDS) for sample in range(SAMPLES)}
         expected = embedded(server.clip, *(pb.Input(image=pb.Image(encoded=each)) for each in encoded))
