@@ -85,8 +85,8 @@ def arguments():
 def unfinished(flags, fingerprint):
     """The parts of SOURCE that OUT does not have: the name of each in OUT, and the files that it is made of."""
     # What a run that was cut off had begun.
-    for unfinished in flags.out.glob(".*.parquet.*"):
-        unfinished.unlink(missing_ok=True)
+    for begun in flags.out.glob(".*.parquet.*"):
+        begun.unlink(missing_ok=True)
     done = {path.name for path in flags.out.glob("*.parquet")}
     for name in done:
         has = pa.parquet.read_schema(flags.out / name).metadata[b"fingerprint"].decode()
