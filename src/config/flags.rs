@@ -10,6 +10,7 @@ use super::bench::BenchFlags;
 use super::eval::EvalCommand;
 use super::hub::HubFlags;
 use super::keys::KeysFlags;
+use super::variant::VariantFlags;
 use crate::cli::flags::{ClassifyFlags, EmbedFlags};
 use crate::model::graph::{Operators, WeightType};
 
@@ -68,15 +69,6 @@ pub struct ModelFlags {
     pub hub: HubFlags,
     #[command(flatten)]
     pub variant: VariantFlags,
-}
-
-/// Which of the ONNX graphs that a model has.
-#[derive(Clone, Debug, Args)]
-pub struct VariantFlags {
-    /// Which of several exports of ONNX graphs, as in their names: fp16, q8 for quantized, int8, q4, ...
-    /// [default: weights if there are any, otherwise the graphs in fp32]
-    #[arg(long, env = "CLIPD_ONNX_VARIANT", help_heading = "Model and device")]
-    pub onnx_variant: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ mod problems;
 pub mod report;
 #[cfg(test)]
 mod tests;
+pub mod variant;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -34,9 +35,10 @@ use crate::model::hub::{Access, Repository};
 use crate::model::variant::Variant;
 use crate::scheduler::Settings;
 use crate::{admission, auth, connections, grpc, http, pipeline, trace};
-use flags::{ModelFlags, ServeFlags, VariantFlags};
+use flags::{ModelFlags, ServeFlags};
 pub use hub::hub_access;
 use problems::Problems;
+pub use variant::onnx_variant;
 
 /// Everything `serve` needs to know.
 #[derive(Clone, Debug)]
@@ -102,12 +104,6 @@ impl ModelSource {
         })?;
         Ok(ModelSource::Hub(repository, hub_access(&flags.hub)?, onnx_variant(&flags.variant)?))
     }
-}
-
-/// Which ONNX graphs are asked for.
-pub fn onnx_variant(flags: &VariantFlags) -> Result<Variant, String> {
-    let Some(variant) = &flags.onnx_variant else { return Ok(Variant::default()) };
-    variant.parse().map_err(|problem| format!("--onnx-variant: {variant:?} is {problem}"))
 }
 
 /// A call with an earlier deadline overtakes calls that arrived less than this long before it; others run

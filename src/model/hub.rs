@@ -5,26 +5,26 @@
 //! without one. It does not read the files; [`super::Model::from_dir`] does.
 
 mod choice;
+mod repository;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
-use hf_hub::{Cache, Repo, RepoType};
+use hf_hub::{Cache, Repo};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::io::{hash, hexadecimal};
 use super::variant::Variant;
 use choice::Purpose;
+pub use repository::Repository;
 
 /// A download that brings nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -32,17 +32,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 const UNTOLD: usize = 64;
 /// How often `hf-hub` begins again where a connection broke.
 const RETRIES: usize = 3;
-/// What the hub calls its default branch.
-const MAIN: &str = "main";
-
-/// A repository of the hub at one of its revisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repository {
-    /// `ORG/NAME`.
-    pub id: String,
-    /// A branch, a tag or a commit.
-    pub revision: String,
-}
 
 /// How to reach the hub.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -329,37 +318,4 @@ impl Progress for Reporter {
     }
 
     fn finish(&mut self) {}
-}
-
-impl Repository {
-    fn repo(&self, purpose: Purpose<'_>, revision: &str) -> Repo {
-        let kind = match purpose {
-            Purpose::Model { .. } => RepoType::Model,
-            Purpose::Data { .. } => RepoType::Dataset,
-        };
-        Repo::with_revision(self.id.clone(), kind, revision.to_owned())
-    }
-}
-
-/// `ORG/NAME` or `ORG/NAME@REVISION`.
-impl FromStr for Repository {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Repository, ()> {
-        let (id, revision) = text.split_once('@').unwrap_or((text, MAIN));
-        let word = |part: &str| {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            !part.is_empty() && !part.starts_with('.') && part.chars().all(allowed)
-        };
-        let (org, name) = id.split_once('/').ok_or(())?;
-        let valid = word(org) && word(name) && revision.split('/').all(word);
-        valid.then(|| Repository { id: id.to_owned(), revision: revision.to_owned() }).ok_or(())
-    }
-}
-
-impl fmt::Display for Repository {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.id)?;
-        if self.revision == MAIN { Ok(()) } else { write!(f, "@{}", self.revision) }
-    }
 }
