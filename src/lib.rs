@@ -35,6 +35,7 @@
 //!   the build, as `eval` is, a client that scores the model on people's own data;
 //! - [`grpc`] and [`http`] are edges: wire types and their libraries stop there, and neither has a limit of its own;
 //! - [`admission`] knows no edge, [`auth`] (API keys, and limits of callers) no call, and [`connections`] neither;
+//! - [`calibrate`] looks into a model with the engine, without a server;
 //! - [`cli`] is a client of a running server, and uses nothing but the generated client of [`grpc`]; it also shows
 //!   downloads of [`model::hub`];
 //! - [`pipeline`] knows no transport; [`clip`] and [`scheduler`] know no threads, files, clocks or logs;
@@ -50,6 +51,7 @@
 pub mod app;
 #[cfg(feature = "bench")]
 pub mod bench;
+pub mod calibrate;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "bench")]

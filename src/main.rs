@@ -6,6 +6,7 @@ use std::error::Error;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
@@ -16,6 +17,7 @@ use clipd::auth::Limits;
 use clipd::auth::file::{self, NewKey};
 use clipd::cli::download::Download;
 use clipd::cli::{classify, embed};
+use clipd::config::calibrate::Plan;
 use clipd::config::flags::{Cli, Command, ExportFlags, LoggingFlags, PullFlags};
 use clipd::config::keys::{KeysCommand, KeysFlags};
 use clipd::config::report::{self, MemoryLimits};
@@ -24,7 +26,8 @@ use clipd::config::{Config, ModelSource, hub_access, onnx_variant};
 use clipd::config::{evaluation::Evaluation, own_server::OwnServer};
 #[cfg(feature = "bench")]
 use clipd::eval::Verdict;
-use clipd::model::graph::Form;
+use clipd::model::calibration::Calibration;
+use clipd::model::graph::{Form, Products};
 use clipd::model::hub;
 use clipd::shutdown::Signals;
 use clipd::telemetry::logging;
@@ -58,6 +61,12 @@ fn main() -> ExitCode {
         Command::Pull(flags) => return exit(pull(&flags)),
         Command::Export(flags) => return exit(export(&flags)),
         Command::Keys(flags) => return exit(keys(&flags)),
+        Command::Calibrate(flags) => {
+            return match Plan::from_flags(&flags) {
+                Ok(plan) => exit(clipd::calibrate::run(&plan)),
+                Err(problems) => usage(&problems),
+            };
+        }
         #[cfg(feature = "bench")]
         Command::Bench(flags) => {
             return match OwnServer::of(&flags) {
@@ -174,7 +183,11 @@ fn keys(flags: &KeysFlags) -> Result<(), Box<dyn Error>> {
 }
 
 fn export(flags: &ExportFlags) -> Result<(), Box<dyn Error>> {
-    let form = Form { weights: flags.precision, operators: flags.operators };
+    let products = match &flags.calibration {
+        Some(file) => Products::Int8(Arc::new(Calibration::read(file)?)),
+        None => Products::Float,
+    };
+    let form = Form { weights: flags.precision, products, operators: flags.operators };
     let model = Origin::of(&ModelSource::from_flags(&flags.model)?)?.model(form)?;
     clipd::model::export::export(&model, &flags.out)?;
     tracing::info!(model = model.name, directory = %flags.out.display(), "exported");

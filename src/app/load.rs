@@ -1,6 +1,6 @@
 //! From a configuration to a model and the engines that run it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Served, StartError};
@@ -10,9 +10,9 @@ use crate::clip::PREPROCESSING_VERSION;
 use crate::config::{Config, ModelSource};
 use crate::engine::choice::{Choice, DeviceChoice, choose};
 use crate::engine::device::{Device, Precision, Seat};
-use crate::engine::fidelity::{Fidelity, fidelity};
 use crate::engine::onnx::OnnxModel;
-use crate::model::graph::Form;
+use crate::model::calibration::{CALIBRATION_FILE, Calibration};
+use crate::model::graph::{Form, Products};
 use crate::model::variant::Variant;
 use crate::model::{Model, ModelError, hub};
 
@@ -24,22 +24,21 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
     let device = devices[0];
     device.check(precision)?;
     let origin = Origin::of(&config.model)?;
-    let model = origin.model(device.form(precision))?;
-    let fingerprint = fingerprint(&model.fingerprint, precision);
+    let calibration = match precision {
+        Precision::Int8 => Some(origin.calibration(config.calibration.as_deref())?),
+        _ => None,
+    };
+    if let Some(Calibration { image, text, .. }) = &calibration {
+        tracing::info!(?image, ?text, "cosine of int8 to fp32 when the model was calibrated");
+    }
+    let fingerprint = |model: &str| fingerprint(model, precision, calibration.as_ref());
+    let products = calibration.clone().map_or(Products::Float, |each| Products::Int8(Arc::new(each)));
+    let model = origin.model(Form { products, ..device.form(precision) })?;
+    let fingerprint = fingerprint(&model.fingerprint);
     tracing::info!(name = model.name, fingerprint, "model loaded");
     let onnx = Arc::new(OnnxModel::new(device, &model.spec, model.image, model.text)?);
     let (gpu, max_batch_size) = (config.gpu, config.scheduling.max_batch_size);
     let seat = |device, precision| Seat { device, precision, threads, gpu, max_batch_size };
-    if precision == Precision::Int8 {
-        let Fidelity { images, texts } = {
-            let reference = origin.model(Device::CPU.form(Precision::Fp32))?;
-            let reference = OnnxModel::new(Device::CPU, &reference.spec, reference.image, reference.text)?;
-            let mut reference = reference.open(&seat(Device::CPU, Precision::Fp32))?;
-            fidelity(&model.spec, &mut *reference, &mut *onnx.open(&seat(device, precision))?)?
-        };
-        let texts = texts.map_or_else(|| "none".to_owned(), |texts| texts.to_string());
-        tracing::info!(%images, texts, "cosine of int8 to fp32, over made-up inputs: it depends on the model");
-    }
     let open = |device: Device| {
         let (onnx, seat) = (onnx.clone(), seat(device, precision));
         OpenEngine::boxed(device.to_string(), move || onnx.open(&seat))
@@ -86,6 +85,26 @@ impl Origin {
         })
     }
 
+    /// Where `clipd calibrate` puts its file, and a server looks for it. `None`: the model is in no directory.
+    pub fn calibration_file(&self) -> Option<PathBuf> {
+        match self {
+            Origin::Builtin => None,
+            Origin::Directory(directory, _) | Origin::Cached(_, directory, _) => {
+                Some(directory.join(CALIBRATION_FILE))
+            }
+        }
+    }
+
+    /// How it is rounded to 8 bits: what is `asked` for, or what comes with the model.
+    pub fn calibration(&self, asked: Option<&Path>) -> Result<Calibration, StartError> {
+        match (asked, self.calibration_file()) {
+            (Some(path), _) => Ok(Calibration::read(path)?),
+            (None, Some(beside)) if beside.exists() => Ok(Calibration::read(&beside)?),
+            (None, Some(beside)) => Err(StartError::NotCalibrated(beside)),
+            (None, None) => Ok(Calibration::builtin()?),
+        }
+    }
+
     /// Reads it.
     pub fn model(&self, form: Form) -> Result<Model, ModelError> {
         match self {
@@ -99,7 +118,8 @@ impl Origin {
 }
 
 /// What an embedding depends on, in ASCII: the model's files (64 of their 256 bits tell models apart), how
-/// inputs become rows, and the precision.
-pub fn fingerprint(model: &str, precision: Precision) -> String {
-    format!("{}-{PREPROCESSING_VERSION}-{}", &model[..16], precision.as_str())
+/// inputs become rows, the precision, and how the model was rounded to that (32 bits).
+pub fn fingerprint(model: &str, precision: Precision, calibration: Option<&Calibration>) -> String {
+    let rounding = calibration.map_or_else(String::new, |each| format!("-{}", &each.hash()[..8]));
+    format!("{}-{PREPROCESSING_VERSION}-{}{rounding}", &model[..16], precision.as_str())
 }

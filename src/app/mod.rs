@@ -15,7 +15,7 @@ mod safety;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +70,11 @@ pub enum StartError {
     Hub(#[from] HubError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(
+        "precision int8 needs a calibration of the model, and there is no {}; make one with \
+         clipd calibrate --images DIR, or name one with --calibration", .0.display()
+    )]
+    NotCalibrated(PathBuf),
     #[error("tokenizer.json: {0}")]
     Tokenizer(#[from] crate::clip::text::TokenizerError),
     #[error(transparent)]

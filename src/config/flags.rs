@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 #[cfg(feature = "bench")]
 use super::bench::BenchFlags;
+use super::calibrate::CalibrateFlags;
 #[cfg(feature = "bench")]
 use super::eval::EvalCommand;
 use super::hub::HubFlags;
@@ -36,6 +37,8 @@ pub enum Command {
     Pull(PullFlags),
     /// Write a model as ONNX files for other tools
     Export(ExportFlags),
+    /// Find out how a model is rounded to 8 bits, from pictures and texts: what serve --precision int8 needs
+    Calibrate(CalibrateFlags),
     /// Make, show and revoke API keys
     Keys(KeysFlags),
     /// Measure what this machine can do, and how much of it a server gives
@@ -78,9 +81,12 @@ pub struct ExportFlags {
     /// Directory to write to; it is made, and no file in it is overwritten
     #[arg(long)]
     pub out: PathBuf,
-    /// What weights are kept in: fp32, fp16 or int8
+    /// What weights are kept in: fp32 or fp16
     #[arg(long, default_value = "fp32")]
     pub precision: WeightType,
+    /// File of clipd calibrate: multiply in 8 bits, as that says [default: in floating point]
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
     /// standard: those of opset 20; fused: those of ONNX Runtime too, as clipd runs it on GPUs
     #[arg(long, default_value = "standard")]
     pub operators: Operators,
@@ -166,6 +172,10 @@ pub struct ServeFlags {
     /// auto, fp32, bf16, int8 or fp16 (bf16 and int8: openvino only; fp16: GPUs only; auto never takes int8)
     #[arg(long, env = "CLIPD_PRECISION", default_value = "auto", help_heading = "Model and device")]
     pub precision: String,
+    /// How the model is rounded to 8 bits, for --precision int8: a file of clipd calibrate
+    /// [default: clipd_int8.json beside the model]
+    #[arg(long, env = "CLIPD_CALIBRATION", help_heading = "Model and device")]
+    pub calibration: Option<PathBuf>,
     /// Worker threads of each device, each with an inference session of its own
     #[arg(long, env = "CLIPD_WORKERS_PER_DEVICE", default_value = "1", help_heading = "Model and device")]
     pub workers_per_device: String,

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
+pub mod calibrate;
 #[cfg(feature = "bench")]
 pub mod eval;
 #[cfg(feature = "bench")]
@@ -53,6 +54,8 @@ pub struct Config {
     pub device: DeviceChoice,
     /// `None`: `auto`.
     pub precision: Option<Precision>,
+    /// How the model is rounded to 8 bits. `None`: it is beside the model.
+    pub calibration: Option<PathBuf>,
     pub gpu: GpuOptions,
     /// Worker threads of each device, each with a session of its own.
     pub workers_per_device: NonZeroUsize,
@@ -106,6 +109,11 @@ impl ModelSource {
     }
 }
 
+/// Of this machine, as far as the process may use them.
+fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
 /// A call with an earlier deadline overtakes calls that arrived less than this long before it; others run
 /// first come, first served.
 const INTERACTIVE_TARGET: Duration = Duration::from_millis(500);
@@ -144,7 +152,7 @@ impl Config {
     /// Every problem, one per line, or the configuration.
     pub fn from_flags(flags: &ServeFlags) -> Result<Config, Vec<String>> {
         let mut problems = Problems::default();
-        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let cores = cores();
         let workers_per_device = problems.count("--workers-per-device", &flags.workers_per_device);
         // Sessions share the cores evenly unless told otherwise.
         let per_worker =
@@ -190,6 +198,7 @@ impl Config {
                     ("fp16", Some(Precision::Fp16)),
                 ],
             ),
+            calibration: flags.calibration.clone(),
             gpu: GpuOptions {
                 memory_bytes: problems
                     .optional_bytes("--gpu-memory-bytes", flags.gpu_memory_bytes.as_deref()),

@@ -12,7 +12,7 @@ use super::EngineError;
 use super::binding::Memory;
 use super::runtime::runtime;
 use crate::modality::ByModality;
-use crate::model::graph::{Form, Operators, WeightType};
+use crate::model::graph::{Form, Operators, Products, WeightType};
 
 /// What computes: one of the [`super::kinds`], and which of them where there may be several.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,15 +104,14 @@ impl fmt::Debug for Device {
 }
 
 impl Device {
-    /// How graphs are written that run here in `precision`.
+    /// How graphs are written that run here in `precision`; for int8, before there is a calibration.
     pub fn form(self, precision: Precision) -> Form {
         let weights = match precision {
             // OpenVINO rounds to bf16 itself, and knows better where.
-            Precision::Fp32 | Precision::Bf16 => WeightType::Fp32,
+            Precision::Fp32 | Precision::Bf16 | Precision::Int8 => WeightType::Fp32,
             Precision::Fp16 => WeightType::Fp16,
-            Precision::Int8 => WeightType::Int8,
         };
-        Form { weights, operators: self.kind.operators }
+        Form { weights, products: Products::Float, operators: self.kind.operators }
     }
 
     /// Whether the ONNX Runtime found here was built for it.
@@ -150,8 +149,8 @@ pub enum Precision {
     Fp32,
     /// The cosine to the reference is about 0.99994. On OpenVINO only.
     Bf16,
-    /// Weights in 8 bits, and what is multiplied with them too, in groups. How close it comes depends on the model:
-    /// [`super::fidelity`] measures it. On OpenVINO only.
+    /// Products of linear layers in 8 bits, where a calibration of the model says how; it says too how close that
+    /// comes. On OpenVINO only.
     Int8,
     /// Weights and activations in 16 bits, the last norm and the projection in fp32. The cosine to the reference is
     /// 0.999999. On GPUs only.

@@ -8,13 +8,13 @@ pub mod bound;
 pub mod buckets;
 pub mod choice;
 pub mod device;
-pub mod fidelity;
 pub mod input;
 pub mod kinds;
 mod numa;
 pub mod onnx;
 mod runtime;
 mod session;
+pub mod single;
 pub mod synthetic;
 
 use std::time::Duration;

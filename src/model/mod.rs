@@ -6,6 +6,7 @@
 //! computes.
 
 mod builtin;
+pub mod calibration;
 mod checkpoint;
 pub mod classifiers;
 mod config;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use crate::clip::spec::{ClipSpec, Scores};
 use files::Files;
 pub use files::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
-use graph::{Form, Graph, Values, WeightType};
+use graph::{Form, Graph, Products};
 use variant::Variant;
 
 /// A CLIP model that is ready to be opened on a device.
@@ -65,12 +66,8 @@ pub enum ModelError {
     Tensor { file: String, name: String, fault: TensorFault },
     #[error("precision {0} cannot be had: ready-made graphs are served as they are; take precision fp32")]
     ReadyMade(&'static str),
-    #[error(
-        "precision int8 cannot be had: this model has no matrix that can be quantised: its widths are no \
-         multiples of {}",
-        graph::int8::GROUP
-    )]
-    NotQuantisable,
+    #[error("the calibration is of another model: {0}")]
+    Calibration(String),
 }
 
 /// What is wrong with a tensor.
@@ -102,22 +99,24 @@ impl Model {
         if variant.is_asked_for()
             || !files::has_weights(directory) && ready_made::is_ready_made(directory, variant)
         {
-            return ready_made::load(name, directory, variant, form);
+            return ready_made::load(name, directory, variant, &form);
         }
         Model::assemble(name, Files::open(directory)?, form)
     }
 
     fn assemble(name: String, files: Files, form: Form) -> Result<Model, ModelError> {
         let Files { config, mut checkpoint, text: text_spec, tokenizer_json, fingerprint } = files;
-        let image = graph::image::image_encoder(&mut checkpoint, &config.image, config.embed_dim, form)?;
-        let text = config.text.as_ref();
-        let text = text.map(|text| graph::text::text_encoder(&mut checkpoint, text, config.embed_dim, form));
-        let text = text.transpose()?;
-        let quantised =
-            |graph: &Graph| graph.weights.iter().any(|weight| matches!(weight.values, Values::I8(_)));
-        if form.weights == WeightType::Int8 && !(quantised(&image) && text.as_ref().is_none_or(quantised)) {
-            return Err(ModelError::NotQuantisable);
+        if let Products::Int8(calibration) = &form.products
+            && calibration.model != fingerprint
+        {
+            let (found, expected) = (&fingerprint[..16], &calibration.model);
+            return Err(ModelError::Calibration(format!("{expected:.16}, this is {found}")));
         }
+        let embed_dim = config.embed_dim;
+        let image = graph::image::image_encoder(&mut checkpoint, &config.image, embed_dim, form.clone())?;
+        let text = config.text.as_ref();
+        let text = text.map(|text| graph::text::text_encoder(&mut checkpoint, text, embed_dim, form));
+        let text = text.transpose()?;
         let scores = if config.logit_bias { Scores::Sigmoid } else { Scores::Softmax };
         // Saved as a logarithm; OpenAI clipped it in training. An image encoder alone has none.
         let logit_scale = match (&text, scores) {

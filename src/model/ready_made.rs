@@ -25,7 +25,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::graph::ready_made::ReadyMade;
-use super::graph::{Form, Graph, WeightType};
+use super::graph::{Form, Graph, Products, WeightType};
 use super::io::{hash, hexadecimal, is_plain, read};
 use super::variant::Variant;
 use super::{Model, ModelError};
@@ -102,12 +102,12 @@ pub(super) fn load(
     name: String,
     directory: &Path,
     variant: &Variant,
-    form: Form,
+    form: &Form,
 ) -> Result<Model, ModelError> {
-    match form.weights {
-        WeightType::Fp32 => {}
-        WeightType::Fp16 => return Err(ModelError::ReadyMade("fp16")),
-        WeightType::Int8 => return Err(ModelError::ReadyMade("int8")),
+    match (form.weights, &form.products) {
+        (WeightType::Fp16, _) => return Err(ModelError::ReadyMade("fp16")),
+        (_, Products::Int8(_)) => return Err(ModelError::ReadyMade("int8")),
+        (WeightType::Fp32, Products::Float | Products::Observed) => {}
     }
     let Some(layout) = Layout::in_directory(directory, variant) else {
         let reason = format!("there are no ONNX graphs {}", named(variant));

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use crate::support::fixtures;
 
-fn clipd() -> Command {
+pub(crate) fn clipd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clipd"));
     // Configuration of the machine that runs the tests must not leak in.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CLIPD_")) {

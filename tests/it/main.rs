@@ -8,6 +8,7 @@
 mod bad_requests;
 #[cfg(feature = "bench")]
 mod bench;
+mod calibrate;
 mod classifiers;
 mod classify;
 mod cli;

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider, ExecutionProviderDispatch};
 
 use crate::engine::device::{Auto, KeptWeights, Kind, Precision};
-use crate::model::graph::{Operators, int8};
+use crate::model::graph::Operators;
 
 /// Who pays with memory or accuracy must be faster by this factor: OpenVINO holds a copy of the weights for every
 /// worker, bf16 has a cosine of 0.99995 to fp32. On the CPUs that were seen, OpenVINO's fp32 is at
@@ -49,18 +49,19 @@ pub(super) const KIND: Kind = Kind {
 };
 
 fn provider(precision: Precision, threads: NonZeroUsize) -> ExecutionProviderDispatch {
-    // Group 0 switches OpenVINO's own quantisation off, whatever the weights are.
-    let (hint, group) = match precision {
-        Precision::Fp32 => ("f32", 0),
-        Precision::Bf16 => ("bf16", 0),
-        Precision::Int8 => ("f32", int8::GROUP),
-        Precision::Fp16 => ("f16", 0),
+    let hint = match precision {
+        Precision::Bf16 => "bf16",
+        // What is left of it: attention's own products, and layers that a calibration keeps from being rounded.
+        Precision::Int8 if bf16_supported() => "bf16",
+        Precision::Fp32 | Precision::Int8 => "f32",
+        Precision::Fp16 => "f16",
     };
     let config = serde_json::json!({
         "CPU": {
             "INFERENCE_PRECISION_HINT": hint,
             "INFERENCE_NUM_THREADS": threads.to_string(),
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": group.to_string(),
+            // No rounding but what the graph says.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
             // Pinned, the threads of two sessions share a core while another is idle: two workers of one thread then
             // give 6.3 images/s instead of 12.8.
             "ENABLE_CPU_PINNING": "NO",

@@ -6,7 +6,7 @@
 //! - the value's bias into that of the output: softmax's weights add up to 1, so it passes through unchanged.
 
 use super::Operators;
-use super::builder::{Sight, Value};
+use super::builder::{Operand, Sight, Value};
 use super::writer::{Unbiased, Writer};
 use crate::model::ModelError;
 use crate::model::checkpoint::transpose;
@@ -45,6 +45,7 @@ impl Writer<'_> {
         let name = format!("{name}.out_proj");
         let (mut weight, mut bias) = self.out_projection(&name, [width, width], &value_bias)?;
         self.scale(&format!("{block}.ls_1.gamma"), config, &mut weight, &mut bias)?;
+        let x = self.graph.operand(&name, &x, width)?;
         Ok(self.linear_of(&name, [width, width], (weight, bias), &x))
     }
 
@@ -60,7 +61,7 @@ impl Writer<'_> {
         let (x, value_bias) = self.attended(&format!("{name}.attn"), width, heads, &attention)?;
         let name = format!("{name}.attn.out_proj");
         let layer = self.out_projection(&name, [width, outputs], &value_bias)?;
-        let found = self.linear_of(&name, [width, outputs], layer, &x);
+        let found = self.linear_of(&name, [width, outputs], layer, &Operand::float(&x));
         Ok(self.biased(&found))
     }
 
@@ -89,15 +90,18 @@ impl Writer<'_> {
         let weights = self.checkpoint.take(&format!("{name}.in_proj_weight"), &[3 * width, width])?;
         let mut biases = self.checkpoint.take(&format!("{name}.in_proj_bias"), &[3 * width])?;
         let scale = ((width / heads) as f32).sqrt().recip();
-        let mut project = |part: usize, suffix: &str, scale: f32, x: &Value| {
+        let context = self.graph.operand(name, attention.context, width)?;
+        // A few tokens of a row, if they are not all: they cost little, and are not rounded.
+        let few = Operand::float(attention.queries);
+        let queries = if attention.queries == attention.context { &context } else { &few };
+        let mut project = |part: usize, suffix: &str, scale: f32, x: &Operand| {
             let mut weight = transpose(&weights[part * width * width..][..width * width], width, width);
             weight.iter_mut().for_each(|value| *value *= scale);
-            let weight = self.graph.matrix(&format!("{name}.{suffix}.weight"), [width, width], weight);
-            self.graph.matmul(x, &weight)
+            self.graph.product(x, &format!("{name}.{suffix}.weight"), [width, width], weight)
         };
-        let query = project(0, "query", scale, attention.queries);
-        let key = project(1, "key", 1.0, attention.context);
-        let value = project(2, "value", 1.0, attention.context);
+        let query = project(0, "query", scale, queries);
+        let key = project(1, "key", 1.0, &context);
+        let value = project(2, "value", 1.0, &context);
         let query_bias = biases[..width].iter().map(|value| value * scale).collect();
         let query_bias = self.graph.weight(&format!("{name}.query.bias"), &[width], query_bias);
         let query = self.graph.add(&query, &query_bias);

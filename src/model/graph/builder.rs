@@ -6,17 +6,18 @@
 //! What type a number is stored and computed in is decided here, where it is written: see [`Form`].
 
 mod operators;
+mod products;
 
 use half::f16;
 use prost::Message;
 
-use super::int8::quantised;
 use super::onnx::{
     AttributeProto, CONTRIB_DOMAIN, CONTRIB_VERSION, ElementType, GraphProto, IR_VERSION, ModelProto,
     NodeProto, OPSET_VERSION, OperatorSetIdProto, TensorProto,
 };
-use super::parts::{Dim, dims, external, int, value_info};
-use super::{Form, Graph, OUTPUT, Operators, Values, Weight, WeightType};
+use super::parts::{Dim, dims, external, value_info};
+use super::{Form, Graph, OUTPUT, Observed, Operators, Values, Weight, WeightType};
+pub(super) use products::Operand;
 
 /// The result of a node, a constant or an input, by its name in the graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,21 +45,22 @@ pub(super) struct Builder {
     element: ElementType,
     graph: GraphProto,
     weights: Vec<Weight>,
+    observed: Vec<Observed>,
     has_convolutions: bool,
 }
 
 impl Builder {
     pub(super) fn new(name: &str, form: Form) -> Builder {
         let element = match form.weights {
-            WeightType::Fp32 | WeightType::Int8 => ElementType::Float,
+            WeightType::Fp32 => ElementType::Float,
             WeightType::Fp16 => ElementType::Float16,
         };
         let graph = GraphProto { name: name.to_owned(), ..GraphProto::default() };
-        Builder { form, element, graph, weights: Vec::new(), has_convolutions: false }
+        Builder { form, element, graph, weights: Vec::new(), observed: Vec::new(), has_convolutions: false }
     }
 
-    pub(super) fn form(&self) -> Form {
-        self.form
+    pub(super) fn form(&self) -> &Form {
+        &self.form
     }
 
     pub(super) fn input(&mut self, name: &str, element: ElementType, shape: &[Dim]) -> Value {
@@ -74,17 +76,6 @@ impl Builder {
             _ => Values::F32(values),
         };
         self.beside(Weight { name: name.to_owned(), shape: shape.to_vec(), values })
-    }
-
-    /// The same for what rows are multiplied with, `[inputs, outputs]`, which may be kept in 8 bits.
-    pub(super) fn matrix(&mut self, name: &str, [inputs, outputs]: [usize; 2], values: Vec<f32>) -> Value {
-        let narrow = match self.form.weights {
-            WeightType::Int8 => quantised(name, [inputs, outputs], &values),
-            WeightType::Fp32 | WeightType::Fp16 => None,
-        };
-        let Some((integers, scales)) = narrow else { return self.weight(name, &[inputs, outputs], values) };
-        let (integers, scales) = (self.beside(integers), self.beside(scales));
-        self.node("DequantizeLinear", &[&integers, &scales], vec![int("axis", 1)])
     }
 
     fn beside(&mut self, weight: Weight) -> Value {
@@ -142,9 +133,10 @@ impl Builder {
         });
     }
 
-    /// Declares `result`, a float tensor of `[batch, width]`, as the graph's output.
+    /// Declares `result`, a float tensor of `[batch, width]`, as the graph's first output.
     pub(super) fn output(&mut self, result: &Value, width: Dim) {
-        self.graph.output.push(value_info(&result.0, ElementType::Float, &[Dim::Dynamic("batch"), width]));
+        let output = value_info(&result.0, ElementType::Float, &[Dim::Dynamic("batch"), width]);
+        self.graph.output.insert(0, output);
     }
 
     /// Ends the graph with `result`, a float tensor of `[batch, width]`.
@@ -163,7 +155,7 @@ impl Builder {
             opset_import,
         };
         let (proto, is_rearranged) = (model.encode_to_vec(), self.has_convolutions);
-        Graph { proto, weights: self.weights, is_rearranged, ..Graph::default() }
+        Graph { proto, weights: self.weights, observed: self.observed, is_rearranged, ..Graph::default() }
     }
 
     /// What was added so far, to be part of another graph.

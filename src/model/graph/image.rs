@@ -76,8 +76,9 @@ fn transformer(
         pixels = writer.graph.multiply(&pixels, &scale);
         kernel.iter_mut().for_each(|value| *value *= HALF_SCALE);
     }
-    let kernel = writer.graph.matrix("visual.conv1.weight", [patch * patch * 3, width], kernel);
-    let x = writer.graph.matmul(&pixels, &kernel);
+    let inputs = patch * patch * 3;
+    let pixels = writer.graph.operand("visual.conv1", &pixels, inputs)?;
+    let x = writer.graph.product(&pixels, "visual.conv1.weight", [inputs, width], kernel);
     let mut x = with_positions(writer, encoder, grid, x, &bias)?;
     if encoder.norm_before {
         x = writer.layer_norm("visual.ln_pre", &encoder.transformer, &x)?;
@@ -148,7 +149,7 @@ fn normed_and_projected(
 ) -> Result<Value, ModelError> {
     let x = writer.graph.full_precision(x);
     let x = writer.layer_norm("visual.ln_post", config, &x)?;
-    let projection = writer.matrix("visual.proj", [config.width, embed_dim])?;
+    let projection = writer.weight("visual.proj", &[config.width, embed_dim])?;
     Ok(writer.graph.matmul(&x, &projection))
 }
 

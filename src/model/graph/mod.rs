@@ -14,7 +14,7 @@ mod attention;
 mod builder;
 mod file;
 pub(super) mod image;
-pub mod int8;
+mod int8;
 pub(super) mod onnx;
 mod parts;
 pub mod probe;
@@ -28,14 +28,18 @@ mod writer;
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt;
 use onnx::ElementType;
 
+use super::calibration::Calibration;
+
 /// How a graph is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Form {
     pub weights: WeightType,
+    pub products: Products,
     pub operators: Operators,
 }
 
@@ -47,8 +51,17 @@ pub enum WeightType {
     /// whose rounding would show in every number of an embedding. Half the memory and its traffic, and a GPU's matrix
     /// units. Providers sum up norms and softmax in fp32 whatever their type is.
     Fp16,
-    /// Matrices only; see [`int8`].
-    Int8,
+}
+
+/// What linear layers multiply.
+#[derive(Clone, Debug)]
+pub enum Products {
+    /// Numbers of the weights' type.
+    Float,
+    /// The same, and what enters the layers are outputs of the graph too, behind the embedding: [`Graph::observed`].
+    Observed,
+    /// Integers of 8 bits, where the calibration says how to round; see [`int8`].
+    Int8(Arc<Calibration>),
 }
 
 /// Which operators a graph is made of.
@@ -68,8 +81,7 @@ impl FromStr for WeightType {
         match text {
             "fp32" => Ok(WeightType::Fp32),
             "fp16" => Ok(WeightType::Fp16),
-            "int8" => Ok(WeightType::Int8),
-            _ => Err("neither fp32 nor fp16 nor int8"),
+            _ => Err("neither fp32 nor fp16"),
         }
     }
 }
@@ -88,7 +100,8 @@ impl FromStr for Operators {
 
 impl Form {
     /// What everybody can run.
-    pub const PORTABLE: Form = Form { weights: WeightType::Fp32, operators: Operators::Standard };
+    pub const PORTABLE: Form =
+        Form { weights: WeightType::Fp32, products: Products::Float, operators: Operators::Standard };
 }
 
 /// An encoder: its operators, and apart from them the weights they refer to by name.
@@ -100,6 +113,8 @@ pub struct Graph {
     pub proto: Vec<u8>,
     /// One for every initializer of `proto` that is marked as external.
     pub weights: Vec<Weight>,
+    /// What enters linear layers, if the graph is [`Products::Observed`]: one for every output but the first.
+    pub observed: Vec<Observed>,
     /// How many rows a run takes, if the graph fixes it.
     pub rows: Option<usize>,
     /// How many tokens a row has, if the graph fixes it.
@@ -109,6 +124,15 @@ pub struct Graph {
     /// Whether ONNX Runtime reads weights as it loads the graph, before those are known that sessions share: it
     /// rearranges those of convolutions.
     pub is_rearranged: bool,
+}
+
+/// What enters linear layers, `[batch, tokens, channels]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// That of the layer, or what the layers have in common. [`Calibration::tensors`] has it too.
+    pub name: String,
+    /// Names of the matrices that it is multiplied with, `[channels, outputs]`.
+    pub weights: Vec<String>,
 }
 
 /// A tensor of an encoder, in row-major order.

@@ -64,7 +64,7 @@ pub(in crate::model) fn text_encoder(
     let x = match config.projection {
         Projection::None => x,
         Projection::Matrix => {
-            let projection = writer.matrix(&projection, [width, embed_dim])?;
+            let projection = writer.weight(&projection, &[width, embed_dim])?;
             writer.graph.matmul(&x, &projection)
         }
         Projection::Linear => writer.projected(&projection, [width, embed_dim], &x)?,

@@ -94,9 +94,12 @@ impl Writer<'_> {
     /// That of the block `block`.
     fn mlp(&mut self, block: &str, config: &TransformerConfig, x: &Value) -> Result<Unbiased, ModelError> {
         let (width, mlp_width) = (config.width, config.mlp_width);
-        let x = self.linear(&format!("{block}.mlp.c_fc"), [width, mlp_width], x)?;
+        let name = format!("{block}.mlp.c_fc");
+        let x = self.graph.operand(&name, x, width)?;
+        let x = self.linear(&name, [width, mlp_width], &x)?;
         let x = self.activation(config.activation, &x);
         let name = format!("{block}.mlp.c_proj");
+        let x = self.graph.operand(&name, &x, mlp_width)?;
         let mut weight = self.checkpoint.take(&format!("{name}.weight"), &[width, mlp_width])?;
         let mut bias = self.checkpoint.take(&format!("{name}.bias"), &[width])?;
         self.scale(&format!("{block}.ls_2.gamma"), config, &mut weight, &mut bias)?;

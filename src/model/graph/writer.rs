@@ -2,7 +2,7 @@
 //! encoders have in common.
 
 use super::Form;
-use super::builder::{Builder, Value};
+use super::builder::{Builder, Operand, Value};
 use crate::model::ModelError;
 use crate::model::checkpoint::{Checkpoint, transpose};
 use crate::model::config::TransformerConfig;
@@ -35,14 +35,14 @@ impl<'w> Writer<'w> {
         Ok(self.graph.layer_norm(x, &weight, &bias, config.epsilon))
     }
 
-    /// A linear layer with its bias.
+    /// A linear layer with its bias; it is not rounded.
     pub(super) fn projected(
         &mut self,
         name: &str,
         sizes: [usize; 2],
         x: &Value,
     ) -> Result<Value, ModelError> {
-        let projected = self.linear(name, sizes, x)?;
+        let projected = self.linear(name, sizes, &Operand::float(x))?;
         Ok(self.biased(&projected))
     }
 
@@ -52,18 +52,12 @@ impl<'w> Writer<'w> {
         Ok(self.graph.weight(name, shape, values))
     }
 
-    /// A matrix that the checkpoint has as `[inputs, outputs]`.
-    pub(super) fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Value, ModelError> {
-        let values = self.checkpoint.take(name, &shape)?;
-        Ok(self.graph.matrix(name, shape, values))
-    }
-
     /// A layer that PyTorch keeps as `[outputs, inputs]`.
     pub(super) fn linear(
         &mut self,
         name: &str,
         [inputs, outputs]: [usize; 2],
-        x: &Value,
+        x: &Operand,
     ) -> Result<Unbiased, ModelError> {
         let weight = self.checkpoint.take(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = self.checkpoint.take(&format!("{name}.bias"), &[outputs])?;
@@ -76,12 +70,12 @@ impl<'w> Writer<'w> {
         name: &str,
         [inputs, outputs]: [usize; 2],
         (weight, bias): (Vec<f32>, Vec<f32>),
-        x: &Value,
+        x: &Operand,
     ) -> Unbiased {
         let weight = transpose(&weight, outputs, inputs);
-        let weight = self.graph.matrix(&format!("{name}.weight"), [inputs, outputs], weight);
+        let product = self.graph.product(x, &format!("{name}.weight"), [inputs, outputs], weight);
         let bias = self.graph.weight(&format!("{name}.bias"), &[outputs], bias);
-        Unbiased { product: self.graph.matmul(x, &weight), bias }
+        Unbiased { product, bias }
     }
 
     pub(super) fn biased(&mut self, x: &Unbiased) -> Value {

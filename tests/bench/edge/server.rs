@@ -65,7 +65,7 @@ impl Server {
         (model.spec.image.height, model.spec.image.width) = (side, side);
         let served = Served {
             name: model.name,
-            fingerprint: app::load::fingerprint(&model.fingerprint, Precision::Fp32),
+            fingerprint: app::load::fingerprint(&model.fingerprint, Precision::Fp32, None),
             spec: model.spec,
             tokenizer_json: model.tokenizer_json,
             engines: vec![engine],

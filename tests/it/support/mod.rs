@@ -97,7 +97,7 @@ pub(crate) fn synthetic(engines: Vec<OpenEngine>) -> Served {
     let model = Model::builtin(Form::PORTABLE).unwrap();
     Served {
         name: model.name,
-        fingerprint: app::load::fingerprint(&model.fingerprint, Precision::Fp32),
+        fingerprint: app::load::fingerprint(&model.fingerprint, Precision::Fp32, None),
         spec: model.spec,
         tokenizer_json: model.tokenizer_json,
         engines,

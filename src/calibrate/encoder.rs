@@ -1,0 +1,276 @@
+//! The calibration of one encoder.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::subscriber::{NoSubscriber, with_default};
+
+use super::errors::Errors;
+use super::extremes::Extremes;
+use super::floor::{Cosine, Floor, Kept, Unmet};
+use super::inputs::Rows;
+use crate::app::load::Origin;
+use crate::cli::complain;
+use crate::cli::progress::Progress;
+use crate::clip::embedding::{dot, normalize};
+use crate::clip::spec::ClipSpec;
+use crate::clock::Clock;
+use crate::engine::Batch;
+use crate::engine::device::{Device, Precision, Seat};
+use crate::engine::kinds::bf16_supported;
+use crate::engine::single::Single;
+use crate::modality::Modality;
+use crate::model::calibration::{Calibration, Reached, Rounding};
+use crate::model::graph::{Form, Graph, Observed, Products, Values};
+
+/// Steps are chosen by so many inputs at most: each value is rounded in several ways.
+const FOR_STEPS: usize = 64;
+
+/// What a layer costs alone is measured with so many inputs: it orders layers, and promises nothing.
+const FOR_ORDER: usize = 16;
+
+/// Runs of each engine in turn, of which the fastest counts.
+const ROUNDS: usize = 8;
+
+/// What an encoder is calibrated for.
+pub(super) struct Task<'a> {
+    pub(super) origin: &'a Origin,
+    pub(super) spec: &'a ClipSpec,
+    pub(super) fingerprint: &'a str,
+    pub(super) threads: NonZeroUsize,
+}
+
+pub(super) struct Calibrated {
+    pub(super) tensors: BTreeMap<String, Rounding>,
+    pub(super) reached: Reached,
+    /// For people.
+    pub(super) told: String,
+}
+
+impl Task<'_> {
+    /// `graph` is [`Products::Observed`].
+    pub(super) fn calibrate(
+        &self,
+        graph: Graph,
+        rows: Rows,
+        floor: Floor,
+    ) -> Result<Calibrated, Box<dyn Error>> {
+        let Rows { modality, seen, held_out } = rows;
+        let observed = graph.observed.clone();
+        let matrices: Vec<Vec<Vec<f32>>> = observed.iter().map(|each| matrix(&graph, each)).collect();
+        let mut reference = Single::open(self.spec, graph, &self.seat(Device::CPU, Precision::Fp32))?;
+        let mut progress = Progress::of(2 * seen.len().min(FOR_STEPS) + seen.len().saturating_sub(FOR_STEPS));
+        let channels = matrices.iter().map(|matrix| Extremes::new(matrix.len()));
+        let mut extremes: Vec<Option<Extremes>> = channels.map(Some).collect();
+        for batch in &seen {
+            reference.observe(batch, |number, tokens, values| {
+                // One token of a row costs little to multiply.
+                let extremes = &mut extremes[number];
+                match tokens {
+                    1 => *extremes = None,
+                    _ => extremes.iter_mut().for_each(|extremes| extremes.see(values)),
+                }
+            })?;
+            progress.advance();
+        }
+        let mut tensors = BTreeMap::new();
+        let mut errors: Vec<Option<Errors>> = Vec::new();
+        for ((extremes, matrix), Observed { name, .. }) in extremes.iter().zip(&matrices).zip(&observed) {
+            errors.push(match extremes {
+                None => None,
+                Some(extremes) if extremes.are_bytes() => {
+                    tensors.insert(name.clone(), Rounding { step: 1.0, zero: None, factors: vec![] });
+                    None
+                }
+                Some(extremes) => {
+                    let factors = extremes.factors(matrix);
+                    Some(Errors::new(extremes.reach(&factors), factors, matrix))
+                }
+            });
+        }
+        for batch in seen.iter().take(FOR_STEPS) {
+            reference.observe(batch, |number, _, values| {
+                errors[number].iter_mut().for_each(|errors| errors.see(values));
+            })?;
+            progress.advance();
+        }
+        progress.end();
+        for (errors, Observed { name, .. }) in errors.into_iter().zip(observed) {
+            errors.into_iter().for_each(|errors| drop(tensors.insert(name.clone(), errors.best())));
+        }
+        if tensors.is_empty() {
+            return Err("precision int8 cannot be had: this model has no layers that can be rounded".into());
+        }
+        let expected = embeddings(&mut reference, &held_out)?;
+        drop(reference);
+        self.keep(modality, tensors, floor, &held_out, &expected, seen.len())
+    }
+
+    /// Leaves out of `tensors` what the floor asks for.
+    fn keep(
+        &self,
+        modality: Modality,
+        mut tensors: BTreeMap<String, Rounding>,
+        floor: Floor,
+        held_out: &[Batch],
+        expected: &[Vec<f32>],
+        inputs: usize,
+    ) -> Result<Calibrated, Box<dyn Error>> {
+        let layers: Vec<String> = tensors.keys().cloned().collect();
+        let open = |rounded: &[String]| {
+            let some = rounded.iter().map(|name| (name.clone(), tensors[name].clone())).collect();
+            self.open(modality, some)
+        };
+        let measure = |rounded: &[String], count: usize| -> Result<Cosine, Box<dyn Error>> {
+            let actual = embeddings(&mut open(rounded)?, &held_out[..count])?;
+            Ok(cosine(expected, &actual))
+        };
+        let few = held_out.len().min(FOR_ORDER);
+        let mut progress = None;
+        let kept = floor.keep(&layers, &mut |rounded| measure(rounded, held_out.len()), &mut |layer| {
+            let progress = progress.get_or_insert_with(|| {
+                complain("the cosine is too small with all layers in 8 bits; what each of them costs:");
+                Progress::of(layers.len())
+            });
+            let cosine = measure(std::slice::from_ref(layer), few);
+            progress.advance();
+            cosine
+        });
+        progress.iter().for_each(Progress::end);
+        let Kept { layers: kept, cosine, all_rounded } = kept.map_err(|unmet| match unmet {
+            Unmet::Float(Cosine { mean, min }) => Box::<dyn Error>::from(format!(
+                "--int8-cosine cannot be met: with all layers in floating point it is {mean:.6}, and {min:.6} at least"
+            )),
+            Unmet::Measuring(error) => error,
+        })?;
+        let rounded: Vec<String> = layers.iter().filter(|layer| !kept.contains(layer)).cloned().collect();
+        let mut engines = vec![self.open_float(modality)?, open(&rounded)?];
+        if !kept.is_empty() {
+            engines.push(open(&layers)?);
+        }
+        let times = times(&mut engines, held_out)?;
+        let faster = |engine: usize| times[0].as_secs_f64() / times[engine].as_secs_f64();
+        let mut told = format!(
+            "cosine to fp32 {:.6}, at least {:.6} ({inputs} seen, {} others compared); {:.2} times as fast as {}",
+            cosine.mean,
+            cosine.min,
+            held_out.len(),
+            faster(1),
+            float().as_str(),
+        );
+        if !kept.is_empty() {
+            told += &format!(
+                "; {} of {} layers stay in floating point (with none: {:.6}, {:.6}, {:.2} times): {}",
+                kept.len(),
+                layers.len(),
+                all_rounded.mean,
+                all_rounded.min,
+                faster(2),
+                kept.join(", ")
+            );
+        }
+        tensors.retain(|name, _| !kept.contains(name));
+        let (mean_cosine, min_cosine) = (cosine.mean, cosine.min);
+        let reached = Reached { inputs, held_out: held_out.len(), mean_cosine, min_cosine, kept };
+        Ok(Calibrated { tensors, reached, told })
+    }
+
+    /// With these tensors rounded.
+    fn open(
+        &self,
+        modality: Modality,
+        tensors: BTreeMap<String, Rounding>,
+    ) -> Result<Single, Box<dyn Error>> {
+        let model = self.fingerprint.to_owned();
+        let calibration = Calibration { model, image: None, text: None, tensors };
+        let form = Device::OPENVINO.form(Precision::Int8);
+        self.open_form(
+            modality,
+            Form { products: Products::Int8(Arc::new(calibration)), ..form },
+            Precision::Int8,
+        )
+    }
+
+    fn open_float(&self, modality: Modality) -> Result<Single, Box<dyn Error>> {
+        self.open_form(modality, Device::OPENVINO.form(float()), float())
+    }
+
+    fn open_form(
+        &self,
+        modality: Modality,
+        form: Form,
+        precision: Precision,
+    ) -> Result<Single, Box<dyn Error>> {
+        // What it tells was told when it was read first.
+        let model = with_default(NoSubscriber::new(), || self.origin.model(form))?;
+        let graph = match modality {
+            Modality::Image => model.image,
+            Modality::Text => model.text.ok_or("the model has no text encoder")?,
+        };
+        Ok(Single::open(self.spec, graph, &self.seat(Device::OPENVINO, precision))?)
+    }
+
+    fn seat(&self, device: Device, precision: Precision) -> Seat {
+        Seat { threads: self.threads, ..Seat::new(device, precision) }
+    }
+}
+
+/// What a server would run instead.
+fn float() -> Precision {
+    if bf16_supported() { Precision::Bf16 } else { Precision::Fp32 }
+}
+
+/// The matrices that something is multiplied with, side by side: a row for each channel.
+fn matrix(graph: &Graph, observed: &Observed) -> Vec<Vec<f32>> {
+    let mut rows: Vec<Vec<f32>> = Vec::new();
+    for name in &observed.weights {
+        let weight = graph.weights.iter().find(|weight| weight.name == *name);
+        let Some((Values::F32(values), [channels, outputs])) =
+            weight.map(|weight| (&weight.values, weight.shape.as_slice()))
+        else {
+            unreachable!("{name} is a matrix in fp32");
+        };
+        rows.resize(*channels, Vec::new());
+        rows.iter_mut().zip(values.chunks_exact(*outputs)).for_each(|(row, more)| row.extend(more));
+    }
+    rows
+}
+
+/// Unit vectors; one without a direction stays as it is, and its cosine shows it.
+fn embeddings(engine: &mut Single, batches: &[Batch]) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
+    let mut embeddings = Vec::new();
+    for batch in batches {
+        for row in engine.embed(batch)?.outer_iter() {
+            let mut row = row.to_vec();
+            let _ = normalize(&mut row);
+            embeddings.push(row);
+        }
+    }
+    Ok(embeddings)
+}
+
+/// Of the first of `expected`.
+fn cosine(expected: &[Vec<f32>], actual: &[Vec<f32>]) -> Cosine {
+    let cosines: Vec<f64> = expected.iter().zip(actual).map(|(a, b)| f64::from(dot(a, b))).collect();
+    Cosine {
+        mean: cosines.iter().sum::<f64>() / cosines.len() as f64,
+        min: cosines.into_iter().fold(f64::INFINITY, f64::min),
+    }
+}
+
+/// What the first batches take each engine, in turns.
+fn times(engines: &mut [Single], batches: &[Batch]) -> Result<Vec<Duration>, Box<dyn Error>> {
+    let clock = Clock::start();
+    let mut fastest = vec![Duration::MAX; engines.len()];
+    for _ in 0..ROUNDS {
+        for (engine, fastest) in engines.iter_mut().zip(&mut fastest) {
+            let start = clock.now();
+            embeddings(engine, &batches[..batches.len().min(4)])?;
+            *fastest = clock.now().since(start).min(*fastest);
+        }
+    }
+    Ok(fastest)
+}
