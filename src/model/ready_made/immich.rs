@@ -12,7 +12,7 @@
 
 use std::path::Path;
 
-use super::recipe::{KnownLogits, Recipe, Source};
+use super::recipe::{KnownLogits, Names, Recipe, Source};
 use crate::model::ModelError;
 use crate::model::config::ready_made::ReadyMadeConfig;
 use crate::model::config::tokenizer::TokenizerFiles;
@@ -25,16 +25,17 @@ const PREPROCESS_FILE: &str = "visual/preprocess_cfg.json";
 const TOKENIZER_FILE: &str = "textual/tokenizer.json";
 const TOKENIZER_CONFIG_FILE: &str = "textual/tokenizer_config.json";
 
-pub(super) fn is_there(has: &dyn Fn(&str) -> bool) -> bool {
-    has(IMAGE_FILE)
+pub(super) fn names() -> Names {
+    Names {
+        image: IMAGE_FILE.to_owned(),
+        text: TEXT_FILE.to_owned(),
+        needed: &[&[CONFIG_FILE], &[PREPROCESS_FILE]],
+        tokenizer: TOKENIZER_FILE,
+        tokenizer_config: TOKENIZER_CONFIG_FILE,
+    }
 }
 
-pub(super) fn files() -> Vec<String> {
-    let files = [IMAGE_FILE, TEXT_FILE, CONFIG_FILE, PREPROCESS_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE];
-    files.map(str::to_owned).to_vec()
-}
-
-pub(super) fn recipe(directory: &Path) -> Result<Recipe, ModelError> {
+pub(super) fn recipe(directory: &Path, _: Names) -> Result<Recipe, ModelError> {
     let model = read(directory, CONFIG_FILE)?;
     let preprocess = read(directory, PREPROCESS_FILE)?;
     let has_texts = directory.join(TEXT_FILE).exists();
