@@ -116,6 +116,31 @@ fn onnx_graphs_are_chosen_where_there_are_no_weights_or_a_variant_is_asked_for()
 }
 
 #[test]
+fn of_a_large_graph_in_a_folder_of_its_own_each_tensor_may_be_a_file() {
+    let taken = [
+        "textual/onnx__MatMul_9000",
+        "visual/Constant_12_attr__value",
+        "visual/visual.proj",
+        "textual/tokenizer_config.json",
+        "textual/model.onnx",
+        "config.json",
+        "visual/preprocess_cfg.json",
+        "textual/tokenizer.json",
+        "visual/model.onnx",
+    ];
+    let others = [
+        "README.md",
+        "textual/merges.txt",
+        "textual/vocab.json",
+        "visual/model.armnn",
+        "visual/fp16/model.armnn",
+        "visual/rknpu/rk3588/model.rknn",
+    ];
+    let files = [&others[..], &taken].concat();
+    check(&files, Ok(&taken));
+}
+
+#[test]
 fn the_files_of_a_split_are_chosen() {
     let files = [
         "README.md",

@@ -2,7 +2,8 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `visual/model.onnx`, `textual/model.onnx` | one encoder each, with its weights or with files beside it |
+//! | `visual/model.onnx`, `textual/model.onnx` | one encoder each |
+//! | files beside a graph | its weights where they are more than 2 GB, perhaps each tensor in a file by its name |
 //! | `config.json` | open_clip's `model_cfg` |
 //! | `visual/preprocess_cfg.json` | open_clip's `preprocess_cfg` |
 //! | `textual/tokenizer.json` | a Hugging Face tokenizer |
@@ -32,7 +33,16 @@ pub(super) fn names() -> Names {
         needed: &[&[CONFIG_FILE], &[PREPROCESS_FILE]],
         tokenizer: TOKENIZER_FILE,
         tokenizer_config: TOKENIZER_CONFIG_FILE,
+        may_be_weights,
     }
+}
+
+/// Names of what else lies beside a graph end so: small files, and the same encoder for other engines.
+const OTHERS: [&str; 6] = [".json", ".txt", ".model", ".onnx", ".armnn", ".rknn"];
+
+fn may_be_weights(file: &str, graph: &str) -> bool {
+    let name = graph.rsplit_once('/').and_then(|(folder, _)| file.strip_prefix(folder)?.strip_prefix('/'));
+    name.is_some_and(|name| !name.contains('/') && !OTHERS.iter().any(|other| name.ends_with(other)))
 }
 
 pub(super) fn recipe(directory: &Path, _: Names) -> Result<Recipe, ModelError> {

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::recipe::{KnownLogits, Names, Recipe, Source};
+use super::recipe::{KnownLogits, Names, Recipe, Source, is_called_after};
 use crate::clip::spec::Scores;
 use crate::model::config::ready_made::ReadyMadeConfig;
 use crate::model::config::tokenizer::{self, TokenizerFiles};
@@ -47,6 +47,7 @@ pub(super) fn names() -> Names {
         needed: &[&[CONFIG_FILE], &[LOGITS_FILE]],
         tokenizer: TOKENIZER_FILE,
         tokenizer_config: tokenizer::CONFIG_FILE,
+        may_be_weights: is_called_after,
     }
 }
 

@@ -29,6 +29,13 @@ pub(super) struct Names {
     pub(super) tokenizer: &'static str,
     /// Beside it; CLIP's own has no need of it.
     pub(super) tokenizer_config: &'static str,
+    /// Whether a file may have weights of a graph. Which do, the graph alone says.
+    pub(super) may_be_weights: fn(&str, graph: &str) -> bool,
+}
+
+/// Whether it is called after the graph, as exporters call one file with all weights.
+pub(super) fn is_called_after(file: &str, graph: &str) -> bool {
+    file.strip_prefix(graph).is_some_and(|rest| rest == ".data" || rest.starts_with("_data"))
 }
 
 impl Names {
@@ -45,12 +52,9 @@ impl Names {
             let found: Vec<&str> = group.iter().filter_map(|name| find(name)).collect();
             if found.is_empty() { Err(format!("it has no {}", group[0])) } else { Ok(found) }
         };
-        // With a graph come the files beside it that its weights are in.
-        let is_beside = |file: &str, graph: &str| {
-            file.strip_prefix(graph).is_some_and(|rest| rest == ".data" || rest.starts_with("_data"))
-        };
-        let beside = |file: &&str| is_beside(file, &self.image) || is_beside(file, &self.text);
-        let mut chosen: Vec<&str> = files.iter().map(String::as_str).filter(beside).collect();
+        let weights =
+            |file: &&str| [&self.image, &self.text].iter().any(|graph| (self.may_be_weights)(file, graph));
+        let mut chosen: Vec<&str> = files.iter().map(String::as_str).filter(weights).collect();
         chosen.extend(find(self.tokenizer_config));
         let text = find(&self.text);
         chosen.extend(text.filter(|text| *text != self.image));

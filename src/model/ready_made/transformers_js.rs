@@ -12,7 +12,7 @@
 
 use std::path::Path;
 
-use super::recipe::{KnownLogits, Names, Recipe, Source};
+use super::recipe::{KnownLogits, Names, Recipe, Source, is_called_after};
 use crate::model::config::ready_made::ReadyMadeConfig;
 use crate::model::config::tokenizer::{self, TokenizerFiles};
 use crate::model::config::transformers;
@@ -42,6 +42,7 @@ pub(super) fn names(has: &dyn Fn(&str) -> bool, variant: &Variant) -> Names {
         ],
         tokenizer: TOKENIZER_FILE,
         tokenizer_config: tokenizer::CONFIG_FILE,
+        may_be_weights: is_called_after,
     }
 }
 
