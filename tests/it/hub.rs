@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use axum::http::StatusCode;
 use clipd::config::ModelSource;
-use clipd::model::hub::{Access, Event, HubError, Repository, fetch};
+use clipd::model::hub::{Access, Event, HubError, Repository};
 use clipd::model::variant::Variant;
 use clipd::{app, config::Config};
 
-use crate::support::hub::{COMMIT, Hub, WEIGHTS, hub, serve, sha256};
+use crate::support::hub::{COMMIT, Hub, WEIGHTS, hub, pull_of, serve, sha256};
 use crate::support::*;
 
 fn repository() -> Repository {
@@ -19,24 +19,7 @@ fn repository() -> Repository {
 
 /// Fetches as `serve` does, off the async threads; also what was reported.
 async fn pull(address: SocketAddr, cache: &Path, access: Access) -> (Result<PathBuf, HubError>, Vec<Event>) {
-    pull_of(repository(), address, cache, access).await
-}
-
-async fn pull_of(
-    repository: Repository,
-    address: SocketAddr,
-    cache: &Path,
-    access: Access,
-) -> (Result<PathBuf, HubError>, Vec<Event>) {
-    let access =
-        Access { endpoint: Some(format!("http://{address}")), cache: Some(cache.to_owned()), ..access };
-    tokio::task::spawn_blocking(move || {
-        let mut events = Vec::new();
-        let result = fetch(&repository, &Variant::default(), &access, &mut |event| events.push(event));
-        (result, events)
-    })
-    .await
-    .unwrap()
+    pull_of(repository(), Variant::default(), address, cache, access).await
 }
 
 /// An address where nobody listens.
@@ -177,7 +160,7 @@ async fn a_download_that_was_interrupted_anywhere_is_no_model_until_the_rest_has
                 std::fs::write(home.join("refs/main"), COMMIT).unwrap();
                 let pull = |offline| {
                     let access = Access { offline, ..Access::default() };
-                    pull_of(repository.clone(), address, cache.path(), access)
+                    pull_of(repository.clone(), Variant::default(), address, cache.path(), access)
                 };
                 let at = format!("{layout}@{revision} after {after}");
                 if after > 0 && pull(false).await.0.is_ok() {
@@ -231,7 +214,8 @@ async fn a_conversion_branch_is_a_revision() {
     let cache = tempfile::tempdir().unwrap();
     let of = |revision: &str| format!("emoji/clip@{revision}").parse::<Repository>().unwrap();
     let branch = || of("refs/pr/15");
-    let (directory, _) = pull_of(branch(), address, cache.path(), Access::default()).await;
+    let (directory, _) =
+        pull_of(branch(), Variant::default(), address, cache.path(), Access::default()).await;
     let directory = directory.unwrap();
     assert!(directory.ends_with(format!("snapshots/{COMMIT}")), "{directory:?}");
     assert_eq!(hub.lock().unwrap().revisions, ["refs%2Fpr%2F15"]);
@@ -239,9 +223,10 @@ async fn a_conversion_branch_is_a_revision() {
     let reference = cache.path().join("models--emoji--clip/refs/refs/pr/15");
     assert_eq!(std::fs::read_to_string(reference).unwrap(), COMMIT);
     let offline = Access { offline: true, ..Access::default() };
-    let (again, _) = pull_of(branch(), nobody().await, cache.path(), offline).await;
+    let (again, _) = pull_of(branch(), Variant::default(), nobody().await, cache.path(), offline).await;
     assert_eq!(again.unwrap(), directory);
-    let (missing, _) = pull_of(of("refs/pr/16"), address, cache.path(), Access::default()).await;
+    let (missing, _) =
+        pull_of(of("refs/pr/16"), Variant::default(), address, cache.path(), Access::default()).await;
     let message = missing.unwrap_err().to_string();
     assert!(message.starts_with("emoji/clip@refs/pr/16: the hub has no such"), "{message}");
 }

@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Response, StatusCode};
+use clipd::model::hub::{Access, Event, HubError, Repository, fetch};
+use clipd::model::variant::Variant;
 use sha2::{Digest, Sha256};
 
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -65,6 +67,25 @@ pub(crate) async fn serve(hub: Hub) -> (Shared, SocketAddr) {
     let router = Router::new().fallback(answer).with_state(shared.clone());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     (shared, address)
+}
+
+/// Fetches as `serve` does, off the async threads; also what was reported.
+pub(crate) async fn pull_of(
+    repository: Repository,
+    variant: Variant,
+    address: SocketAddr,
+    cache: &Path,
+    access: Access,
+) -> (Result<PathBuf, HubError>, Vec<Event>) {
+    let access =
+        Access { endpoint: Some(format!("http://{address}")), cache: Some(cache.to_owned()), ..access };
+    tokio::task::spawn_blocking(move || {
+        let mut events = Vec::new();
+        let result = fetch(&repository, &variant, &access, &mut |event| events.push(event));
+        (result, events)
+    })
+    .await
+    .unwrap()
 }
 
 async fn answer(State(hub): State<Shared>, request: Request) -> Response<Body> {
