@@ -65,9 +65,12 @@ pub enum HubError {
     Denied(Repository),
     #[error("{repository}: {missing}")]
     NoModel { repository: Repository, missing: String },
-    #[error("{0} is not in the cache, and HF_HUB_OFFLINE is set; a model is got by `clipd pull {0}`")]
-    NotCached(Repository),
-    #[error("{repository}: the hub cannot be reached, and the cache has no copy: {reason}")]
+    #[error(
+        "{repository} is not in the cache{}, and HF_HUB_OFFLINE is set; a model is got by `clipd pull {repository}`",
+        missing.as_ref().map(|missing| format!(" as a whole ({missing})")).unwrap_or_default()
+    )]
+    NotCached { repository: Repository, missing: Option<String> },
+    #[error("{repository}: the hub cannot be reached, and the cache has no whole copy: {reason}")]
     Unreachable { repository: Repository, reason: String },
     #[error("{repository}: {file}: nothing came from the hub for {} seconds", SILENCE.as_secs())]
     Silent { repository: Repository, file: String },
@@ -126,10 +129,10 @@ fn fetch_for(
     let cache = access.cache.clone().map_or_else(Cache::from_env, Cache::new);
     let cached = cached(purpose, repository, &cache);
     if access.offline {
-        return cached.ok_or_else(|| HubError::NotCached(repository.clone()));
+        return cached.map_err(|missing| HubError::NotCached { repository: repository.clone(), missing });
     }
     // A commit does not change.
-    if let Some(directory) = &cached
+    if let Ok(directory) = &cached
         && is_commit(&repository.revision)
     {
         return Ok(directory.clone());
@@ -137,7 +140,7 @@ fn fetch_for(
     let download = Download { purpose, repository, cache: &cache, api: api(access, &cache, repository)? };
     match (download.listing(), cached) {
         (Ok(listing), _) => download.all(&listing, report),
-        (Err(HubError::Unreachable { reason, .. }), Some(directory)) => {
+        (Err(HubError::Unreachable { reason, .. }), Ok(directory)) => {
             report(Event::Cached { reason });
             Ok(directory)
         }
@@ -160,18 +163,20 @@ fn api(access: &Access, cache: &Cache, repository: &Repository) -> Result<Api, H
         .map_err(|error| HubError::Unreachable { repository: repository.clone(), reason: error.to_string() })
 }
 
-/// The snapshot in the cache, if it has all files that are needed.
-fn cached(purpose: Purpose<'_>, repository: &Repository, cache: &Cache) -> Option<PathBuf> {
+/// The snapshot in the cache, if it has all files that are needed; else what it lacks, if there is one.
+fn cached(purpose: Purpose<'_>, repository: &Repository, cache: &Cache) -> Result<PathBuf, Option<String>> {
     let home = cache.path().join(repository.repo(purpose, &repository.revision).folder_name());
     let commit = if is_commit(&repository.revision) {
         repository.revision.clone()
     } else {
-        fs::read_to_string(home.join("refs").join(&repository.revision)).ok()?
+        fs::read_to_string(home.join("refs").join(&repository.revision)).map_err(|_| None)?
     };
     let directory = home.join("snapshots").join(commit.trim());
-    let files = files_below(&directory)?;
-    let chosen = purpose.choose(&files).ok()?;
-    purpose.is_complete(&directory, &files, &chosen).then_some(directory)
+    let files = files_below(&directory).ok_or(None)?;
+    match purpose.missing(&directory, &files) {
+        None => Ok(directory),
+        missing => Err(missing),
+    }
 }
 
 /// Names of the files in a directory and in those of its own, where ONNX graphs and splits of data may be.
@@ -228,7 +233,9 @@ impl Download<'_> {
         // Of the commit that was listed: a branch may move meanwhile.
         let at_commit = self.cache.repo(self.repo(&listing.sha));
         let directory = at_commit.pointer_path(&listing.sha);
-        for entry in listing.siblings.iter().filter(|entry| chosen.contains(&entry.rfilename.as_str())) {
+        // In the order of the choice.
+        let entry = |name: &str| listing.siblings.iter().find(|entry| entry.rfilename == name);
+        for entry in chosen.into_iter().filter_map(entry) {
             let path = directory.join(&entry.rfilename);
             if !path.exists() {
                 self.file(entry, &listing.sha, report)?;

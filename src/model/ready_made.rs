@@ -30,60 +30,38 @@ use super::io::{hash, hexadecimal, is_plain, read};
 use super::variant::Variant;
 use super::{Model, ModelError};
 use crate::clip::spec::ClipSpec;
-use recipe::{Recipe, Source};
+use recipe::{Names, Recipe, Source};
 
-/// Which adapter a set of files is for.
-enum Layout {
-    Immich,
-    Inference,
-    Transformers(transformers_js::Graphs),
+/// The adapter that a set of files is for, and their names.
+struct Layout {
+    names: Names,
+    recipe: fn(&Path, Names) -> Result<Recipe, ModelError>,
 }
 
 impl Layout {
     /// `has` says which files there are. `None`: no layout's.
     fn of(has: &dyn Fn(&str) -> bool, variant: &Variant) -> Option<Layout> {
+        let others = [
+            Layout { names: immich::names(), recipe: immich::recipe },
+            Layout { names: inference::names(), recipe: inference::recipe },
+        ];
         // Only transformers.js has several of the same.
-        let plain = variant.suffix().is_empty();
-        if plain && immich::is_there(has) {
-            Some(Layout::Immich)
-        } else if plain && inference::is_there(has) {
-            Some(Layout::Inference)
-        } else {
-            transformers_js::Graphs::of(has, variant).map(Layout::Transformers)
-        }
+        let others = others.into_iter().filter(|_| variant.suffix().is_empty());
+        let names = transformers_js::names(has, variant);
+        let mut layouts = others.chain([Layout { names, recipe: transformers_js::recipe }]);
+        layouts.find(|layout| layout.names.are_there(has))
     }
 
     fn in_directory(directory: &Path, variant: &Variant) -> Option<Layout> {
         Layout::of(&|name| directory.join(name).exists(), variant)
     }
-
-    fn files(self) -> Vec<String> {
-        match self {
-            Layout::Immich => immich::files(),
-            Layout::Inference => inference::files(),
-            Layout::Transformers(graphs) => graphs.files(),
-        }
-    }
-
-    fn recipe(self, directory: &Path) -> Result<Recipe, ModelError> {
-        match self {
-            Layout::Immich => immich::recipe(directory),
-            Layout::Inference => inference::recipe(directory),
-            Layout::Transformers(graphs) => transformers_js::recipe(directory, graphs),
-        }
-    }
 }
 
-/// The files of a repository that make such a model, as far as they are known before they are read; `None`: it is none.
-pub(super) fn choose<'a>(files: &'a [String], variant: &Variant) -> Option<Vec<&'a str>> {
-    let wanted = Layout::of(&|name| files.iter().any(|file| file == name), variant)?.files();
-    // With a graph come the files beside it that its weights are in.
-    let graphs: Vec<&String> = wanted.iter().filter(|name| name.ends_with(".onnx")).collect();
-    let is_beside = |file: &str, graph: &str| {
-        file.strip_prefix(graph).is_some_and(|rest| rest == ".data" || rest.starts_with("_data"))
-    };
-    let beside = |file: &String| graphs.iter().any(|graph| is_beside(file, graph));
-    Some(files.iter().filter(|file| wanted.contains(file) || beside(file)).map(String::as_str).collect())
+/// The files of a repository that make such a model, as far as they are known before they are read, in the order in
+/// which to fetch them; an error says what is missing. `None`: it is none.
+pub(super) fn choose<'a>(files: &'a [String], variant: &Variant) -> Option<Result<Vec<&'a str>, String>> {
+    let layout = Layout::of(&|name| files.iter().any(|file| file == name), variant)?;
+    Some(layout.names.choose(files))
 }
 
 /// What graphs of a variant are called, for whoever misses them.
@@ -113,7 +91,7 @@ pub(super) fn load(
         let reason = format!("there are no ONNX graphs {}", named(variant));
         return Err(ModelError::Weights { file: directory.display().to_string(), reason });
     };
-    let recipe = layout.recipe(directory)?;
+    let recipe = (layout.recipe)(directory, layout.names)?;
     let Recipe { config, image, text, logits, files, tokenizer } = recipe;
     let mut hasher = Sha256::new();
     let image = encoder(directory, &image, &mut hasher, |graph| graph.image_encoder(&config, image.outputs))?;

@@ -1,159 +1,17 @@
 //! Models from the hub, with a local server in its place.
-//!
-//! It plays the listing, redirects to a store as the hub does for large files, ranges, and faults. It cannot play the
-//! hub's other transfer protocol (Xet), which is untested.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{Response, StatusCode};
+use axum::http::StatusCode;
 use clipd::config::ModelSource;
-use clipd::model::hub::{Access, Event, HubError, Repository, fetch};
+use clipd::model::hub::{Access, Event, HubError, Repository};
 use clipd::model::variant::Variant;
 use clipd::{app, config::Config};
-use sha2::{Digest, Sha256};
 
+use crate::support::hub::{COMMIT, Hub, WEIGHTS, hub, pull_of, serve, sha256};
 use crate::support::*;
-
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-const WEIGHTS: &str = "open_clip_model.safetensors";
-
-/// The hub's state: its files, its faults, and what was asked of it.
-#[derive(Default)]
-struct Hub {
-    files: BTreeMap<&'static str, Vec<u8>>,
-    /// The hash that the listing announces for the weights.
-    announced: String,
-    /// Answers to everything.
-    status: Option<StatusCode>,
-    /// So many answers with weights end half-way.
-    cut: usize,
-    /// Revisions whose files were asked for, as they were asked for.
-    revisions: Vec<String>,
-    /// Paths of requests for contents, not for a first byte.
-    downloads: Vec<String>,
-}
-
-type Shared = Arc<Mutex<Hub>>;
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A hub that has the embedded model.
-fn hub() -> Hub {
-    let builtin = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/builtin");
-    let read = |name: &str| std::fs::read(builtin.join(name)).unwrap();
-    let weights = read(WEIGHTS);
-    Hub {
-        announced: sha256(&weights),
-        files: BTreeMap::from([
-            (WEIGHTS, weights),
-            ("open_clip_config.json", read("open_clip_config.json")),
-            ("tokenizer.json", read("tokenizer.json")),
-            ("README.md", b"a model".to_vec()),
-        ]),
-        ..Hub::default()
-    }
-}
-
-async fn serve(hub: Hub) -> (Shared, SocketAddr) {
-    let shared = Shared::new(Mutex::new(hub));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = Router::new().fallback(answer).with_state(shared.clone());
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    (shared, address)
-}
-
-async fn answer(State(hub): State<Shared>, request: Request) -> Response<Body> {
-    let mut hub = hub.lock().unwrap();
-    if let Some(status) = hub.status {
-        return Response::builder().status(status).body(Body::empty()).unwrap();
-    }
-    let path = request.uri().path();
-    if let Some(revision) = path
-        .strip_prefix("/api/models/emoji/clip/revision/")
-        .or_else(|| path.strip_prefix("/api/datasets/emoji/clip/revision/"))
-    {
-        hub.revisions.push(revision.to_owned());
-        // A conversion branch is a reference like any other, its slashes escaped.
-        return match revision {
-            "main" | "refs%2Fpr%2F15" => Response::new(listing(&hub).into()),
-            _ => missing(),
-        };
-    }
-    let file = path.strip_prefix("/datasets").unwrap_or(path);
-    if let Some(name) = file.strip_prefix(&format!("/emoji/clip/resolve/{COMMIT}/")) {
-        let Some(bytes) = hub.files.get(name) else { return missing() };
-        let etag = if name == WEIGHTS { hub.announced.clone() } else { format!("git-{name}") };
-        let linked = Response::builder().header("x-repo-commit", COMMIT).header("x-linked-etag", etag);
-        if name == WEIGHTS {
-            // Large files are elsewhere.
-            let location = format!("http://{}/store/{name}", request.headers()["host"].to_str().unwrap());
-            return linked.status(302).header("location", location).body(Body::empty()).unwrap();
-        }
-        let bytes = bytes.clone();
-        return contents(linked, &request, &bytes, &mut hub);
-    }
-    match path.strip_prefix("/store/").and_then(|name| hub.files.get(name)).cloned() {
-        Some(bytes) => contents(Response::builder(), &request, &bytes, &mut hub),
-        None => missing(),
-    }
-}
-
-fn missing() -> Response<Body> {
-    Response::builder().status(404).body(Body::empty()).unwrap()
-}
-
-fn listing(hub: &Hub) -> String {
-    let entries: Vec<String> = hub
-        .files
-        .iter()
-        .map(|(name, bytes)| {
-            let lfs = if *name == WEIGHTS {
-                format!(r#", "lfs": {{"sha256": "{}", "size": {}}}"#, hub.announced, bytes.len())
-            } else {
-                String::new()
-            };
-            format!(r#"{{"rfilename": "{name}", "size": {}{lfs}}}"#, bytes.len())
-        })
-        .collect();
-    format!(r#"{{"sha": "{COMMIT}", "siblings": [{}]}}"#, entries.join(", "))
-}
-
-/// The range that is asked for, which ends early if there is a cut to make.
-fn contents(
-    response: axum::http::response::Builder,
-    request: &Request,
-    bytes: &[u8],
-    hub: &mut Hub,
-) -> Response<Body> {
-    let range = request.headers()["range"].to_str().unwrap().trim_start_matches("bytes=");
-    let (start, end) = range.split_once('-').unwrap();
-    let start: usize = start.parse().unwrap();
-    let end = end.parse().unwrap_or(bytes.len() - 1).min(bytes.len() - 1);
-    let response =
-        response.status(206).header("content-range", format!("bytes {start}-{end}/{}", bytes.len()));
-    let part = bytes[start.min(end + 1)..=end].to_vec();
-    if range == "0-0" {
-        return response.body(part.into()).unwrap();
-    }
-    hub.downloads.push(format!("{} from {start}", request.uri().path().rsplit('/').next().unwrap()));
-    if hub.cut > 0 && part.len() > 1000 {
-        hub.cut -= 1;
-        let half = part[..part.len() / 2].to_vec();
-        let broken = std::io::Error::other("cut");
-        let stream = futures_util::stream::iter([Ok(half), Err(broken)]);
-        return response.header("content-length", part.len()).body(Body::from_stream(stream)).unwrap();
-    }
-    response.body(part.into()).unwrap()
-}
 
 fn repository() -> Repository {
     "emoji/clip".parse().unwrap()
@@ -161,24 +19,7 @@ fn repository() -> Repository {
 
 /// Fetches as `serve` does, off the async threads; also what was reported.
 async fn pull(address: SocketAddr, cache: &Path, access: Access) -> (Result<PathBuf, HubError>, Vec<Event>) {
-    pull_of(repository(), address, cache, access).await
-}
-
-async fn pull_of(
-    repository: Repository,
-    address: SocketAddr,
-    cache: &Path,
-    access: Access,
-) -> (Result<PathBuf, HubError>, Vec<Event>) {
-    let access =
-        Access { endpoint: Some(format!("http://{address}")), cache: Some(cache.to_owned()), ..access };
-    tokio::task::spawn_blocking(move || {
-        let mut events = Vec::new();
-        let result = fetch(&repository, &Variant::default(), &access, &mut |event| events.push(event));
-        (result, events)
-    })
-    .await
-    .unwrap()
+    pull_of(repository(), Variant::default(), address, cache, access).await
 }
 
 /// An address where nobody listens.
@@ -244,7 +85,7 @@ async fn what_has_another_hash_is_deleted() {
         "{message}"
     );
     let (offline, _) = pull(address, cache.path(), Access { offline: true, ..Access::default() }).await;
-    assert!(matches!(offline, Err(HubError::NotCached(_))), "{offline:?}");
+    assert!(matches!(offline, Err(HubError::NotCached { .. })), "{offline:?}");
     // Once the hub is mended, so is the cache.
     {
         let mut hub = hub.lock().unwrap();
@@ -288,6 +129,84 @@ async fn refusals_say_what_to_do() {
     assert!(message.contains("no weights that clipd reads"), "{message}");
 }
 
+/// In each layout, after each of its files: without the hub what is there is no model, and the error names what is
+/// missing; the hub gives the rest, to a commit as to a branch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_was_interrupted_anywhere_is_no_model_until_the_rest_has_come() {
+    let golden = fixtures().join("golden");
+    let mut states = 0;
+    for (layout, additional) in [
+        ("transformers-js", &[][..]),
+        ("ready-made", &["textual/tokenizer_config.json", "visual/onnx__MatMul_1"]),
+        ("inference", &["visual.onnx.data"]),
+        ("optimum", &["model.onnx_data"]),
+        ("siglip-patch8", &[]),
+        ("siglip-timm", &[]),
+        ("transformers-shards", &[]),
+    ] {
+        let mut files = files_below(&golden.join(layout));
+        files.extend(additional.iter().map(|name| (*name, b"more".to_vec())));
+        let announced = files.get(WEIGHTS).map(|weights| sha256(weights)).unwrap_or_default();
+        for revision in ["main", COMMIT] {
+            let repository: Repository = format!("emoji/clip@{revision}").parse().unwrap();
+            let mut whole = 0;
+            for after in 0.. {
+                let announced = announced.clone();
+                let hub = Hub { files: files.clone(), announced, dies_after: Some(after), ..Hub::default() };
+                let ((hub, address), cache) = (serve(hub).await, tempfile::tempdir().unwrap());
+                // Python's tools, which share the cache, make the branch point to what they begin.
+                let home = cache.path().join("models--emoji--clip");
+                std::fs::create_dir_all(home.join("refs")).unwrap();
+                std::fs::write(home.join("refs/main"), COMMIT).unwrap();
+                let pull = |offline| {
+                    let access = Access { offline, ..Access::default() };
+                    pull_of(repository.clone(), Variant::default(), address, cache.path(), access)
+                };
+                let at = format!("{layout}@{revision} after {after}");
+                if after > 0 && pull(false).await.0.is_ok() {
+                    whole = after;
+                    pull(true).await.0.expect("what was pulled is served without the hub");
+                    break;
+                }
+                let message = pull(true).await.0.expect_err(&at).to_string();
+                if after > 0 {
+                    assert!(
+                        message.contains("is not in the cache as a whole (it has no "),
+                        "{at}: {message}"
+                    );
+                }
+                hub.lock().unwrap().dies_after = None;
+                let directory = pull(false).await.0.expect(&at);
+                let downloads = hub.lock().unwrap().downloads.clone();
+                let chosen = files.keys().filter(|name| directory.join(name).exists()).count();
+                assert_eq!(downloads.len(), chosen, "{at}: nothing came twice: {downloads:?}");
+                pull(true).await.0.expect(&at);
+                states += 1;
+            }
+            assert!(whole > 3, "{layout}: {whole} files");
+        }
+    }
+    assert!(states > 60, "{states} states");
+}
+
+/// Contents by their names in a repository; the expected outputs of a fixture are not of it.
+fn files_below(directory: &Path) -> BTreeMap<&'static str, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![directory.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().unwrap() != "golden.safetensors" {
+                let name = path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
+                files.insert(&*name.leak(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
 /// Where transformers looks for safetensors that a bot has made of somebody's pickled weights.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversion_branch_is_a_revision() {
@@ -295,7 +214,8 @@ async fn a_conversion_branch_is_a_revision() {
     let cache = tempfile::tempdir().unwrap();
     let of = |revision: &str| format!("emoji/clip@{revision}").parse::<Repository>().unwrap();
     let branch = || of("refs/pr/15");
-    let (directory, _) = pull_of(branch(), address, cache.path(), Access::default()).await;
+    let (directory, _) =
+        pull_of(branch(), Variant::default(), address, cache.path(), Access::default()).await;
     let directory = directory.unwrap();
     assert!(directory.ends_with(format!("snapshots/{COMMIT}")), "{directory:?}");
     assert_eq!(hub.lock().unwrap().revisions, ["refs%2Fpr%2F15"]);
@@ -303,9 +223,10 @@ async fn a_conversion_branch_is_a_revision() {
     let reference = cache.path().join("models--emoji--clip/refs/refs/pr/15");
     assert_eq!(std::fs::read_to_string(reference).unwrap(), COMMIT);
     let offline = Access { offline: true, ..Access::default() };
-    let (again, _) = pull_of(branch(), nobody().await, cache.path(), offline).await;
+    let (again, _) = pull_of(branch(), Variant::default(), nobody().await, cache.path(), offline).await;
     assert_eq!(again.unwrap(), directory);
-    let (missing, _) = pull_of(of("refs/pr/16"), address, cache.path(), Access::default()).await;
+    let (missing, _) =
+        pull_of(of("refs/pr/16"), Variant::default(), address, cache.path(), Access::default()).await;
     let message = missing.unwrap_err().to_string();
     assert!(message.starts_with("emoji/clip@refs/pr/16: the hub has no such"), "{message}");
 }

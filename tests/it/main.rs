@@ -29,6 +29,7 @@ mod overload;
 mod page;
 mod preprocessing;
 mod readme;
+mod repositories;
 mod scheduling;
 mod shutdown;
 mod siglip;

@@ -12,7 +12,8 @@ use clipd::engine::kinds;
 const START: &str = "README.md";
 const API: &str = "proto/README.md";
 const OPERATING: &str = "deploy/README.md";
-const PAGES: [&str; 5] = [START, API, OPERATING, "tests/bench/README.md", "tests/eval/README.md"];
+const PAGES: [&str; 6] =
+    [START, API, OPERATING, "deploy/models.md", "tests/bench/README.md", "tests/eval/README.md"];
 
 fn path(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)

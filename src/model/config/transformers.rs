@@ -95,10 +95,10 @@ impl Config {
     }
 }
 
-/// Whether a `config.json` is that of an image encoder alone.
-pub(in crate::model) fn is_image_encoder(json: &[u8]) -> bool {
+/// Whether a `config.json` is that of a model of transformers' with a text encoder.
+pub(in crate::model) fn has_texts(json: &[u8]) -> bool {
     let model_type = Section::file(CONFIG_FILE, json).ok().and_then(|mut model| model.take("model_type"));
-    model_type.is_some_and(|name| name.as_str().is_some_and(|name| name.ends_with(ALONE)))
+    model_type.is_some_and(|name| name.as_str().is_some_and(|name| !name.ends_with(ALONE)))
 }
 
 /// Which of a directory's files has the preprocessor.

@@ -26,7 +26,8 @@ pub(super) enum Purpose<'a> {
 }
 
 impl Purpose<'_> {
-    /// The files that are needed; an error says what is missing.
+    /// The files that are needed, in the order in which to fetch them: what there may be none of before what there must
+    /// be, so that an interrupted download lacks something by its name. An error says what is missing.
     pub(super) fn choose<'f>(&self, files: &'f [String]) -> Result<Vec<&'f str>, String> {
         match self {
             Purpose::Model { variant } => choose(files, variant),
@@ -34,29 +35,32 @@ impl Purpose<'_> {
         }
     }
 
-    /// Whether all parts of what was chosen are there, as the files that count them say.
-    pub(super) fn is_complete(&self, directory: &Path, files: &[String], chosen: &[&str]) -> bool {
-        match self {
+    /// What is missing in a snapshot, of which others may have fetched a part.
+    pub(super) fn missing(&self, directory: &Path, files: &[String]) -> Option<String> {
+        let chosen = match self.choose(files) {
+            Ok(chosen) => chosen,
+            Err(missing) => return Some(missing),
+        };
+        let parts: Vec<String> = match self {
             Purpose::Model { .. } => {
-                // Only an image encoder alone is whole without.
                 let config = fs::read(directory.join(transformers::CONFIG_FILE)).unwrap_or_default();
-                let has_tokenizer = chosen.iter().any(|file| file.ends_with(TOKENIZER_FILE));
-                if !has_tokenizer && !transformers::is_image_encoder(&config) {
-                    return false;
-                }
-                // An index names the shards; without all of them the snapshot is not complete.
-                let shards = chosen.iter().filter(|file| file.ends_with(".index.json"));
-                let complete = shards.filter_map(|index| shards_of(&directory.join(index))).flatten();
-                complete.into_iter().all(|shard| files.contains(&shard))
+                // An image encoder alone is whole without.
+                let tokenizer = transformers::has_texts(&config).then(|| TOKENIZER_FILE.to_owned());
+                // An index names the shards.
+                let indices = chosen.iter().filter(|file| file.ends_with(".index.json"));
+                let shards = indices.filter_map(|index| shards_of(&directory.join(index))).flatten();
+                shards.chain(tokenizer).collect()
             }
             Purpose::Data { split } => {
-                let count = fs::read_to_string(directory.join(split).join(SHARDS_FILE)).ok();
-                let count = count.and_then(|count| count.trim().parse().ok());
-                count.is_some_and(|count: usize| {
-                    (0..count).all(|shard| files.contains(&shard_name(split, shard)))
-                })
+                let count = fs::read_to_string(directory.join(split).join(SHARDS_FILE)).unwrap_or_default();
+                let Ok(count) = count.trim().parse::<usize>() else {
+                    return Some(format!("{split}/{SHARDS_FILE} is not a number"));
+                };
+                (0..count).map(|shard| shard_name(split, shard)).collect()
             }
-        }
+        };
+        let part = parts.into_iter().find(|part| !files.contains(part))?;
+        Some(format!("it has no {part}"))
     }
 }
 
@@ -97,17 +101,19 @@ fn choose<'a>(files: &'a [String], variant: &Variant) -> Result<Vec<&'a str>, St
     };
     // Safetensors first; of each kind one file before several.
     let weights = weights.iter().find_map(|name| whole(files, name)).filter(|_| !variant.is_asked_for());
-    let Some(mut chosen) = weights else {
-        return ready_made::choose(files, variant).ok_or_else(|| match variant.is_asked_for() {
-            true => format!("it has no ONNX graphs {}", ready_made::named(variant)),
-            false => NO_WEIGHTS.to_owned(),
+    let Some(weights) = weights else {
+        return ready_made::choose(files, variant).unwrap_or_else(|| {
+            Err(match variant.is_asked_for() {
+                true => format!("it has no ONNX graphs {}", ready_made::named(variant)),
+                false => NO_WEIGHTS.to_owned(),
+            })
         });
     };
-    chosen.push(beside(config).ok_or("it has neither open_clip_config.json nor config.json")?);
     // An image encoder alone has no tokenizer; that one is missing, its configuration will tell.
-    chosen.extend([TOKENIZER_FILE, tokenizer::CONFIG_FILE].into_iter().filter_map(beside));
+    let mut chosen: Vec<&str> =
+        [tokenizer::CONFIG_FILE, TOKENIZER_FILE].into_iter().filter_map(beside).collect();
     if config != CONFIG_FILE {
-        let preprocessors = [transformers::PREPROCESSOR_FILE, transformers::PROCESSOR_FILE];
+        let preprocessors = [transformers::PROCESSOR_FILE, transformers::PREPROCESSOR_FILE];
         let found: Vec<&str> = preprocessors.into_iter().filter_map(beside).collect();
         if found.is_empty() {
             return Err("it has no preprocessor_config.json".to_owned());
@@ -116,6 +122,8 @@ fn choose<'a>(files: &'a [String], variant: &Variant) -> Result<Vec<&'a str>, St
     } else if !has(TOKENIZER_FILE) {
         return Err("it has no tokenizer.json".to_owned());
     }
+    chosen.push(beside(config).ok_or("it has neither open_clip_config.json nor config.json")?);
+    chosen.extend(weights);
     Ok(chosen)
 }
 

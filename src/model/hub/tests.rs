@@ -29,8 +29,9 @@ fn check(files: &[&str], expected: Result<&[&str], &str>) {
 
 #[test]
 fn the_files_of_a_model_are_chosen() {
-    let open_clip = ["open_clip_model.safetensors", "open_clip_config.json", "tokenizer.json"];
-    let transformers = ["model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json"];
+    // Weights come last: without them what there is of an interrupted download is no model.
+    let open_clip = ["tokenizer.json", "open_clip_config.json", "open_clip_model.safetensors"];
+    let transformers = ["tokenizer.json", "preprocessor_config.json", "config.json", "model.safetensors"];
     check(&open_clip, Ok(&open_clip));
     check(&transformers, Ok(&transformers));
     // Of both, open_clip's.
@@ -40,29 +41,27 @@ fn the_files_of_a_model_are_chosen() {
         "model-00002-of-00002.safetensors",
         "model.safetensors.index.json",
     ];
-    check(&[&shards, &transformers[1..]].concat(), Ok(&[&shards, &transformers[1..]].concat()));
+    let sharded = [&transformers[..3], &shards].concat();
+    check(&sharded, Ok(&sharded));
     // Pickled where there is nothing else.
-    let pickled = [&["pytorch_model.bin"], &transformers[1..]].concat();
+    let pickled = [&transformers[..3], &["pytorch_model.bin"]].concat();
     check(&pickled, Ok(&pickled));
     check(&[&["pytorch_model.bin"], &transformers[..]].concat(), Ok(&transformers));
-    check(
-        &["open_clip_pytorch_model.bin", "open_clip_config.json", "tokenizer.json"],
-        Ok(&["open_clip_pytorch_model.bin", "open_clip_config.json", "tokenizer.json"]),
-    );
-    let pickled_shards = [
+    let pickled = ["tokenizer.json", "open_clip_config.json", "open_clip_pytorch_model.bin"];
+    check(&pickled, Ok(&pickled));
+    let shards = [
         "pytorch_model-00001-of-00002.bin",
         "pytorch_model-00002-of-00002.bin",
         "pytorch_model.bin.index.json",
     ];
-    let all = [&pickled_shards, &transformers[1..]].concat();
+    let all = [&transformers[..3], &shards].concat();
     check(&all, Ok(&all));
     check(&["README.md"], Err("no weights that clipd reads"));
-    check(&open_clip[..2], Err("tokenizer.json"));
-    check(&transformers[..3], Err("preprocessor_config.json"));
+    check(&open_clip[1..], Err("tokenizer.json"));
+    check(&["tokenizer.json", "config.json", "model.safetensors"], Err("preprocessor_config.json"));
     // An image encoder alone, and SigLIP's tokenizer.
-    let alone = ["model.safetensors", "config.json", "preprocessor_config.json"];
-    check(&alone, Ok(&alone));
-    let siglip = [&transformers[..3], &["tokenizer_config.json", "preprocessor_config.json"]].concat();
+    check(&transformers[1..], Ok(&transformers[1..]));
+    let siglip = [&["tokenizer_config.json"], &transformers[..]].concat();
     check(&siglip, Ok(&siglip));
 }
 
@@ -96,19 +95,49 @@ fn onnx_graphs_are_chosen_where_there_are_no_weights_or_a_variant_is_asked_for()
     let chosen = of(&without_weights, "").unwrap();
     assert_eq!(
         onnx(&chosen),
-        ["onnx/text_model.onnx", "onnx/vision_model.onnx", "onnx/vision_model.onnx_data"]
+        ["onnx/vision_model.onnx_data", "onnx/text_model.onnx", "onnx/vision_model.onnx"]
     );
     assert_eq!(chosen.len(), 7, "and what tells how to feed them: {chosen:?}");
     assert_eq!(
         onnx(&of(&files, "fp16").unwrap()),
         ["onnx/text_model_fp16.onnx", "onnx/vision_model_fp16.onnx"]
     );
-    let merged = ["config.json", "model.onnx", "preprocessor_config.json", "tokenizer.json"];
+    let merged = ["config.json", "preprocessor_config.json", "tokenizer.json", "model.onnx"];
     assert_eq!(of(&merged, "").unwrap(), merged);
+    assert_eq!(of(&merged[1..], "").unwrap_err(), "it has no config.json");
+    let alone = ["config.json", "preprocessor_config.json", "onnx/vision_model.onnx"];
+    assert_eq!(of(&alone, "").unwrap(), alone);
+    let half = ["config.json", "preprocessor_config.json", "tokenizer.json", "onnx/text_model.onnx"];
+    assert_eq!(of(&half, "").unwrap_err(), "it has no onnx/vision_model.onnx");
     assert_eq!(
         of(&files, "q4").unwrap_err(),
         "it has no ONNX graphs onnx/vision_model_q4.onnx and onnx/text_model_q4.onnx"
     );
+}
+
+#[test]
+fn of_a_large_graph_in_a_folder_of_its_own_each_tensor_may_be_a_file() {
+    let taken = [
+        "textual/onnx__MatMul_9000",
+        "visual/Constant_12_attr__value",
+        "visual/visual.proj",
+        "textual/tokenizer_config.json",
+        "textual/model.onnx",
+        "config.json",
+        "visual/preprocess_cfg.json",
+        "textual/tokenizer.json",
+        "visual/model.onnx",
+    ];
+    let others = [
+        "README.md",
+        "textual/merges.txt",
+        "textual/vocab.json",
+        "visual/model.armnn",
+        "visual/fp16/model.armnn",
+        "visual/rknpu/rk3588/model.rknn",
+    ];
+    let files = [&others[..], &taken].concat();
+    check(&files, Ok(&taken));
 }
 
 #[test]

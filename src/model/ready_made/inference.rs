@@ -14,7 +14,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::recipe::{KnownLogits, Recipe, Source};
+use super::recipe::{KnownLogits, Names, Recipe, Source, is_called_after};
 use crate::clip::spec::Scores;
 use crate::model::config::ready_made::ReadyMadeConfig;
 use crate::model::config::tokenizer::{self, TokenizerFiles};
@@ -40,16 +40,18 @@ enum ActivationFunction {
     Sigmoid,
 }
 
-pub(super) fn is_there(has: &dyn Fn(&str) -> bool) -> bool {
-    has(IMAGE_FILE)
+pub(super) fn names() -> Names {
+    Names {
+        image: IMAGE_FILE.to_owned(),
+        text: TEXT_FILE.to_owned(),
+        needed: &[&[CONFIG_FILE], &[LOGITS_FILE]],
+        tokenizer: TOKENIZER_FILE,
+        tokenizer_config: tokenizer::CONFIG_FILE,
+        may_be_weights: is_called_after,
+    }
 }
 
-pub(super) fn files() -> Vec<String> {
-    let files = [IMAGE_FILE, TEXT_FILE, CONFIG_FILE, LOGITS_FILE, TOKENIZER_FILE, tokenizer::CONFIG_FILE];
-    files.map(str::to_owned).to_vec()
-}
-
-pub(super) fn recipe(directory: &Path) -> Result<Recipe, ModelError> {
+pub(super) fn recipe(directory: &Path, _: Names) -> Result<Recipe, ModelError> {
     let model = read(directory, CONFIG_FILE)?;
     let numbers = read(directory, LOGITS_FILE)?;
     let logits: LogitsFile = serde_json::from_slice(&numbers)

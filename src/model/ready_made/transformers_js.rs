@@ -12,7 +12,7 @@
 
 use std::path::Path;
 
-use super::recipe::{KnownLogits, Recipe, Source};
+use super::recipe::{KnownLogits, Names, Recipe, Source, is_called_after};
 use crate::model::config::ready_made::ReadyMadeConfig;
 use crate::model::config::tokenizer::{self, TokenizerFiles};
 use crate::model::config::transformers;
@@ -23,38 +23,32 @@ use crate::model::{ModelError, TOKENIZER_FILE};
 const IMAGE_OUTPUTS: &[&str] = &["image_embeds", "pooler_output"];
 const TEXT_OUTPUTS: &[&str] = &["text_embeds", "pooler_output"];
 
-/// The files of both encoders, which may be one.
-pub(super) struct Graphs {
-    image: String,
-    text: Option<String>,
-}
-
-impl Graphs {
-    /// `None`: there are none of this variant.
-    pub(super) fn of(has: &dyn Fn(&str) -> bool, variant: &Variant) -> Option<Graphs> {
-        let suffix = variant.suffix();
-        let there = |stem: &str| Some(format!("{stem}{suffix}.onnx")).filter(|file| has(file));
-        if let Some(image) = there("onnx/vision_model") {
-            return Some(Graphs { image, text: there("onnx/text_model") });
-        }
-        let merged = there("onnx/model").or_else(|| there("model"))?;
-        Some(Graphs { text: Some(merged.clone()), image: merged })
-    }
-
-    pub(super) fn files(self) -> Vec<String> {
-        let others = [
-            transformers::CONFIG_FILE,
-            transformers::PROCESSOR_FILE,
-            transformers::PREPROCESSOR_FILE,
-            TOKENIZER_FILE,
-            tokenizer::CONFIG_FILE,
-        ];
-        [self.image].into_iter().chain(self.text).chain(others.map(str::to_owned)).collect()
+/// Of a variant; a graph for each encoder goes before one for both.
+pub(super) fn names(has: &dyn Fn(&str) -> bool, variant: &Variant) -> Names {
+    let named = |stem: &str| format!("{stem}{}.onnx", variant.suffix());
+    let [image, text, both, optimums] =
+        ["onnx/vision_model", "onnx/text_model", "onnx/model", "model"].map(named);
+    let merged = [both, optimums].into_iter().find(|file| has(file));
+    let (image, text) = match merged.filter(|_| !has(&image)) {
+        Some(both) => (both.clone(), both),
+        None => (image, text),
+    };
+    Names {
+        image,
+        text,
+        needed: &[
+            &[transformers::CONFIG_FILE],
+            &[transformers::PREPROCESSOR_FILE, transformers::PROCESSOR_FILE],
+        ],
+        tokenizer: TOKENIZER_FILE,
+        tokenizer_config: tokenizer::CONFIG_FILE,
+        may_be_weights: is_called_after,
     }
 }
 
-pub(super) fn recipe(directory: &Path, graphs: Graphs) -> Result<Recipe, ModelError> {
-    let Graphs { image, text } = graphs;
+pub(super) fn recipe(directory: &Path, names: Names) -> Result<Recipe, ModelError> {
+    let Names { image, text, .. } = names;
+    let text = Some(text).filter(|text| directory.join(text).exists());
     let config_json = read(directory, transformers::CONFIG_FILE)?;
     let preprocessor_file = transformers::preprocessor_file(directory);
     let preprocessor = read(directory, preprocessor_file)?;

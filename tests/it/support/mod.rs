@@ -1,6 +1,7 @@
 //! Starts servers and speaks to them.
 
 pub(crate) mod collector;
+pub(crate) mod hub;
 pub(crate) mod post;
 pub(crate) mod scrape;
 
