@@ -1,4 +1,8 @@
 //! What a model is calibrated with: pictures of a directory and lines of a file, as rows of the model.
+//!
+//! Beside the pictures of the directory it sees some that nobody takes and everybody sends: one even colour, and noise.
+//! They reach farther in many a layer, and what reaches farther than anything that was seen is cut off. They are never
+//! held out.
 
 use std::error::Error;
 use std::path::Path;
@@ -6,6 +10,7 @@ use std::path::Path;
 use crate::cli::inputs::{Depth, pictures_of, read_file};
 use crate::cli::progress::Progress;
 use crate::clip::image::{ImageLimits, ImagePreprocessor};
+use crate::clip::row::ImageRow;
 use crate::clip::spec::ImageSpec;
 use crate::clip::text::TextTokenizer;
 use crate::engine::Batch;
@@ -17,6 +22,9 @@ const LEAST: usize = 16;
 
 /// Every so manieth input is compared instead of calibrated with.
 const HELD_OUT: usize = 4;
+
+/// So many of each kind that is made up.
+const MADE_UP: usize = 12;
 
 const MAX_BYTES: usize = 64 << 20;
 const LIMITS: ImageLimits = ImageLimits { max_bytes: MAX_BYTES, max_pixels: 1 << 28 };
@@ -63,7 +71,34 @@ pub(super) fn pictures(directory: &Path, spec: &ImageSpec, most: usize) -> Resul
         progress.advance();
     }
     progress.end();
-    Rows::new(Modality::Image, rows, directory)
+    let mut rows = Rows::new(Modality::Image, rows, directory)?;
+    rows.seen.extend(made_up(spec));
+    Ok(rows)
+}
+
+/// Greys from black to white, then noise of several grains, from a pixel to a quarter of the picture.
+fn made_up(spec: &ImageSpec) -> impl Iterator<Item = Batch> {
+    let (height, width) = (spec.height as usize, spec.width as usize);
+    let grey = move |number: usize| vec![(number * 255 / (MADE_UP - 1)) as u8; height * width * 3];
+    let noise = move |number: usize| {
+        let grain = [1, height.div_ceil(16), height.div_ceil(4)][number % 3];
+        let across = width.div_ceil(grain);
+        let pixel = |index: usize| {
+            let (y, x, channel) = (index / 3 / width / grain, index / 3 % width / grain, index % 3);
+            byte(((number * height + y) * across + x) * 3 + channel)
+        };
+        (0..height * width * 3).map(pixel).collect()
+    };
+    let rows = (0..MADE_UP).map(grey).chain((0..MADE_UP).map(noise));
+    rows.map(|pixels: Vec<u8>| Batch::Images(vec![ImageRow(pixels.into())]))
+}
+
+/// One that looks like chance (the finalizer of Steele et al. 2014, SplitMix64).
+fn byte(number: usize) -> u8 {
+    let mut bits = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (bits >> 56) as u8
 }
 
 /// At most `most` lines of `file`, from all over it; empty ones do not count.
@@ -96,6 +131,28 @@ mod tests {
         assert_eq!(spread(&[1, 2, 3, 4, 5, 6], 3), [&1, &3, &5]);
         assert_eq!(spread(&[1, 2], 3), [&1, &2]);
         assert_eq!(spread::<u8>(&[], 3), Vec::<&u8>::new());
+    }
+
+    #[test]
+    fn what_is_made_up_reaches_from_black_to_white() {
+        let spec = crate::model::Model::builtin(crate::model::graph::Form::PORTABLE).unwrap().spec.image;
+        let rows: Vec<ImageRow> = made_up(&spec)
+            .flat_map(|batch| match batch {
+                Batch::Images(rows) => rows,
+                Batch::Texts(_) => vec![],
+            })
+            .collect();
+        assert!(rows.iter().all(|ImageRow(pixels)| pixels.len() == spec.row_bytes()));
+        let (greys, noise) = rows.split_at(MADE_UP);
+        assert!(
+            greys[0].0.iter().all(|byte| *byte == 0) && greys[MADE_UP - 1].0.iter().all(|byte| *byte == 255)
+        );
+        for (number, ImageRow(pixels)) in noise.iter().enumerate() {
+            let mean = pixels.iter().map(|byte| f64::from(*byte)).sum::<f64>() / pixels.len() as f64;
+            assert!((90.0..165.0).contains(&mean), "{number}: {mean}");
+            // Neighbours are alike where the grain is coarse.
+            assert_eq!(pixels[..3] == pixels[3..6], number % 3 > 0, "{number}");
+        }
     }
 
     #[test]

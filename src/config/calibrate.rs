@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::flags::ModelFlags;
+use super::model::ModelFlags;
 use super::problems::Problems;
 use super::{ModelSource, cores};
 

@@ -11,6 +11,7 @@ use super::calibrate::CalibrateFlags;
 use super::eval::EvalCommand;
 use super::hub::HubFlags;
 use super::keys::KeysFlags;
+use super::model::ModelFlags;
 use super::variant::VariantFlags;
 use crate::cli::flags::{ClassifyFlags, EmbedFlags};
 use crate::model::graph::{Operators, WeightType};
@@ -58,20 +59,6 @@ pub struct LoggingFlags {
     /// How to log: text or json
     #[arg(long, env = "CLIPD_LOG_FORMAT", default_value = "text", global = true)]
     pub log_format: String,
-}
-
-/// Which model, and how to reach the Hugging Face hub.
-#[derive(Clone, Debug, Args)]
-pub struct ModelFlags {
-    /// Directory with a model of open_clip or transformers, or with ONNX graphs; or a repository of the Hugging
-    /// Face hub, ORG/NAME or ORG/NAME@REVISION
-    /// [default: the small embedded emoji model]
-    #[arg(long, env = "CLIPD_MODEL", help_heading = "Model and device")]
-    pub model: Option<String>,
-    #[command(flatten)]
-    pub hub: HubFlags,
-    #[command(flatten)]
-    pub variant: VariantFlags,
 }
 
 #[derive(Debug, Args)]

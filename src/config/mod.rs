@@ -13,6 +13,7 @@ pub mod evaluation;
 pub mod flags;
 pub mod hub;
 pub mod keys;
+pub mod model;
 #[cfg(feature = "bench")]
 pub mod own_server;
 mod problems;
@@ -36,8 +37,9 @@ use crate::model::hub::{Access, Repository};
 use crate::model::variant::Variant;
 use crate::scheduler::Settings;
 use crate::{admission, auth, connections, grpc, http, pipeline, trace};
-use flags::{ModelFlags, ServeFlags};
+use flags::ServeFlags;
 pub use hub::hub_access;
+use model::ModelFlags;
 use problems::Problems;
 pub use variant::onnx_variant;
 

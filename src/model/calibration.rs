@@ -38,7 +38,7 @@ pub struct Calibration {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reached {
-    /// How many inputs it was calibrated with.
+    /// How many inputs it was calibrated with, made-up ones among them.
     pub inputs: usize,
     /// How many others were compared.
     pub held_out: usize,

@@ -3,7 +3,8 @@
     python tests/full_size/make.py MODEL DIRECTORY
 
 MODEL is a name that open_clip knows, such as ViT-B-16, or `transformers` for a CLIPModel of Hugging Face's
-library in its default size (ViT-B/32). DIRECTORY becomes a model directory as users have them, and also gets
+library in its default size (ViT-B/32). With -outliers behind it, it has what trained models have and 8 bits suffer from
+(see `planted`). DIRECTORY becomes a model directory as users have them, and also gets
     pictures/              64 pictures of many sizes, PNG and JPEG
     texts.json             64 texts
     reference.safetensors  images and texts, float32 [64, embed_dim], normalised
@@ -44,7 +45,11 @@ def main():
 
 
 def open_clip_model(name, directory):
-    model = shaken(open_clip.create_model(name))
+    plain = name.removesuffix("-outliers")
+    model = shaken(open_clip.create_model(plain))
+    if plain != name:
+        planted(model)
+    name = plain
     save_file({key: value.contiguous() for key, value in model.state_dict().items()},
               directory / "open_clip_model.safetensors")
     keys = ("mean", "std", "interpolation", "resize_mode")
@@ -83,6 +88,37 @@ def shaken(model):
             if value.ndim == 1:
                 value.add_(0.1 * torch.randn(value.shape, generator=random))
     return model.eval()
+
+
+def planted(model):
+    """Outliers: channels of norms and of attention's values that are 30 to 100 times as large, and weights behind them
+    as much smaller, so that the model computes what it did; and a token that others attend to for want of anything
+    better, with one number a hundred times as large as all others (Xiao et al. 2023, on attention sinks), which does change it."""
+    random = np.random.default_rng(9)
+
+    def some(width):
+        factors = torch.from_numpy(random.uniform(30, 100, 6).astype(np.float32))
+        return torch.from_numpy(random.choice(width, 6, replace=False)), factors
+
+    with torch.no_grad():
+        for positions, transformer in [
+            (model.visual.positional_embedding, model.visual.transformer),
+            (model.positional_embedding, model.transformer),
+        ]:
+            width = transformer.width
+            # Behind the class token; before every text.
+            positions[1 if transformer is model.visual.transformer else 0, 7] += 100
+            for block in transformer.resblocks:
+                attention = block.attn
+                for norm, weight in [(block.ln_1, attention.in_proj_weight), (block.ln_2, block.mlp.c_fc.weight)]:
+                    channels, factors = some(width)
+                    norm.weight[channels] *= factors
+                    norm.bias[channels] *= factors
+                    weight[:, channels] /= factors
+                channels, factors = some(width)
+                attention.in_proj_weight[2 * width + channels] *= factors[:, None]
+                attention.in_proj_bias[2 * width + channels] *= factors
+                attention.out_proj.weight[:, channels] /= factors
 
 
 def write_tokenizer(directory):
