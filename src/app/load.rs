@@ -60,6 +60,19 @@ pub fn settled(config: &Config) -> Result<Config, StartError> {
     Ok(Config { device: DeviceChoice::Devices(devices), precision: Some(precision), ..config.clone() })
 }
 
+/// The same model on the CPU in 8 bits: `None` if it is not calibrated, or not on the CPU, or in 8 bits already, or this
+/// machine cannot. `config` is [`settled`].
+pub fn in_8_bits(config: &Config) -> Option<Config> {
+    let DeviceChoice::Devices(devices) = &config.device else { return None };
+    let beside = Origin::of(&config.model).ok()?.calibration_file();
+    let calibrated = config.calibration.is_some() || beside.is_none_or(|file| file.exists());
+    let possible = [Device::CPU, Device::OPENVINO].contains(&devices[0])
+        && config.precision != Some(Precision::Int8)
+        && Device::OPENVINO.check(Precision::Int8).is_ok();
+    let device = DeviceChoice::Devices(vec![Device::OPENVINO]);
+    (calibrated && possible).then(|| Config { device, precision: Some(Precision::Int8), ..config.clone() })
+}
+
 /// Where a model's files are, on this machine.
 pub enum Origin {
     Builtin,

@@ -44,6 +44,8 @@ pub(super) struct Ceiling {
     /// That of the server, the first of those in `engine`.
     pub(super) layout: Layout,
     pub(super) engine: Vec<Point>,
+    /// What the same engine does in 8 bits, where the model is calibrated for that.
+    pub(super) in_8_bits: Vec<Point>,
     pub(super) workloads: Vec<WorkloadCeiling>,
 }
 
@@ -104,12 +106,14 @@ pub(super) fn measure(
     for layout in other_layouts(&banks[0]) {
         banks.push(Bank::open(config, layout)?.0);
     }
+    let rounded = app::load::in_8_bits(config).map(|config| Bank::open(&config, Layout::of(&config)));
+    let rounded = rounded.transpose()?.map(|(bank, _)| bank);
     let rows = Rows::new(&preprocessing, inputs, workloads)?;
     let modalities: BTreeSet<Modality> = workloads.iter().map(|workload| workload.modality()).collect();
 
     progress.step("ceiling: first runs");
     let mut arms = Vec::new();
-    for bank in &banks {
+    for bank in banks.iter().chain(&rounded) {
         for modality in &modalities {
             arms.extend(arms_of(bank, *modality, &rows, largest[*modality].get(), progress)?);
         }
@@ -127,10 +131,20 @@ pub(super) fn measure(
         }
     }
     let layout = banks[0].layout;
+    let (in_8_bits, arms): (Vec<Arm<'_>>, Vec<Arm<'_>>) =
+        arms.into_iter().partition(|arm| rounded.as_ref().is_some_and(|bank| std::ptr::eq(arm.bank, bank)));
     let engine: Vec<Point> = arms.into_iter().map(Arm::point).collect();
+    let in_8_bits = in_8_bits.into_iter().map(Arm::point).collect();
     let workloads = workloads.iter().zip(&costs);
     let workloads = workloads.filter_map(|(workload, costs)| ceiling_of(*workload, layout, &engine, costs));
-    Ok(Ceiling { cores: machine::cores(), rounds: ROUNDS, layout, workloads: workloads.collect(), engine })
+    Ok(Ceiling {
+        cores: machine::cores(),
+        rounds: ROUNDS,
+        layout,
+        workloads: workloads.collect(),
+        engine,
+        in_8_bits,
+    })
 }
 
 /// One session with all cores, and a session per core. The latter only where sessions share the weights.

@@ -25,7 +25,7 @@ pub(super) fn recommend(ceiling: &Ceiling) -> Option<Recommendation> {
     let layout = layout(ceiling, &mut reasons)?;
     let mut size = 0;
     for modality in modalities(ceiling) {
-        let points = points(ceiling, layout, modality);
+        let points = points(&ceiling.engine, layout, modality);
         let best = best(&points)?;
         let enough = best.rows_per_second.median * NEARLY_THE_BEST;
         let smallest = points.into_iter().find(|point| point.rows_per_second.median >= enough)?;
@@ -42,26 +42,43 @@ pub(super) fn recommend(ceiling: &Ceiling) -> Option<Recommendation> {
         ));
     }
     let Layout { workers, threads } = layout;
-    let flags = format!("--workers-per-device {workers} --threads {threads} --max-batch-size {size}");
+    let mut flags = format!("--workers-per-device {workers} --threads {threads} --max-batch-size {size}");
+    if in_8_bits_is_better(ceiling, layout, &mut reasons) {
+        flags += " --precision int8";
+    }
     Some(Recommendation { flags, reasons })
+}
+
+/// For the modality that costs the most, where the model is calibrated.
+fn in_8_bits_is_better(ceiling: &Ceiling, layout: Layout, reasons: &mut Vec<String>) -> bool {
+    let Some(modality) = modalities(ceiling).first().copied() else { return false };
+    let served = best(&points(&ceiling.engine, layout, modality));
+    let Some((rounded, served)) = best(&points(&ceiling.in_8_bits, layout, modality)).zip(served) else {
+        return false;
+    };
+    let better = is_better(rounded, served);
+    reasons.push(format!(
+        "{modality}s: {} in 8 bits, {:+.0} %{}",
+        rate(rounded),
+        gain(rounded, served) * 100.0,
+        if better { "; how close that comes, calibrate told" } else { ", which is not enough to change" },
+    ));
+    better
 }
 
 /// That of the server, unless another is better for sure.
 fn layout(ceiling: &Ceiling, reasons: &mut Vec<String>) -> Option<Layout> {
     let modality = *modalities(ceiling).first()?;
-    let mut chosen = best(&points(ceiling, ceiling.layout, modality))?;
+    let mut chosen = best(&points(&ceiling.engine, ceiling.layout, modality))?;
     let layouts = distinct(ceiling.engine.iter().map(|point| point.layout));
     for layout in layouts.into_iter().filter(|layout| *layout != ceiling.layout) {
-        let other = best(&points(ceiling, layout, modality))?;
-        let gain = other.rows_per_second.median / chosen.rows_per_second.median - 1.0;
-        // Its slowest round beats the fastest of the other.
-        let is_sure = other.rows_per_second.min > chosen.rows_per_second.max;
-        let better = is_sure && gain > 1.0 - NEARLY_THE_BEST;
+        let other = best(&points(&ceiling.engine, layout, modality))?;
+        let better = is_better(other, chosen);
         reasons.push(format!(
             "{modality}s: {} with {}, {:+.0} % compared with {}{}",
             rate(other),
             name(layout),
-            gain * 100.0,
+            gain(other, chosen) * 100.0,
             name(chosen.layout),
             if better { "" } else { ", which is not enough to change" },
         ));
@@ -70,6 +87,16 @@ fn layout(ceiling: &Ceiling, reasons: &mut Vec<String>) -> Option<Layout> {
         }
     }
     Some(chosen.layout)
+}
+
+fn gain(other: &Point, chosen: &Point) -> f64 {
+    other.rows_per_second.median / chosen.rows_per_second.median - 1.0
+}
+
+/// By more than noise: its slowest round beats the fastest of the other.
+fn is_better(other: &Point, chosen: &Point) -> bool {
+    let is_sure = other.rows_per_second.min > chosen.rows_per_second.max;
+    is_sure && gain(other, chosen) > 1.0 - NEARLY_THE_BEST
 }
 
 /// In the order of the measurement, images first.
@@ -87,8 +114,8 @@ fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
     distinct
 }
 
-fn points<'a>(ceiling: &'a Ceiling, layout: Layout, modality: &str) -> Vec<&'a Point> {
-    let points = ceiling.engine.iter();
+fn points<'a>(points: &'a [Point], layout: Layout, modality: &str) -> Vec<&'a Point> {
+    let points = points.iter();
     points.filter(|point| point.layout == layout && point.modality == modality).collect()
 }
 
@@ -138,8 +165,8 @@ mod tests {
             sweep(layout(4, 1), "text", texts),
         ];
         let cores = NonZeroUsize::new(4).unwrap();
-        let (engine, workloads) = (engine.concat(), Vec::new());
-        let ceiling = Ceiling { cores, rounds: 3, layout: layout(1, 4), engine, workloads };
+        let (engine, in_8_bits, workloads) = (engine.concat(), Vec::new(), Vec::new());
+        let ceiling = Ceiling { cores, rounds: 3, layout: layout(1, 4), engine, in_8_bits, workloads };
         let recommendation = recommend(&ceiling).unwrap();
         assert_eq!(recommendation.flags, expected, "{:?}", recommendation.reasons);
     }
@@ -167,10 +194,26 @@ mod tests {
     }
 
     #[test]
+    fn eight_bits_if_they_are_better_for_sure() {
+        let check = |rounded: &[f64], expected: bool| {
+            let engine = sweep(layout(1, 2), "image", &[10.0, 12.0]);
+            let in_8_bits = sweep(layout(1, 2), "image", rounded);
+            let (cores, workloads) = (NonZeroUsize::MIN, Vec::new());
+            let ceiling = Ceiling { cores, rounds: 3, layout: layout(1, 2), engine, in_8_bits, workloads };
+            let Recommendation { flags, reasons } = recommend(&ceiling).unwrap();
+            assert_eq!(flags.ends_with(" --precision int8"), expected, "{reasons:?}");
+            assert_eq!(reasons.iter().any(|reason| reason.contains("in 8 bits")), !rounded.is_empty());
+        };
+        check(&[15.0, 20.0], true);
+        check(&[10.0, 12.2], false);
+        check(&[], false);
+    }
+
+    #[test]
     fn nothing_measured_nothing_recommended() {
         let cores = NonZeroUsize::MIN;
-        let (engine, workloads) = (Vec::new(), Vec::new());
-        let ceiling = Ceiling { cores, rounds: 3, layout: layout(1, 1), engine, workloads };
+        let (engine, in_8_bits, workloads) = (Vec::new(), Vec::new(), Vec::new());
+        let ceiling = Ceiling { cores, rounds: 3, layout: layout(1, 1), engine, in_8_bits, workloads };
         assert_eq!(recommend(&ceiling), None);
     }
 }

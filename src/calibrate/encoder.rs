@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use tracing::subscriber::{NoSubscriber, with_default};
 
-use super::errors::Errors;
-use super::extremes::Extremes;
 use super::floor::{Cosine, Floor, Kept, Unmet};
 use super::inputs::Rows;
+use super::layers::Layers;
 use crate::app::load::Origin;
 use crate::cli::complain;
 use crate::cli::progress::Progress;
@@ -24,10 +23,7 @@ use crate::engine::kinds::bf16_supported;
 use crate::engine::single::Single;
 use crate::modality::Modality;
 use crate::model::calibration::{Calibration, Reached, Rounding};
-use crate::model::graph::{Form, Graph, Observed, Products, Values};
-
-/// Steps are chosen by so many inputs at most: each value is rounded in several ways.
-const FOR_STEPS: usize = 64;
+use crate::model::graph::{Form, Graph, Products};
 
 /// What a layer costs alone is measured with so many inputs: it orders layers, and promises nothing.
 const FOR_ORDER: usize = 16;
@@ -41,72 +37,27 @@ pub(super) struct Task<'a> {
     pub(super) spec: &'a ClipSpec,
     pub(super) fingerprint: &'a str,
     pub(super) threads: NonZeroUsize,
+    pub(super) floor: Floor,
 }
 
 pub(super) struct Calibrated {
     pub(super) tensors: BTreeMap<String, Rounding>,
     pub(super) reached: Reached,
-    /// For people.
-    pub(super) told: String,
 }
 
 impl Task<'_> {
     /// `graph` is [`Products::Observed`].
-    pub(super) fn calibrate(
-        &self,
-        graph: Graph,
-        rows: Rows,
-        floor: Floor,
-    ) -> Result<Calibrated, Box<dyn Error>> {
+    pub(super) fn calibrate(&self, graph: Graph, rows: Rows) -> Result<Calibrated, Box<dyn Error>> {
         let Rows { modality, seen, held_out } = rows;
-        let observed = graph.observed.clone();
-        let matrices: Vec<Vec<Vec<f32>>> = observed.iter().map(|each| matrix(&graph, each)).collect();
+        let layers = Layers::of(&graph);
         let mut reference = Single::open(self.spec, graph, &self.seat(Device::CPU, Precision::Fp32))?;
-        let mut progress = Progress::of(2 * seen.len().min(FOR_STEPS) + seen.len().saturating_sub(FOR_STEPS));
-        let channels = matrices.iter().map(|matrix| Extremes::new(matrix.len()));
-        let mut extremes: Vec<Option<Extremes>> = channels.map(Some).collect();
-        for batch in &seen {
-            reference.observe(batch, |number, tokens, values| {
-                // One token of a row costs little to multiply.
-                let extremes = &mut extremes[number];
-                match tokens {
-                    1 => *extremes = None,
-                    _ => extremes.iter_mut().for_each(|extremes| extremes.see(values)),
-                }
-            })?;
-            progress.advance();
-        }
-        let mut tensors = BTreeMap::new();
-        let mut errors: Vec<Option<Errors>> = Vec::new();
-        for ((extremes, matrix), Observed { name, .. }) in extremes.iter().zip(&matrices).zip(&observed) {
-            errors.push(match extremes {
-                None => None,
-                Some(extremes) if extremes.are_bytes() => {
-                    tensors.insert(name.clone(), Rounding { step: 1.0, zero: None, factors: vec![] });
-                    None
-                }
-                Some(extremes) => {
-                    let factors = extremes.factors(matrix);
-                    Some(Errors::new(extremes.reach(&factors), factors, matrix))
-                }
-            });
-        }
-        for batch in seen.iter().take(FOR_STEPS) {
-            reference.observe(batch, |number, _, values| {
-                errors[number].iter_mut().for_each(|errors| errors.see(values));
-            })?;
-            progress.advance();
-        }
-        progress.end();
-        for (errors, Observed { name, .. }) in errors.into_iter().zip(observed) {
-            errors.into_iter().for_each(|errors| drop(tensors.insert(name.clone(), errors.best())));
-        }
+        let tensors = layers.roundings(&mut reference, &seen)?;
         if tensors.is_empty() {
             return Err("precision int8 cannot be had: this model has no layers that can be rounded".into());
         }
         let expected = embeddings(&mut reference, &held_out)?;
         drop(reference);
-        self.keep(modality, tensors, floor, &held_out, &expected, seen.len())
+        self.keep(modality, tensors, &held_out, &expected, seen.len())
     }
 
     /// Leaves out of `tensors` what the floor asks for.
@@ -114,7 +65,6 @@ impl Task<'_> {
         &self,
         modality: Modality,
         mut tensors: BTreeMap<String, Rounding>,
-        floor: Floor,
         held_out: &[Batch],
         expected: &[Vec<f32>],
         inputs: usize,
@@ -130,7 +80,7 @@ impl Task<'_> {
         };
         let few = held_out.len().min(FOR_ORDER);
         let mut progress = None;
-        let kept = floor.keep(&layers, &mut |rounded| measure(rounded, held_out.len()), &mut |layer| {
+        let kept = self.floor.keep(&layers, &mut |rounded| measure(rounded, held_out.len()), &mut |layer| {
             let progress = progress.get_or_insert_with(|| {
                 complain("the cosine is too small with all layers in 8 bits; what each of them costs:");
                 Progress::of(layers.len())
@@ -154,7 +104,8 @@ impl Task<'_> {
         let times = times(&mut engines, held_out)?;
         let faster = |engine: usize| times[0].as_secs_f64() / times[engine].as_secs_f64();
         let mut told = format!(
-            "cosine to fp32 {:.6}, at least {:.6} ({inputs} seen, {} others compared); {:.2} times as fast as {}",
+            "{}s: cosine to fp32 {:.6}, at least {:.6} ({inputs} seen, {} others compared); {:.2} times as fast as {}",
+            modality.as_str(),
             cosine.mean,
             cosine.min,
             held_out.len(),
@@ -172,10 +123,11 @@ impl Task<'_> {
                 kept.join(", ")
             );
         }
+        complain(&told);
         tensors.retain(|name, _| !kept.contains(name));
         let (mean_cosine, min_cosine) = (cosine.mean, cosine.min);
         let reached = Reached { inputs, held_out: held_out.len(), mean_cosine, min_cosine, kept };
-        Ok(Calibrated { tensors, reached, told })
+        Ok(Calibrated { tensors, reached })
     }
 
     /// With these tensors rounded.
@@ -221,22 +173,6 @@ impl Task<'_> {
 /// What a server would run instead.
 fn float() -> Precision {
     if bf16_supported() { Precision::Bf16 } else { Precision::Fp32 }
-}
-
-/// The matrices that something is multiplied with, side by side: a row for each channel.
-fn matrix(graph: &Graph, observed: &Observed) -> Vec<Vec<f32>> {
-    let mut rows: Vec<Vec<f32>> = Vec::new();
-    for name in &observed.weights {
-        let weight = graph.weights.iter().find(|weight| weight.name == *name);
-        let Some((Values::F32(values), [channels, outputs])) =
-            weight.map(|weight| (&weight.values, weight.shape.as_slice()))
-        else {
-            unreachable!("{name} is a matrix in fp32");
-        };
-        rows.resize(*channels, Vec::new());
-        rows.iter_mut().zip(values.chunks_exact(*outputs)).for_each(|(row, more)| row.extend(more));
-    }
-    rows
 }
 
 /// Unit vectors; one without a direction stays as it is, and its cosine shows it.

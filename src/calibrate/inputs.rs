@@ -49,7 +49,7 @@ impl Rows {
             let side = if number % HELD_OUT == HELD_OUT - 1 { &mut held_out } else { &mut seen };
             side.push(batch);
         }
-        Ok(Rows { modality, seen, held_out })
+        Ok(Rows { modality, seen: mixed(seen), held_out: mixed(held_out) })
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) fn pictures(directory: &Path, spec: &ImageSpec, most: usize) -> Resul
     }
     progress.end();
     let mut rows = Rows::new(Modality::Image, rows, directory)?;
-    rows.seen.extend(made_up(spec));
+    rows.seen = mixed(rows.seen.into_iter().chain(made_up(spec)).collect());
     Ok(rows)
 }
 
@@ -122,6 +122,14 @@ fn spread<T>(all: &[T], most: usize) -> Vec<&T> {
     (0..count).map(|number| &all[number * all.len() / count]).collect()
 }
 
+/// In an order in which the first few are from all over: that of the golden ratio's multiples, modulo 1.
+fn mixed<T>(all: Vec<T>) -> Vec<T> {
+    let place = |number: usize| (number as f64 * 0.618_033_988_75).fract();
+    let mut numbered: Vec<(usize, T)> = all.into_iter().enumerate().collect();
+    numbered.sort_by(|(a, _), (b, _)| place(*a).total_cmp(&place(*b)));
+    numbered.into_iter().map(|(_, each)| each).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +139,15 @@ mod tests {
         assert_eq!(spread(&[1, 2, 3, 4, 5, 6], 3), [&1, &3, &5]);
         assert_eq!(spread(&[1, 2], 3), [&1, &2]);
         assert_eq!(spread::<u8>(&[], 3), Vec::<&u8>::new());
+    }
+
+    #[test]
+    fn the_first_few_are_from_all_over() {
+        let mixed = mixed((0..100).collect());
+        for third in [0..33, 33..66, 66..100] {
+            let count = mixed[..12].iter().filter(|number| third.contains(*number)).count();
+            assert!((3..=5).contains(&count), "{third:?}: {count}");
+        }
     }
 
     #[test]

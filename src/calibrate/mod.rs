@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  inputs      pictures and texts become rows; every fourth is held out
-//!  observed    the model runs in fp32, and what enters its layers is seen: twice, for how far it reaches
-//!              [`Extremes`], and for what rounding it costs [`Errors`]
+//!  layers      the model runs in fp32, and what enters its layers is seen: for how far it reaches ([`extremes`]), and
+//!              for what rounding it costs ([`errors`])
 //!  floor       as many layers stay in floating point as the promised cosine asks for, on what was held out
 //!  file        a [`Calibration`], beside the model
 //! ```
@@ -15,21 +15,20 @@ mod errors;
 mod extremes;
 mod floor;
 mod inputs;
+mod layers;
 
 use std::error::Error;
-use std::fs::File;
 use std::io::Write;
 
 use crate::app::load::Origin;
-use crate::cli::complain;
+use crate::cli::output::PartialFile;
 use crate::config::calibrate::Plan;
 use crate::engine::device::{Device, Precision};
-use crate::modality::Modality;
 use crate::model::calibration::Calibration;
 use crate::model::graph::{Form, Products};
-use encoder::Calibrated;
+use encoder::{Calibrated, Task};
 use floor::Floor;
-use inputs::{Rows, pictures, texts};
+use inputs::{pictures, texts};
 
 /// Writes the file, and tells its path on standard output.
 pub fn run(plan: &Plan) -> Result<(), Box<dyn Error>> {
@@ -44,35 +43,27 @@ pub fn run(plan: &Plan) -> Result<(), Box<dyn Error>> {
         );
     }
     let model = origin.model(Form { products: Products::Observed, ..Form::PORTABLE })?;
-    let rows: Vec<Rows> = [Some(pictures(&plan.images, &model.spec.image, plan.inputs.get())?)]
-        .into_iter()
-        .chain([plan.texts.as_deref().map(|file| texts(file, &model, plan.inputs.get())).transpose()?])
-        .flatten()
-        .collect();
-    let [mean, min] = plan.cosine;
-    let floor = Floor { mean, min };
-    let graphs = [Some(model.image), model.text];
-    let mut calibration =
-        Calibration { model: model.fingerprint, image: None, text: None, tensors: Default::default() };
-    for (rows, graph) in rows.into_iter().zip(graphs.into_iter().flatten()) {
-        let modality = rows.modality;
-        let task = encoder::Task {
-            origin,
-            spec: &model.spec,
-            fingerprint: &calibration.model,
-            threads: plan.threads,
-        };
-        let Calibrated { tensors, reached, told } = task.calibrate(graph, rows, floor)?;
-        complain(&format!("{}s: {told}", modality.as_str()));
-        calibration.tensors.extend(tensors);
-        *match modality {
-            Modality::Image => &mut calibration.image,
-            Modality::Text => &mut calibration.text,
-        } = Some(reached);
-    }
-    File::create_new(&out)
-        .and_then(|mut file| file.write_all(calibration.to_json().as_bytes()))
-        .map_err(|error| format!("{}: {error}", out.display()))?;
+    let (most, [mean, min]) = (plan.inputs.get(), plan.cosine);
+    let images = pictures(&plan.images, &model.spec.image, most)?;
+    let texts = plan.texts.as_deref().map(|file| texts(file, &model, most)).transpose()?;
+    let task = Task {
+        origin,
+        spec: &model.spec,
+        fingerprint: &model.fingerprint,
+        threads: plan.threads,
+        floor: Floor { mean, min },
+    };
+    let mut image = task.calibrate(model.image, images)?;
+    let text = texts.zip(model.text).map(|(rows, graph)| task.calibrate(graph, rows)).transpose()?;
+    let text = text.map(|text| {
+        image.tensors.extend(text.tensors);
+        text.reached
+    });
+    let Calibrated { tensors, reached } = image;
+    let calibration = Calibration { model: model.fingerprint.clone(), image: Some(reached), text, tensors };
+    let mut file = PartialFile::create(&out)?;
+    let written = file.write_all(calibration.to_json().as_bytes()).and_then(|()| file.complete());
+    written.map_err(|error| format!("{}: {error}", out.display()))?;
     writeln!(std::io::stdout(), "{}", out.display())?;
     Ok(())
 }
