@@ -222,6 +222,17 @@ fn best_first(logits: &[f32], top_k: Option<NonZeroUsize>) -> Vec<usize> {
 }
 
 impl Logits {
+    /// The score of one label, of the similarities of all in label order. Panics if it is none of them.
+    pub fn score(&self, index: usize, similarities: &[f32]) -> f32 {
+        let logit = |index: usize| self.of(index, similarities[index]);
+        match self.scores {
+            Scores::Softmax => {
+                Shares::of(&(0..similarities.len()).map(logit).collect::<Vec<f32>>()).share(logit(index))
+            }
+            Scores::Sigmoid => sigmoid(logit(index)),
+        }
+    }
+
     /// The score of two embeddings by themselves; `None` where scores are shares of all labels'.
     pub fn pair(&self, similarity: f32) -> Option<f32> {
         match self.scores {

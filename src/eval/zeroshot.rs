@@ -10,6 +10,7 @@ use super::matrix::{Matrix, Standing};
 use super::measure::{Basis, Measure};
 use super::numbers::{Interval, mean, weight, wilson};
 use super::task::{Evaluated, Group, Line, Query};
+use crate::clip::classifier::Logits;
 use crate::clip::embedding::normalize;
 
 /// Pictures x classes whose orders are kept for a bootstrap of the mean average precision, in eight bytes each; with
@@ -39,22 +40,16 @@ pub(super) fn evaluate<'a>(
     classes: &Matrix,
     images: &Matrix,
     kept: &[usize],
-    logit_scale: f32,
+    logits: &Logits,
 ) -> Evaluated<'a> {
     let lines = images.scored(classes, |row, scores| {
         let standing = Standing::of(scores, |class| data.truth.is(kept[row], class));
-        Line::new(Query::Picture(kept[row]), standing, probability(scores, standing.first, logit_scale))
+        Line::new(Query::Picture(kept[row]), standing, logits.score(standing.first, scores))
     });
     match &data.truth {
         Truth::One(truth) => single(data, truth, lines),
         Truth::Several(truth) => several(data, truth, classes, images, lines),
     }
-}
-
-/// That of one class among all: the softmax of logits.
-fn probability(scores: &[f32], class: usize, logit_scale: f32) -> f32 {
-    let logit = |score: f32| f64::from(logit_scale) * f64::from(score - scores[class]);
-    (1.0 / scores.iter().map(|score| logit(*score).exp()).sum::<f64>()) as f32
 }
 
 /// Of pictures with one class each; `truth` is that of all pictures.
@@ -169,6 +164,9 @@ pub(super) fn interval(group: &Group) -> Option<Interval> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clip::classifier::Coefficient;
+    use crate::clip::spec::Scores;
+    use crate::eval::data::{Problems, Prompts};
 
     #[test]
     fn precision_at_each_right_picture() {
@@ -181,10 +179,25 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_sum_to_one() {
-        let scores = [0.2, 0.5, 0.1];
-        let sum: f32 = (0..3).map(|class| probability(&scores, class, 10.0)).sum();
-        assert!((sum - 1.0).abs() < 1e-6);
-        assert!(probability(&scores, 1, 100.0) > 0.999);
+    fn an_answers_probability_is_the_models() {
+        let data = Zeroshot {
+            name: "two".to_owned(),
+            classes: ["a", "b"].map(str::to_owned).to_vec(),
+            prompts: Prompts::OfEach(Vec::new()),
+            pictures: Vec::new().into(),
+            truth: Truth::One(vec![0]),
+            problems: Problems::default(),
+        };
+        let classes = Matrix { columns: 2, values: vec![1.0, 0.0, 0.0, 1.0] };
+        let image = Matrix { columns: 2, values: vec![0.6, 0.8] };
+        // Logits 5 x 0.8 - 2 and 5 x 0.6 - 2.
+        for (scores, expected) in
+            [(Scores::Sigmoid, 1.0 / (1.0 + (-2.0_f32).exp())), (Scores::Softmax, 0.731_058_6)]
+        {
+            let logits = Logits { scale: Coefficient::Shared(5.0), bias: Coefficient::Shared(-2.0), scores };
+            let line = evaluate(&data, &classes, &image, &[0], &logits).lines[0];
+            assert_eq!((line.first, line.rank), (1, 2));
+            assert!((line.score - expected).abs() < 1e-6, "{scores:?}: {line:?}");
+        }
     }
 }
