@@ -13,6 +13,7 @@
 mod about;
 mod classified;
 mod compare;
+mod cores;
 mod data;
 mod faults;
 mod job;

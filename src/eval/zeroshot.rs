@@ -43,7 +43,7 @@ pub(super) fn evaluate<'a>(
     logits: &Logits,
 ) -> Evaluated<'a> {
     let lines = images.scored(classes, |row, scores| {
-        let standing = Standing::of(scores, |class| data.truth.is(kept[row], class));
+        let standing = Standing::of(scores, data.truth.of(kept[row]));
         Line::new(Query::Picture(kept[row]), standing, logits.score(standing.first, scores))
     });
     match &data.truth {
@@ -103,12 +103,12 @@ fn several<'a>(
 ) -> Evaluated<'a> {
     let kept: Vec<usize> = lines.iter().map(|line| line.query.position()).collect();
     let few = kept.len() * data.classes.len() <= MAX_ORDERS;
-    // For each class its pictures, those with the highest scores first: whether each is of it, and which it is.
+    // For each class its pictures, those with the highest scores first: whether each is of it, and its row.
     let ordered = classes.scored(images, |class, scores| {
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
         let order: Vec<(bool, u32)> =
-            order.into_iter().map(|row| (truth[kept[row]][class], kept[row] as u32)).collect();
+            order.into_iter().map(|row| (truth[kept[row]][class], row as u32)).collect();
         (average_precision(&order, |_| 1), if few { order } else { Vec::new() })
     });
     let (precisions, orders): (Vec<f64>, Vec<_>) = ordered.into_iter().unzip();
@@ -125,9 +125,8 @@ fn several<'a>(
         .collect();
     let basis = Basis::Resampled(Box::new(move |resample| match few {
         true => {
-            let of = |order: &Vec<(bool, u32)>| {
-                average_precision(order, |picture| weight(resample, picture as usize))
-            };
+            let weights: Vec<u32> = kept.iter().map(|picture| weight(resample, *picture)).collect();
+            let of = |order: &Vec<(bool, u32)>| average_precision(order, |row| weights[row as usize]);
             mean(&orders.iter().map(of).collect::<Vec<f64>>())
         }
         false => f64::NAN,
