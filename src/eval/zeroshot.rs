@@ -68,19 +68,17 @@ pub(super) fn single<'a>(data: &'a Zeroshot, truth: &'a [u32], lines: Vec<Line>)
         lines.iter().map(|line| (line.query.position(), of(line), line.first == of(line))).collect();
     let classes = data.classes.len();
     let recall = move |resample: Option<u32>| {
-        let (mut hits, mut pictures) = (vec![0_u64; classes], vec![0_u64; classes]);
+        // Of each class, pictures and hits: beside each other, so that there is one look-up.
+        let mut counts = vec![[0_u32; 2]; classes];
         for (picture, class, hit) in &answers {
-            let times = u64::from(resample.map_or(1, |resample| weight(resample, *picture)));
-            pictures[*class] += times;
-            hits[*class] += if *hit { times } else { 0 };
+            let times = resample.map_or(1, |resample| weight(resample, *picture));
+            let [pictures, hits] = &mut counts[*class];
+            *pictures += times;
+            *hits += times * u32::from(*hit);
         }
-        let recalls: Vec<f64> = hits
-            .iter()
-            .zip(&pictures)
-            .filter(|(_, pictures)| **pictures > 0)
-            .map(|(hits, pictures)| *hits as f64 / *pictures as f64)
-            .collect();
-        mean(&recalls)
+        let share = |[pictures, hits]: [u32; 2]| f64::from(hits) / f64::from(pictures);
+        let with_pictures = counts.into_iter().filter(|[pictures, _]| *pictures > 0);
+        mean(&with_pictures.map(share).collect::<Vec<f64>>())
     };
     measures.push(Measure {
         name: "mean_per_class_recall".to_owned(),
