@@ -309,7 +309,8 @@ async fn what_is_bad_is_named_and_left_out_only_if_asked() {
     ] {
         assert!(ran.stderr.contains(reason), "{reason}: {}", ran.stderr);
     }
-    let ran = eval(&["zeroshot", data.path(), &addr, "--skip-errors"]).await;
+    let record = data.at("record").display().to_string();
+    let ran = eval(&["zeroshot", data.path(), &addr, "--skip-errors", "--record", &record]).await;
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(ran.json["metrics"]["acc1"], 1.0);
     assert_eq!(
@@ -322,8 +323,9 @@ async fn what_is_bad_is_named_and_left_out_only_if_asked() {
     let templates = data.at("templates.txt");
     std::fs::write(&templates, "an emoji of {c}\n").unwrap();
     let templates = format!("--against={}", templates.display());
-    let server_again = format!("--against={}", server.running.grpc_address);
-    for against in [&[][..], &[templates.as_str()], &[server_again.as_str()]] {
+    let (server_again, record) =
+        (format!("--against={}", server.running.grpc_address), format!("--against={record}"));
+    for against in [&[][..], &[templates.as_str()], &[server_again.as_str()], &[record.as_str()]] {
         let ran = eval(&[&["zeroshot", data.path(), &addr, "--skip-errors"], against].concat()).await;
         assert_eq!(
             (ran.code, &ran.json["clipd"]["left_out"]["count"]),
@@ -559,6 +561,12 @@ async fn another_run_is_compared_input_by_input() {
     assert!(
         against["changed"].as_u64().unwrap() > 0 && !against["most_changed"].as_array().unwrap().is_empty()
     );
+
+    // Nor is a record of fewer classes a whole one.
+    let texts = Path::new(&record).join("texts.f32");
+    std::fs::OpenOptions::new().write(true).open(&texts).unwrap().set_len(100 * 128 * 4).unwrap();
+    let ran = eval(&["zeroshot", data.path(), &addr, "--against", &record]).await;
+    assert!(ran.code == Some(1) && ran.stderr.contains("did not end"), "{}", ran.stderr);
 
     // A record of other data is none to compare with, and is not written over.
     let other = folders();
