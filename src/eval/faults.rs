@@ -1,4 +1,5 @@
-//! Inputs without a place in the figures, of the data and of all runs: each is named once, when it is found, and counted.
+//! Inputs without a place in the figures, of the data and of all runs: each is named once, when it is found, and
+//! counted.
 
 use std::collections::BTreeSet;
 

@@ -51,8 +51,8 @@ pub(super) fn mcnemar(only_first: usize, only_second: usize) -> f64 {
     (2.0 * tail).min(1.0)
 }
 
-/// How likely it is that an input is in a resample at most 0, 1, 2 ... times: Poisson's distribution of mean 1. More than
-/// eleven times is less likely than one in a billion.
+/// How likely it is that an input is in a resample at most 0, 1, 2 ... times: Poisson's distribution of mean 1. That it
+/// is more often there than 11 times happens once in a billion.
 const AT_MOST: [f64; 12] = {
     let (mut at_most, mut probability, mut count) = ([0.0; 12], 1.0 / std::f64::consts::E, 0);
     while count < at_most.len() {

@@ -136,8 +136,13 @@ async fn texts(
     // A class without a row would be one that no picture is ever taken for.
     let mut faults = Faults::default();
     let prompts = embed(server, &inputs, nothing, None, (Query::Text, &mut faults)).await?.matrix;
-    if let Some((prompt, reason)) = faults.problems().first.first() {
-        return Err(Error::Other(format!("the prompt {prompt:?}: {reason}")));
+    match faults.problems().count {
+        0 => {}
+        count => {
+            return Err(Error::Other(format!(
+                "{count} prompts have no embedding, and classes need all of theirs"
+            )));
+        }
     }
     let matrix = zeroshot::class_rows(data, &prompts)?;
     Ok((Embedded { matrix, ..Embedded::default() }, Some(prompts)))

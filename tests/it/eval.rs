@@ -337,6 +337,13 @@ async fn what_is_bad_is_named_and_left_out_only_if_asked() {
             assert_eq!(ran.stderr.matches(&format!("test/0.tar:{input}: ")).count(), 1, "{}", ran.stderr);
         }
     }
+    // Classes are made of all their prompts: what one of them lacks is no fault of a picture.
+    let long = data.at("long.txt");
+    std::fs::write(&long, format!("{{c}}\n{{c}} {}\n", "of old ".repeat(10_000))).unwrap();
+    let long = format!("--templates={}", long.display());
+    let ran = eval(&["zeroshot", data.path(), &addr, "--skip-errors", &long]).await;
+    assert!(ran.code == Some(1) && ran.stderr.contains("8 prompts have no embedding"), "{:.999}", ran.stderr);
+    assert_eq!(ran.stderr.matches("dog of old").count(), 1, "{:.999}", ran.stderr);
     // Nor is another server asked in vain.
     let broken =
         Shards::write(&[(b"no picture".to_vec(), b"0".to_vec())], "cls", &[("classnames.txt", "dog\n")]);
