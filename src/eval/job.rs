@@ -23,7 +23,8 @@ pub(super) enum Job {
 pub(super) struct Embeddings<'a> {
     pub(super) images: &'a Matrix,
     pub(super) texts: &'a Matrix,
-    pub(super) logits: &'a Logits,
+    /// Where probabilities are to be told; they take as long as the figures.
+    pub(super) logits: Option<&'a Logits>,
 }
 
 /// Inputs that count, by their positions.

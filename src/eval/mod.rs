@@ -229,9 +229,10 @@ fn conclude(
     if pictures.is_empty() {
         return Err(Error::Other("no input is left".to_owned()));
     }
-    let evaluated = here.evaluate(job, &kept);
+    let shown = flags.lines.is_some() || flags.html.is_some();
+    let evaluated = here.evaluate(job, &kept, shown);
     let comparison = other.map(|(own, run)| {
-        let there = run.evaluate(own.as_ref().unwrap_or(job), &kept);
+        let there = run.evaluate(own.as_ref().unwrap_or(job), &kept, false);
         compare::compare(job, (&evaluated, here), (&there, run), &kept)
     });
     let problems = faults.problems();

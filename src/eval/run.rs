@@ -110,7 +110,8 @@ impl Run {
         Ok(Run { about: header.about, images, texts, prompts: None, answers: None })
     }
 
-    pub(super) fn evaluate<'a>(&self, job: &'a Job, kept: &Kept) -> Evaluated<'a> {
+    /// With `probabilities`, lines have those of classes in place of cosines.
+    pub(super) fn evaluate<'a>(&self, job: &'a Job, kept: &Kept, probabilities: bool) -> Evaluated<'a> {
         if let (Some(lines), Job::Zeroshot(data)) = (&self.answers, job)
             && let Truth::One(truth) = &data.truth
         {
@@ -118,7 +119,8 @@ impl Run {
             return zeroshot::single(data, truth, lines.iter().filter(is_kept).copied().collect());
         }
         let (images, texts) = (&self.images.matrix, &self.texts.matrix);
-        job.evaluate(Embeddings { images, texts, logits: &self.about.logits() }, kept)
+        let logits = probabilities.then(|| self.about.logits());
+        job.evaluate(Embeddings { images, texts, logits: logits.as_ref() }, kept)
     }
 }
 

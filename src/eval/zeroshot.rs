@@ -40,11 +40,13 @@ pub(super) fn evaluate<'a>(
     classes: &Matrix,
     images: &Matrix,
     kept: &[usize],
-    logits: &Logits,
+    logits: Option<&Logits>,
 ) -> Evaluated<'a> {
     let lines = images.scored(classes, |row, scores| {
         let standing = Standing::of(scores, data.truth.of(kept[row]));
-        Line::new(Query::Picture(kept[row]), standing, logits.score(standing.first, scores))
+        let first = standing.first;
+        let score = logits.map_or(scores[first], |logits| logits.score(first, scores));
+        Line::new(Query::Picture(kept[row]), standing, score)
     });
     match &data.truth {
         Truth::One(truth) => single(data, truth, lines),
@@ -192,7 +194,7 @@ mod tests {
             [(Scores::Sigmoid, 1.0 / (1.0 + (-2.0_f32).exp())), (Scores::Softmax, 0.731_058_6)]
         {
             let logits = Logits { scale: Coefficient::Shared(5.0), bias: Coefficient::Shared(-2.0), scores };
-            let line = evaluate(&data, &classes, &image, &[0], &logits).lines[0];
+            let line = evaluate(&data, &classes, &image, &[0], Some(&logits)).lines[0];
             assert_eq!((line.first, line.rank), (1, 2));
             assert!((line.score - expected).abs() < 1e-6, "{scores:?}: {line:?}");
         }
