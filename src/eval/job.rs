@@ -23,7 +23,7 @@ pub(super) enum Job {
 pub(super) struct Embeddings<'a> {
     pub(super) images: &'a Matrix,
     pub(super) texts: &'a Matrix,
-    /// Where probabilities are to be told; they take as long as the figures.
+    /// Where probabilities are to be told: they take half as long again as the figures.
     pub(super) logits: Option<&'a Logits>,
 }
 

@@ -2,12 +2,13 @@
 
     python tests/eval/full.py CLIPD HOME MODEL
 
-HOME has the data set `emoji` of make_data.py in data/. MODEL is a directory of tests/full_size/make.py, whose weights are
-random: accuracy would say nothing, but 240 pictures have 1,644 classes to choose from. The ways: clip_benchmark with
-open_clip (CPU, fp32, no autocast); clip_benchmark on a running clipd in fp32 (suite.py); `clipd eval` on that server.
+HOME has the data set `emoji` of make_data.py in data/. MODEL is a directory of tests/full_size/make.py, whose weights
+are random: accuracy would say nothing, but 240 pictures have 1,644 classes to choose from. The ways: clip_benchmark
+with open_clip (CPU, fp32, no autocast); clip_benchmark on a running clipd in fp32 (suite.py); `clipd eval` on that
+server.
 
-Where another way's prediction is not open_clip's, it is listed with its margin: by how much open_clip's own cosine of its
-answer is above that of the other. Only what is below 1e-5 may be rounding.
+Where another way's prediction is not open_clip's, it is listed with its margin: by how much open_clip's own cosine of
+its answer is above that of the other. Only what is below 1e-5 may be rounding.
 """
 
 import json
@@ -52,7 +53,8 @@ def main(clipd: str, home: str, directory: str) -> None:
 
     best = reference.topk(2).values
     margins = best[:, 0] - best[:, 1]
-    print(f"{len(reference)} pictures, {len(classes)} classes; {len(set(reference.argmax(1).tolist()))} of them are answers")
+    answered = len(set(reference.argmax(1).tolist()))
+    print(f"{len(reference)} pictures, {len(classes)} classes, of which {answered} are answers")
     print(f"open_clip's first answer before its second: median {margins.median():.1e}, ", end="")
     print(f"least {margins.min():.1e}, {int((margins < ROUNDING).sum())} below {ROUNDING:.0e}")
     print(f"cosines of the suite on clipd and with open_clip: {(on_clipd - reference).abs().max():.1e} apart at most")

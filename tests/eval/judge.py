@@ -3,9 +3,9 @@
     python tests/eval/judge.py CLIPD HOME
 
 HOME has the data sets of make_data.py and make_emoji.py in data/. The ways: clip_benchmark with open_clip on the
-weights of the embedded model (CPU, fp32, no autocast); clip_benchmark on a running clipd in fp32 (suite.py); `clipd eval` on that server. Then
-clip_benchmark makes its table of what `clipd eval` wrote. The figures of make_data.py's go to
-tests/fixtures/eval/suite.json, for tests/it/eval.rs.
+weights of the embedded model (CPU, fp32, no autocast); clip_benchmark on a running clipd in fp32 (suite.py); `clipd
+eval` on that server. Then clip_benchmark makes its table of what `clipd eval` wrote. The figures of make_data.py's go
+to tests/fixtures/eval/suite.json, for tests/it/eval.rs.
 """
 
 import csv

@@ -2,9 +2,9 @@
 
     python tests/eval/overhead.py CLIPD DATA [MODEL]
 
-DATA is a data set in clip_benchmark's layout, with a class for each picture; MODEL a model directory, or else the embedded
-model. What goes before the line that announces the embedding (start, looking through the data), and what follows the last
-line of its progress (scores, figures, intervals, reports), is beyond it.
+DATA is a data set in clip_benchmark's layout, with a class for each picture; MODEL a model directory, or else the
+embedded model. What goes before the line that announces the embedding (start, looking through the data), and what
+follows the last line of its progress (scores, figures, intervals, reports), is beyond it.
 """
 
 import statistics
@@ -39,7 +39,7 @@ def main(clipd: str, data: str, *model: str) -> None:
     for arm in arms:
         before, embedding, after = (statistics.median(part) for part in zip(*(one[arm] for one in rounds)))
         share = statistics.median((one[arm][0] + one[arm][2]) / one[arm][1] for one in rounds)
-        print(f"{arm}: {before:.3f} s before {embedding:.2f} s of embedding, {after:.3f} s after it: {100 * share:.1f} %")
+        print(f"{arm}: {before:.3f} s before {embedding:.2f} s of embedding, {after:.3f} s after: {100 * share:.1f} %")
 
 
 if __name__ == "__main__":
