@@ -173,7 +173,7 @@ impl Classifier {
             .enumerate()
             .map(|(index, similarity)| self.logits.of(index, *similarity))
             .collect();
-        let shares = (self.logits.scores == Scores::Softmax).then(|| Shares::of(&logits));
+        let shares = (self.logits.scores == Scores::Softmax).then(|| Shares::of(logits.iter().copied()));
         let score = |logit| shares.as_ref().map_or_else(|| sigmoid(logit), |shares| shares.share(logit));
         best_first(&logits, top_k)
             .into_iter()
@@ -193,10 +193,10 @@ struct Shares {
 }
 
 impl Shares {
-    fn of(logits: &[f32]) -> Shares {
+    fn of(logits: impl Iterator<Item = f32> + Clone) -> Shares {
         // Subtracting the maximum keeps exp below 1: no overflow at any scale.
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        Shares { max, total: logits.iter().map(|logit| f64::from(logit - max).exp()).sum() }
+        let max = logits.clone().fold(f32::NEG_INFINITY, f32::max);
+        Shares { max, total: logits.map(|logit| f64::from(logit - max).exp()).sum() }
     }
 
     fn share(&self, logit: f32) -> f32 {
@@ -222,6 +222,15 @@ fn best_first(logits: &[f32], top_k: Option<NonZeroUsize>) -> Vec<usize> {
 }
 
 impl Logits {
+    /// The score of one label, of the similarities of all in label order. Panics if it is none of them.
+    pub fn score(&self, index: usize, similarities: &[f32]) -> f32 {
+        let logit = |index: usize| self.of(index, similarities[index]);
+        match self.scores {
+            Scores::Softmax => Shares::of((0..similarities.len()).map(logit)).share(logit(index)),
+            Scores::Sigmoid => sigmoid(logit(index)),
+        }
+    }
+
     /// The score of two embeddings by themselves; `None` where scores are shares of all labels'.
     pub fn pair(&self, similarity: f32) -> Option<f32> {
         match self.scores {

@@ -81,9 +81,10 @@ pub struct EvalFlags {
     /// Exit with code 2 if the first figure is so many points (hundredths) below that of --against
     #[arg(long, value_name = "POINTS", requires = "against", value_parser = points, help_heading = "Comparison")]
     pub max_loss: Option<f64>,
-    /// What a figure is elsewhere, as in acc1=0.702; may be repeated
+    /// What a figure is elsewhere, as in acc1=0.702, or `published`: as open_clip's authors have it, of the default
+    /// model and some data sets; may be repeated
     #[arg(long, value_name = "FIGURE=VALUE", value_parser = expectation, help_heading = "Comparison")]
-    pub expect: Vec<(String, f64)>,
+    pub expect: Vec<Expectation>,
 
     /// Write figures to this file, in the shape of clip_benchmark
     #[arg(long, value_name = "FILE", help_heading = "Report")]
@@ -97,6 +98,13 @@ pub struct EvalFlags {
     /// Keep embeddings in this directory, for --against; a run that was cut off goes on there
     #[arg(long, value_name = "DIR", help_heading = "Report")]
     pub record: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expectation {
+    Figure(String, f64),
+    /// All that is known of the data set and the model.
+    Published,
 }
 
 /// The other side of a comparison.
@@ -136,10 +144,13 @@ fn points(text: &str) -> Result<f64, String> {
     points.ok_or_else(|| "must be points, from 0 to 100".to_owned())
 }
 
-fn expectation(text: &str) -> Result<(String, f64), String> {
-    let (name, value) = text.split_once('=').ok_or("must be FIGURE=VALUE, as in acc1=0.702")?;
+fn expectation(text: &str) -> Result<Expectation, String> {
+    if text == "published" {
+        return Ok(Expectation::Published);
+    }
+    let (name, value) = text.split_once('=').ok_or("must be FIGURE=VALUE, as in acc1=0.702, or published")?;
     let value = value.parse().ok().filter(|value| (0.0..=1.0).contains(value));
-    Ok((name.to_owned(), value.ok_or("the value must be from 0 to 1")?))
+    Ok(Expectation::Figure(name.to_owned(), value.ok_or("the value must be from 0 to 1")?))
 }
 
 #[cfg(test)]
@@ -157,7 +168,8 @@ mod tests {
 
     #[test]
     fn expectations_are_shares() {
-        assert_eq!(expectation("acc1=0.702"), Ok(("acc1".to_owned(), 0.702)));
+        assert_eq!(expectation("acc1=0.702"), Ok(Expectation::Figure("acc1".to_owned(), 0.702)));
+        assert_eq!(expectation("published"), Ok(Expectation::Published));
         assert!(expectation("acc1=70.2").is_err() && expectation("acc1").is_err() && points("-1").is_err());
     }
 }

@@ -1,13 +1,12 @@
 //! Answers of a classifier that the server has, through Classify in the bulk class: its rows never leave the server, so
 //! there are ranks and probabilities, and no embeddings.
 
-use std::collections::BTreeMap;
-
 use tokio::task::JoinSet;
 use tonic::Status;
 
 use super::Error;
 use super::data::{Truth, Zeroshot};
+use super::faults::Faults;
 use super::matrix::Standing;
 use super::task::{Line, Query};
 use crate::cli::client::{Backoff, Client, Server};
@@ -20,16 +19,16 @@ use crate::grpc::proto::{Class, ClassifyRequest, ClassifyResult, Image, Predicti
 const REQUESTS: usize = 8;
 const PICTURES: usize = 8;
 
-/// Answers in input order, and the pictures without one.
-pub(super) struct Answers {
-    pub(super) lines: Vec<Line>,
-    pub(super) failures: BTreeMap<usize, String>,
-}
-
 /// What became of the pictures of one request, in their order.
 type Batch = Result<Vec<(usize, Result<Vec<Prediction>, String>)>, Status>;
 
-pub(super) async fn ask(server: &Server, data: &Zeroshot, classifier: &str) -> Result<Answers, Error> {
+/// Answers in input order.
+pub(super) async fn ask(
+    server: &Server,
+    data: &Zeroshot,
+    classifier: &str,
+    faults: &mut Faults,
+) -> Result<Vec<Line>, Error> {
     let Truth::One(truth) = &data.truth else {
         return Err(Error::Other("--classifier: each picture must have one class".to_owned()));
     };
@@ -37,7 +36,7 @@ pub(super) async fn ask(server: &Server, data: &Zeroshot, classifier: &str) -> R
     // All labels, as far as one answer may have them.
     let top_k = limits.labels.min(limits.predictions / PICTURES as u32).max(1);
     let mut progress = Progress::of(data.pictures.len());
-    let mut answers = Answers { lines: Vec::new(), failures: BTreeMap::new() };
+    let mut lines = Vec::new();
     let mut next = (0..data.pictures.len()).step_by(PICTURES);
     let mut running = JoinSet::new();
     loop {
@@ -65,18 +64,17 @@ pub(super) async fn ask(server: &Server, data: &Zeroshot, classifier: &str) -> R
             progress.advance();
             match predictions {
                 Ok(predictions) => {
-                    answers.lines.push(line(data, picture, truth[picture] as usize, &predictions)?);
+                    lines.push(line(data, picture, truth[picture] as usize, &predictions)?);
                 }
                 Err(reason) => {
-                    progress.failed(&data.pictures[picture].name(), &reason);
-                    answers.failures.insert(picture, reason);
+                    faults.add(Query::Picture(picture), &data.pictures[picture].name(), &reason, &progress);
                 }
             }
         }
     }
     progress.end();
-    answers.lines.sort_by_key(|line| line.query);
-    Ok(answers)
+    lines.sort_by_key(|line| line.query);
+    Ok(lines)
 }
 
 async fn batch(

@@ -11,6 +11,7 @@ use super::matrix::Matrix;
 use super::task::{Evaluated, Query};
 use super::{Error, retrieval, zeroshot};
 use crate::cli::inputs::Input;
+use crate::clip::classifier::Logits;
 
 pub(super) enum Job {
     Zeroshot(Zeroshot),
@@ -22,7 +23,8 @@ pub(super) enum Job {
 pub(super) struct Embeddings<'a> {
     pub(super) images: &'a Matrix,
     pub(super) texts: &'a Matrix,
-    pub(super) logit_scale: f32,
+    /// Where probabilities are to be told: they take half as long again as the figures.
+    pub(super) logits: Option<&'a Logits>,
 }
 
 /// Inputs that count, by their positions.
@@ -66,11 +68,11 @@ impl Job {
         }
     }
 
-    /// What pictures are compared with, of the embeddings of the texts.
-    pub(super) fn candidates(&self, texts: &Matrix) -> Result<Option<Matrix>, Error> {
+    /// Classes or captions, with which pictures are compared.
+    pub(super) fn candidates(&self) -> usize {
         match self {
-            Job::Zeroshot(data) => zeroshot::class_rows(data, texts).map(Some),
-            Job::Retrieval { .. } => Ok(None),
+            Job::Zeroshot(data) => data.classes.len(),
+            Job::Retrieval { data, .. } => data.captions.len(),
         }
     }
 
@@ -126,10 +128,10 @@ impl Job {
     }
 
     pub(super) fn evaluate(&self, embeddings: Embeddings<'_>, kept: &Kept) -> Evaluated<'_> {
-        let Embeddings { images, texts, logit_scale } = embeddings;
+        let Embeddings { images, texts, logits } = embeddings;
         let images = images.select(&kept.pictures);
         match self {
-            Job::Zeroshot(data) => zeroshot::evaluate(data, texts, &images, &kept.pictures, logit_scale),
+            Job::Zeroshot(data) => zeroshot::evaluate(data, texts, &images, &kept.pictures, logits),
             Job::Retrieval { data, recall_k } => {
                 let texts = texts.select(&kept.texts);
                 retrieval::evaluate(data, recall_k, (&kept.pictures, &images), (&kept.texts, &texts))

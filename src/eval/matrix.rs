@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::cores;
 use crate::clip::embedding::dots;
 
 /// Rows of one length.
@@ -43,24 +44,15 @@ impl Matrix {
         candidates: &Matrix,
         reduce: impl Fn(usize, &[f32]) -> T + Sync,
     ) -> Vec<T> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = self.rows().div_ceil(cores).max(1);
-        let part = |begin: usize| {
-            let mut results = Vec::with_capacity(share);
-            let end = (begin + share).min(self.rows());
-            for first in (begin..end).step_by(TOGETHER) {
-                let rows = first..(first + TOGETHER).min(end);
+        cores::on_all(self.rows(), |part| {
+            let mut results = Vec::with_capacity(part.len());
+            for first in part.clone().step_by(TOGETHER) {
+                let rows = first..(first + TOGETHER).min(part.end);
                 let queries: Vec<Vec<f32>> = rows.clone().map(|row| self.row(row).to_vec()).collect();
                 let scores = dots(&candidates.values, &queries);
                 results.extend(rows.zip(scores).map(|(row, scores)| reduce(row, &scores)));
             }
             results
-        };
-        std::thread::scope(|scope| {
-            let part = &part;
-            let threads: Vec<_> =
-                (0..self.rows()).step_by(share).map(|begin| scope.spawn(move || part(begin))).collect();
-            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
         })
     }
 }
@@ -77,26 +69,29 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn of(scores: &[f32], is_right: impl Fn(usize) -> bool) -> Standing {
-        let (mut first, mut right, mut wrong) = (0, None, f32::NEG_INFINITY);
-        for (candidate, score) in scores.iter().copied().enumerate() {
-            if score > scores[first] {
-                first = candidate;
-            }
-            if !is_right(candidate) {
-                wrong = wrong.max(score);
-            } else if right.is_none_or(|best: usize| score > scores[best]) {
-                right = Some(candidate);
+    /// `right` are the right candidates in order.
+    pub(super) fn of(scores: &[f32], right: impl IntoIterator<Item = usize>) -> Standing {
+        let (mut best, mut wrong, mut next) = (None, f32::NEG_INFINITY, 0);
+        for candidate in right {
+            wrong = largest(wrong, &scores[next..candidate]);
+            next = candidate + 1;
+            if best.is_none_or(|best: usize| scores[candidate] > scores[best]) {
+                best = Some(candidate);
             }
         }
-        let Some(right) = right else { return Standing { first, rank: 0, margin: f32::NEG_INFINITY } };
-        let score = scores[right];
-        let before = |(candidate, other): (usize, &f32)| {
-            usize::from(*other > score || (*other == score && candidate < right))
-        };
-        let rank = 1 + scores.iter().enumerate().map(before).sum::<usize>();
-        Standing { first, rank, margin: score - wrong }
+        wrong = largest(wrong, &scores[next..]);
+        let top = best.map_or(wrong, |best| wrong.max(scores[best]));
+        let first = scores.iter().position(|score| *score == top).unwrap_or(0);
+        let Some(best) = best else { return Standing { first, rank: 0, margin: f32::NEG_INFINITY } };
+        let score = scores[best];
+        let better = scores.iter().filter(|other| **other > score).count();
+        let equal = scores[..best].iter().filter(|other| **other == score).count();
+        Standing { first, rank: 1 + better + equal, margin: score - wrong }
     }
+}
+
+fn largest(least: f32, scores: &[f32]) -> f32 {
+    scores.iter().copied().fold(least, |largest, score| if score > largest { score } else { largest })
 }
 
 #[cfg(test)]
@@ -119,12 +114,16 @@ mod tests {
 
     #[test]
     fn the_best_right_one_has_the_rank() {
-        let standing = Standing::of(&[0.1, 0.5, 0.3, 0.5], |candidate| candidate == 2 || candidate == 0);
+        let standing = Standing::of(&[0.1, 0.5, 0.3, 0.5], [0, 2]);
         assert_eq!((standing.first, standing.rank), (1, 3));
         assert!((standing.margin + 0.2).abs() < 1e-6);
         // Of equal ones the first stands first.
-        assert_eq!(Standing::of(&[0.5, 0.5], |candidate| candidate == 1).rank, 2);
-        assert_eq!(Standing::of(&[0.5, 0.5], |candidate| candidate == 0).rank, 1);
-        assert_eq!(Standing::of(&[0.5, 0.1], |_| false).rank, 0);
+        assert_eq!(Standing::of(&[0.5, 0.5], [1]).rank, 2);
+        assert_eq!(Standing::of(&[0.5, 0.5], [0]).rank, 1);
+        assert_eq!(Standing::of(&[0.5, 0.1], [1]).margin, 0.1 - 0.5);
+        let without = Standing::of(&[0.1, 0.5], []);
+        assert_eq!((without.first, without.rank, without.margin), (1, 0, f32::NEG_INFINITY));
+        let all = Standing::of(&[0.1, 0.5], [0, 1]);
+        assert_eq!((all.first, all.rank, all.margin), (1, 1, f32::INFINITY));
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::cores;
 use super::numbers::{self, Interval, RESAMPLES};
 
 /// A figure of one run.
@@ -58,10 +59,7 @@ impl Measure<'_> {
             Basis::Hits(hits) => {
                 (numbers::wilson(hits.iter().filter(|hit| **hit).count(), hits.len()), "Wilson 1927")
             }
-            Basis::Resampled(of) => {
-                let values = (0..RESAMPLES).map(of).collect();
-                (numbers::percentiles(values), "bootstrap percentiles, Poisson weights")
-            }
+            Basis::Resampled(of) => (resampled(of), "bootstrap percentiles, Poisson weights"),
         };
         let value = known(self.value);
         Figure { name: self.name.clone(), value, interval: value.and(interval), method }
@@ -79,8 +77,8 @@ impl Measure<'_> {
                 (interval, "Agresti and Min 2005", Some(Discordant { only_here, only_there, p }))
             }
             (Basis::Resampled(here), Basis::Resampled(there)) => {
-                let values = (0..RESAMPLES).map(|resample| here(resample) - there(resample)).collect();
-                (numbers::percentiles(values), "paired bootstrap percentiles, Poisson weights", None)
+                let difference = |resample| here(resample) - there(resample);
+                (resampled(difference), "paired bootstrap percentiles, Poisson weights", None)
             }
             _ => (None, "none", None),
         };
@@ -94,6 +92,12 @@ impl Measure<'_> {
             discordant,
         }
     }
+}
+
+fn resampled(of: impl Fn(u32) -> f64 + Sync) -> Option<Interval> {
+    numbers::percentiles(cores::on_all(RESAMPLES as usize, |part| {
+        part.map(|number| of(number as u32)).collect()
+    }))
 }
 
 fn known(value: f64) -> Option<f64> {

@@ -13,11 +13,14 @@
 mod about;
 mod classified;
 mod compare;
+mod cores;
 mod data;
+mod faults;
 mod job;
 mod matrix;
 mod measure;
 mod numbers;
+mod published;
 mod record;
 mod report;
 mod retrieval;
@@ -35,17 +38,16 @@ use crate::cli::client::Server;
 use crate::cli::complain;
 use crate::cli::download::Download;
 use crate::cli::flags::ServerFlags;
-use crate::cli::output::printable;
 use crate::config::eval::{Against, EvalFlags};
 use crate::config::evaluation::{Evaluation, Task};
 use crate::model::hub;
 use crate::shutdown::Signals;
-use data::{Problems, Source};
+use data::Source;
+use faults::Faults;
 use job::{Job, Kept};
 use record::Record;
 use report::Report;
 use run::Run;
-use task::Query;
 
 /// Why there are no figures.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +70,6 @@ pub enum Verdict {
     Lost,
 }
 
-/// Problems that are printed; all are in the report.
-const SHOWN: usize = 20;
-
 pub fn run(evaluation: &Evaluation) -> Result<Verdict, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
@@ -91,21 +90,25 @@ async fn evaluate(evaluation: &Evaluation) -> Result<Verdict, Error> {
         let evaluation = evaluation.clone();
         aside(move || read(&evaluation)).await??
     };
-    check(job.problems(), flags)?;
+    let mut faults = Faults::of(&job);
+    faults.allow(flags.skip_errors)?;
     let record = flags.record.as_deref().map(Record::at);
-    let (here, mut served) = {
-        let mut served = Served::open(flags.addr.as_ref(), evaluation.own.as_deref(), flags).await?;
-        announce(&job, &served.server);
-        (measure(&mut served.server, evaluation, &job, record.as_ref()).await?, served)
-    };
+    let mut served = Served::open(flags.addr.as_ref(), evaluation.own.as_deref(), flags).await?;
+    let expected = published::expected(&flags.expect, job.name(), &served.server.model.name)?;
+    announce(&job, &served.server);
+    let here = measure(&mut served.server, evaluation, &job, record.as_ref(), &mut faults).await?;
+    faults.allow(flags.skip_errors)?;
+    faults.in_the_other_run();
     let other = match &flags.against {
         None => None,
         Some(Against::Templates(file)) => {
             let other = job.with_templates(file)?;
-            let run = here.with_texts_of(&mut served.server, &other).await?;
+            let run = here.with_texts_of(&mut served.server, &other, &mut faults).await?;
             Some((Some(other), run))
         }
-        Some(Against::Record(directory)) => Some((None, Run::recorded(&Record::at(directory), &job)?)),
+        Some(Against::Record(directory)) => {
+            Some((None, Run::recorded(&Record::at(directory), &job, &mut faults)?))
+        }
         Some(Against::Precision(_) | Against::Server(_)) => {
             // Two servers would share the machine, and its memory.
             drop(served);
@@ -114,11 +117,12 @@ async fn evaluate(evaluation: &Evaluation) -> Result<Verdict, Error> {
                 _ => None,
             };
             let mut served = Served::open(address, evaluation.other.as_deref(), flags).await?;
-            Some((None, measure(&mut served.server, evaluation, &job, None).await?))
+            Some((None, measure(&mut served.server, evaluation, &job, None, &mut faults).await?))
         }
     };
+    faults.allow(flags.skip_errors)?;
     let flags = flags.clone();
-    aside(move || conclude(&flags, &job, &here, other.as_ref())).await?
+    aside(move || conclude(&flags, &expected, &job, &here, other.as_ref(), &faults)).await?
 }
 
 async fn measure(
@@ -126,10 +130,13 @@ async fn measure(
     evaluation: &Evaluation,
     job: &Job,
     record: Option<&Record>,
+    faults: &mut Faults,
 ) -> Result<Run, Error> {
     match &evaluation.task {
-        Task::Zeroshot { classifier: Some(classifier), .. } => Run::classified(server, job, classifier).await,
-        _ => Run::of(server, job, record).await,
+        Task::Zeroshot { classifier: Some(classifier), .. } => {
+            Run::classified(server, job, classifier, faults).await
+        }
+        _ => Run::of(server, job, record, faults).await,
     }
 }
 
@@ -167,23 +174,6 @@ fn place(evaluation: &Evaluation) -> Result<(PathBuf, String), Error> {
     let mut shown = Download::shown();
     let directory = hub::fetch_data(&repository, split, access, &mut |event| shown.on(event));
     Ok((directory.map_err(|error| Error::Other(error.to_string()))?, data.clone()))
-}
-
-/// Names what is wrong; an error unless it may be left out.
-fn check(problems: &Problems, flags: &EvalFlags) -> Result<(), Error> {
-    for (name, reason) in problems.first.iter().take(SHOWN) {
-        complain(&printable(&format!("{name}: {reason}")));
-    }
-    if problems.count > SHOWN {
-        complain(&format!("and {} more", problems.count - SHOWN));
-    }
-    match problems.count {
-        0 => Ok(()),
-        _ if flags.skip_errors => Ok(()),
-        count => Err(Error::Other(format!(
-            "{count} inputs have no place in the figures; --skip-errors leaves them out and counts them"
-        ))),
-    }
 }
 
 /// What is about to be done, and what it takes.
@@ -228,39 +218,26 @@ impl Served {
 /// The other run has a job of its own where its templates differ.
 fn conclude(
     flags: &EvalFlags,
+    expected: &[(String, f64)],
     job: &Job,
     here: &Run,
     other: Option<&(Option<Job>, Run)>,
+    faults: &Faults,
 ) -> Result<Verdict, Error> {
-    let mut problems = job.problems().clone();
-    for (run, side) in [(Some(here), ""), (other.map(|(_, run)| run), "in the other run: ")] {
-        let Some(run) = run else { continue };
-        let failures = |embedded: &run::Embedded, query: fn(usize) -> Query| {
-            let named = |(input, reason): (&usize, &String)| {
-                (job.query_name(query(*input)), format!("{side}{reason}"))
-            };
-            embedded.failures.iter().map(named).collect::<Vec<_>>()
-        };
-        let images = failures(&run.images, Query::Picture);
-        for (name, reason) in images.into_iter().chain(failures(&run.texts, Query::Text)) {
-            problems.add(name, reason);
-        }
-    }
-    if problems.count > job.problems().count {
-        check(&problems, flags)?;
-    }
-    let kept = job.kept(|query| here.failed(query) || other.is_some_and(|(_, run)| run.failed(query)));
+    let kept = job.kept(|query| faults.failed(query));
     let Kept { pictures, .. } = &kept;
     if pictures.is_empty() {
         return Err(Error::Other("no input is left".to_owned()));
     }
-    let evaluated = here.evaluate(job, &kept);
+    let shown = flags.lines.is_some() || flags.html.is_some();
+    let evaluated = here.evaluate(job, &kept, shown);
     let comparison = other.map(|(own, run)| {
-        let there = run.evaluate(own.as_ref().unwrap_or(job), &kept);
+        let there = run.evaluate(own.as_ref().unwrap_or(job), &kept, false);
         compare::compare(job, (&evaluated, here), (&there, run), &kept)
     });
-    let report =
-        Report { flags, job, run: here, kept: &kept, evaluated: &evaluated, problems: &problems, comparison };
+    let problems = faults.problems();
+    let (kept, evaluated) = (&kept, &evaluated);
+    let report = Report { flags, expected, job, run: here, kept, evaluated, problems, comparison };
     report.publish()?;
     Ok(report.verdict())
 }

@@ -51,22 +51,28 @@ pub(super) fn mcnemar(only_first: usize, only_second: usize) -> f64 {
     (2.0 * tail).min(1.0)
 }
 
-/// How often an input is in a resample: 0, 1, 2 ... with the probabilities of Poisson's distribution of mean 1.
+/// How likely it is that an input is in a resample at most 0, 1, 2 ... times: Poisson's distribution of mean 1. That it
+/// is more often there than 11 times happens once in a billion.
+const AT_MOST: [f64; 12] = {
+    let (mut at_most, mut probability, mut count) = ([0.0; 12], 1.0 / std::f64::consts::E, 0);
+    while count < at_most.len() {
+        at_most[count] = probability + if count == 0 { 0.0 } else { at_most[count - 1] };
+        count += 1;
+        probability /= count as f64;
+    }
+    at_most
+};
+
+/// How often an input is in a resample.
 pub(super) fn weight(resample: u32, input: usize) -> u32 {
     // SplitMix64 (Steele, Lea and Flood 2014) of both numbers.
     let mut x =
         (u64::from(resample) << 40 ^ input as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    let mut left = ((x ^ x >> 31) >> 11) as f64 / (1_u64 << 53) as f64;
-    let mut probability = (-1.0_f64).exp();
-    let mut count = 0;
-    while left >= probability && count < 20 {
-        left -= probability;
-        count += 1;
-        probability /= f64::from(count);
-    }
-    count
+    let share = ((x ^ x >> 31) >> 11) as f64 / (1_u64 << 53) as f64;
+    // Branches on chance would take longer.
+    AT_MOST.iter().map(|at_most| u32::from(share >= *at_most)).sum()
 }
 
 /// The middle 95 % of what resamples give (Efron and Tibshirani 1993, chapter 13); those without a value are left out.

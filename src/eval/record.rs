@@ -89,14 +89,18 @@ impl Record {
     }
 
     /// A whole run of these data.
-    pub(super) fn load(&self, data: &str, pictures: usize) -> Result<(Header, Matrix, Matrix), Error> {
+    pub(super) fn load(
+        &self,
+        data: &str,
+        (pictures, candidates): (usize, usize),
+    ) -> Result<(Header, Matrix, Matrix), Error> {
         let header = self.header()?;
         let directory = self.directory.display();
         if header.data != data {
             return Err(Error::Other(format!("{directory} has a run of other data")));
         }
         let (images, texts) = (self.rows(IMAGES, header.columns)?, self.rows(TEXTS, header.columns)?);
-        match images.rows() == pictures && texts.rows() > 0 {
+        match (images.rows(), texts.rows()) == (pictures, candidates) {
             true => Ok((header, images, texts)),
             false => Err(Error::Other(format!("{directory} has a run that did not end"))),
         }

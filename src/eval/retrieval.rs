@@ -26,11 +26,13 @@ pub(super) fn evaluate<'a>(
         Line::new(query, Standing { first: answers[standing.first], ..standing }, score)
     };
     let of_captions = texts.scored(images, |row, scores| {
-        let standing = Standing::of(scores, |picture| picture == picture_of[row]);
+        let standing = Standing::of(scores, [picture_of[row]]);
         line(Query::Text(captions[row]), standing, scores, pictures)
     });
     let of_pictures = images.scored(texts, |row, scores| {
-        let standing = Standing::of(scores, |caption| picture_of[caption] == row);
+        let begin = picture_of.partition_point(|of| *of < row);
+        let own = picture_of[begin..].iter().take_while(|of| **of == row).count();
+        let standing = Standing::of(scores, begin..begin + own);
         line(Query::Picture(pictures[row]), standing, scores, captions)
     });
     let mut measures = Vec::new();

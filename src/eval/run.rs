@@ -1,14 +1,15 @@
 //! A job's embeddings, from a server: pictures and texts through StreamEmbed, in the bulk class.
 //!
-//! What has no embedding keeps its place, as a row of NaN, with the reason beside it.
+//! What has no embedding keeps its place, as a row of NaN, and is a fault.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Error;
 use super::about::About;
-use super::classified::{self, Answers};
+use super::classified;
 use super::data::Truth;
+use super::faults::Faults;
 use super::job::{Embeddings, Job, Kept};
 use super::matrix::Matrix;
 use super::record::{Header, Record};
@@ -38,15 +39,18 @@ pub(super) struct Run {
 #[derive(Default)]
 pub(super) struct Embedded {
     pub(super) matrix: Matrix,
-    /// Inputs without an embedding, and why.
-    pub(super) failures: BTreeMap<usize, String>,
     /// Texts that were longer than the model reads.
     pub(super) truncated: BTreeSet<usize>,
 }
 
 impl Run {
     /// `record` is where pictures' embeddings are kept as they come, and taken from if they are there.
-    pub(super) async fn of(server: &mut Server, job: &Job, record: Option<&Record>) -> Result<Run, Error> {
+    pub(super) async fn of(
+        server: &mut Server,
+        job: &Job,
+        record: Option<&Record>,
+        faults: &mut Faults,
+    ) -> Result<Run, Error> {
         let about = About::of(server);
         let columns = server.model.embedding_size as usize;
         let header = Header { data: job.digest(), about: about.clone(), columns };
@@ -54,8 +58,8 @@ impl Run {
             Some(record) => record.begin(&header)?,
             None => Matrix::new(columns),
         };
-        let images = embed(server, job.pictures(), images, record).await?;
-        let (texts, prompts) = texts(server, job, columns).await?;
+        let images = embed(server, job.pictures(), images, record, (Query::Picture, faults)).await?;
+        let (texts, prompts) = texts(server, job, columns, faults).await?;
         if let Some(record) = record {
             record.complete(&texts.matrix)?;
         }
@@ -63,34 +67,51 @@ impl Run {
     }
 
     /// By a classifier of the server.
-    pub(super) async fn classified(server: &Server, job: &Job, classifier: &str) -> Result<Run, Error> {
+    pub(super) async fn classified(
+        server: &Server,
+        job: &Job,
+        classifier: &str,
+        faults: &mut Faults,
+    ) -> Result<Run, Error> {
         let Job::Zeroshot(data) = job else {
             return Err(Error::Other("captions have no classifier".to_owned()));
         };
-        let Answers { lines, failures } = classified::ask(server, data, classifier).await?;
-        let images = Arc::new(Embedded { failures, ..Embedded::default() });
-        let texts = Embedded::default();
+        let lines = classified::ask(server, data, classifier, faults).await?;
+        let (images, texts) = (Arc::default(), Embedded::default());
         Ok(Run { about: About::of(server), images, texts, prompts: None, answers: Some(lines) })
     }
 
     /// The same pictures with the texts of another job.
-    pub(super) async fn with_texts_of(&self, server: &mut Server, job: &Job) -> Result<Run, Error> {
-        let (texts, prompts) = texts(server, job, self.images.matrix.columns).await?;
+    pub(super) async fn with_texts_of(
+        &self,
+        server: &mut Server,
+        job: &Job,
+        faults: &mut Faults,
+    ) -> Result<Run, Error> {
+        let (texts, prompts) = texts(server, job, self.images.matrix.columns, faults).await?;
         Ok(Run { about: self.about.clone(), images: self.images.clone(), texts, prompts, answers: None })
     }
 
-    pub(super) fn recorded(record: &Record, job: &Job) -> Result<Run, Error> {
-        let (header, images, texts) = record.load(&job.digest(), job.pictures().len())?;
-        Ok(Run {
-            about: header.about,
-            images: Arc::new(images.into()),
-            texts: texts.into(),
-            prompts: None,
-            answers: None,
-        })
+    pub(super) fn recorded(record: &Record, job: &Job, faults: &mut Faults) -> Result<Run, Error> {
+        let (header, images, texts) = record.load(&job.digest(), (job.pictures().len(), job.candidates()))?;
+        let mut missing = |matrix: &Matrix, query: fn(usize) -> Query| {
+            let is_missing = |row: &usize| matrix.row(*row).iter().any(|value| value.is_nan());
+            for query in (0..matrix.rows()).filter(is_missing).map(query) {
+                let reason = "the recorded run has no embedding of it";
+                faults.add(query, &job.query_name(query), reason, &Progress::Silent);
+            }
+        };
+        missing(&images, Query::Picture);
+        if matches!(job, Job::Retrieval { .. }) {
+            missing(&texts, Query::Text);
+        }
+        let embedded = |matrix| Embedded { matrix, ..Embedded::default() };
+        let (images, texts) = (Arc::new(embedded(images)), embedded(texts));
+        Ok(Run { about: header.about, images, texts, prompts: None, answers: None })
     }
 
-    pub(super) fn evaluate<'a>(&self, job: &'a Job, kept: &Kept) -> Evaluated<'a> {
+    /// With `probabilities`, lines have those of classes in place of cosines.
+    pub(super) fn evaluate<'a>(&self, job: &'a Job, kept: &Kept, probabilities: bool) -> Evaluated<'a> {
         if let (Some(lines), Job::Zeroshot(data)) = (&self.answers, job)
             && let Truth::One(truth) = &data.truth
         {
@@ -98,52 +119,50 @@ impl Run {
             return zeroshot::single(data, truth, lines.iter().filter(is_kept).copied().collect());
         }
         let (images, texts) = (&self.images.matrix, &self.texts.matrix);
-        job.evaluate(Embeddings { images, texts, logit_scale: self.about.logit_scale }, kept)
-    }
-
-    pub(super) fn failed(&self, query: Query) -> bool {
-        match query {
-            Query::Picture(picture) => self.images.failures.contains_key(&picture),
-            Query::Text(text) => self.texts.failures.contains_key(&text),
-        }
-    }
-}
-
-impl From<Matrix> for Embedded {
-    /// As it was recorded.
-    fn from(matrix: Matrix) -> Embedded {
-        let failed = (0..matrix.rows()).filter(|row| matrix.row(*row).iter().any(|value| value.is_nan()));
-        let failures =
-            failed.map(|row| (row, "the recorded run has no embedding of it".to_owned())).collect();
-        Embedded { matrix, failures, ..Embedded::default() }
+        let logits = probabilities.then(|| self.about.logits());
+        job.evaluate(Embeddings { images, texts, logits: logits.as_ref() }, kept)
     }
 }
 
 /// Of classes or captions; and, for classes, of their prompts.
-async fn texts(server: &mut Server, job: &Job, columns: usize) -> Result<(Embedded, Option<Matrix>), Error> {
-    let inputs = job.texts();
-    let texts = embed(server, &inputs, Matrix::new(columns), None).await?;
-    if let (Job::Zeroshot(_), Some((prompt, reason))) = (job, texts.failures.first_key_value()) {
-        // A class without a row would be one that no picture is ever taken for.
-        return Err(Error::Other(format!("the prompt {:?}: {reason}", inputs[*prompt].name())));
+async fn texts(
+    server: &mut Server,
+    job: &Job,
+    columns: usize,
+    faults: &mut Faults,
+) -> Result<(Embedded, Option<Matrix>), Error> {
+    let (inputs, nothing) = (job.texts(), Matrix::new(columns));
+    let Job::Zeroshot(data) = job else {
+        return Ok((embed(server, &inputs, nothing, None, (Query::Text, faults)).await?, None));
+    };
+    // A class without a row would be one that no picture is ever taken for.
+    let mut faults = Faults::default();
+    let prompts = embed(server, &inputs, nothing, None, (Query::Text, &mut faults)).await?.matrix;
+    match faults.problems().count {
+        0 => {}
+        count => {
+            return Err(Error::Other(format!(
+                "{count} prompts have no embedding, and classes need all of theirs"
+            )));
+        }
     }
-    match job.candidates(&texts.matrix)? {
-        Some(rows) => Ok((Embedded { matrix: rows, ..Embedded::default() }, Some(texts.matrix))),
-        None => Ok((texts, None)),
-    }
+    let matrix = zeroshot::class_rows(data, &prompts)?;
+    Ok((Embedded { matrix, ..Embedded::default() }, Some(prompts)))
 }
 
-/// `done` are the rows of the first inputs.
+/// `done` are the rows of the first inputs; what fails is added to the faults, under its query.
 async fn embed(
     server: &mut Server,
     inputs: &Arc<[Input]>,
     done: Matrix,
     record: Option<&Record>,
+    (query, faults): (fn(usize) -> Query, &mut Faults),
 ) -> Result<Embedded, Error> {
     let first = done.rows();
     let left: Arc<[Input]> = if first == 0 { inputs.clone() } else { inputs[first..].into() };
     let embedded = Embedded { matrix: done, ..Embedded::default() };
-    let mut rows = Rows { inputs: left.clone(), first, embedded, record, progress: Progress::of(left.len()) };
+    let progress = Progress::of(left.len());
+    let mut rows = Rows { inputs: left.clone(), first, embedded, record, query, faults, progress };
     rows.embedded.matrix.values.reserve(left.len() * rows.embedded.matrix.columns);
     let ended = stream::embed(server, left, Class::Bulk, &mut rows).await;
     rows.progress.end();
@@ -158,12 +177,14 @@ struct Rows<'a> {
     first: usize,
     embedded: Embedded,
     record: Option<&'a Record>,
+    query: fn(usize) -> Query,
+    faults: &'a mut Faults,
     progress: Progress,
 }
 
 impl Sink for Rows<'_> {
     fn take(&mut self, input: usize, answer: Answer) -> Result<(), cli::Error> {
-        let Embedded { matrix, failures, truncated } = &mut self.embedded;
+        let Embedded { matrix, truncated } = &mut self.embedded;
         let position = self.first + input;
         let answer = answer.and_then(|embedding| match embedding.values.len() {
             columns if columns == matrix.columns => Ok(embedding),
@@ -177,8 +198,8 @@ impl Sink for Rows<'_> {
                 matrix.values.extend(embedding.values);
             }
             Err(reason) => {
-                self.progress.failed(&self.inputs[input].name(), &reason);
-                failures.insert(position, reason);
+                let name = self.inputs[input].name();
+                self.faults.add((self.query)(position), &name, &reason, &self.progress);
                 matrix.values.extend(std::iter::repeat_n(f32::NAN, matrix.columns));
             }
         }

@@ -10,6 +10,7 @@ use super::matrix::{Matrix, Standing};
 use super::measure::{Basis, Measure};
 use super::numbers::{Interval, mean, weight, wilson};
 use super::task::{Evaluated, Group, Line, Query};
+use crate::clip::classifier::Logits;
 use crate::clip::embedding::normalize;
 
 /// Pictures x classes whose orders are kept for a bootstrap of the mean average precision, in eight bytes each; with
@@ -39,22 +40,18 @@ pub(super) fn evaluate<'a>(
     classes: &Matrix,
     images: &Matrix,
     kept: &[usize],
-    logit_scale: f32,
+    logits: Option<&Logits>,
 ) -> Evaluated<'a> {
     let lines = images.scored(classes, |row, scores| {
-        let standing = Standing::of(scores, |class| data.truth.is(kept[row], class));
-        Line::new(Query::Picture(kept[row]), standing, probability(scores, standing.first, logit_scale))
+        let standing = Standing::of(scores, data.truth.of(kept[row]));
+        let first = standing.first;
+        let score = logits.map_or(scores[first], |logits| logits.score(first, scores));
+        Line::new(Query::Picture(kept[row]), standing, score)
     });
     match &data.truth {
         Truth::One(truth) => single(data, truth, lines),
         Truth::Several(truth) => several(data, truth, classes, images, lines),
     }
-}
-
-/// That of one class among all: the softmax of logits.
-fn probability(scores: &[f32], class: usize, logit_scale: f32) -> f32 {
-    let logit = |score: f32| f64::from(logit_scale) * f64::from(score - scores[class]);
-    (1.0 / scores.iter().map(|score| logit(*score).exp()).sum::<f64>()) as f32
 }
 
 /// Of pictures with one class each; `truth` is that of all pictures.
@@ -73,19 +70,17 @@ pub(super) fn single<'a>(data: &'a Zeroshot, truth: &'a [u32], lines: Vec<Line>)
         lines.iter().map(|line| (line.query.position(), of(line), line.first == of(line))).collect();
     let classes = data.classes.len();
     let recall = move |resample: Option<u32>| {
-        let (mut hits, mut pictures) = (vec![0_u64; classes], vec![0_u64; classes]);
+        // Of each class, pictures and hits: beside each other, so that there is one look-up.
+        let mut counts = vec![[0_u32; 2]; classes];
         for (picture, class, hit) in &answers {
-            let times = u64::from(resample.map_or(1, |resample| weight(resample, *picture)));
-            pictures[*class] += times;
-            hits[*class] += if *hit { times } else { 0 };
+            let times = resample.map_or(1, |resample| weight(resample, *picture));
+            let [pictures, hits] = &mut counts[*class];
+            *pictures += times;
+            *hits += times * u32::from(*hit);
         }
-        let recalls: Vec<f64> = hits
-            .iter()
-            .zip(&pictures)
-            .filter(|(_, pictures)| **pictures > 0)
-            .map(|(hits, pictures)| *hits as f64 / *pictures as f64)
-            .collect();
-        mean(&recalls)
+        let share = |[pictures, hits]: [u32; 2]| f64::from(hits) / f64::from(pictures);
+        let with_pictures = counts.into_iter().filter(|[pictures, _]| *pictures > 0);
+        mean(&with_pictures.map(share).collect::<Vec<f64>>())
     };
     measures.push(Measure {
         name: "mean_per_class_recall".to_owned(),
@@ -108,12 +103,12 @@ fn several<'a>(
 ) -> Evaluated<'a> {
     let kept: Vec<usize> = lines.iter().map(|line| line.query.position()).collect();
     let few = kept.len() * data.classes.len() <= MAX_ORDERS;
-    // For each class its pictures, those with the highest scores first: whether each is of it, and which it is.
+    // For each class its pictures, those with the highest scores first: whether each is of it, and its row.
     let ordered = classes.scored(images, |class, scores| {
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
         let order: Vec<(bool, u32)> =
-            order.into_iter().map(|row| (truth[kept[row]][class], kept[row] as u32)).collect();
+            order.into_iter().map(|row| (truth[kept[row]][class], row as u32)).collect();
         (average_precision(&order, |_| 1), if few { order } else { Vec::new() })
     });
     let (precisions, orders): (Vec<f64>, Vec<_>) = ordered.into_iter().unzip();
@@ -130,9 +125,8 @@ fn several<'a>(
         .collect();
     let basis = Basis::Resampled(Box::new(move |resample| match few {
         true => {
-            let of = |order: &Vec<(bool, u32)>| {
-                average_precision(order, |picture| weight(resample, picture as usize))
-            };
+            let weights: Vec<u32> = kept.iter().map(|picture| weight(resample, *picture)).collect();
+            let of = |order: &Vec<(bool, u32)>| average_precision(order, |row| weights[row as usize]);
             mean(&orders.iter().map(of).collect::<Vec<f64>>())
         }
         false => f64::NAN,
@@ -169,6 +163,9 @@ pub(super) fn interval(group: &Group) -> Option<Interval> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clip::classifier::Coefficient;
+    use crate::clip::spec::Scores;
+    use crate::eval::data::{Problems, Prompts};
 
     #[test]
     fn precision_at_each_right_picture() {
@@ -181,10 +178,25 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_sum_to_one() {
-        let scores = [0.2, 0.5, 0.1];
-        let sum: f32 = (0..3).map(|class| probability(&scores, class, 10.0)).sum();
-        assert!((sum - 1.0).abs() < 1e-6);
-        assert!(probability(&scores, 1, 100.0) > 0.999);
+    fn an_answers_probability_is_the_models() {
+        let data = Zeroshot {
+            name: "two".to_owned(),
+            classes: ["a", "b"].map(str::to_owned).to_vec(),
+            prompts: Prompts::OfEach(Vec::new()),
+            pictures: Vec::new().into(),
+            truth: Truth::One(vec![0]),
+            problems: Problems::default(),
+        };
+        let classes = Matrix { columns: 2, values: vec![1.0, 0.0, 0.0, 1.0] };
+        let image = Matrix { columns: 2, values: vec![0.6, 0.8] };
+        // Logits 5 x 0.8 - 2 and 5 x 0.6 - 2.
+        for (scores, expected) in
+            [(Scores::Sigmoid, 1.0 / (1.0 + (-2.0_f32).exp())), (Scores::Softmax, 0.731_058_6)]
+        {
+            let logits = Logits { scale: Coefficient::Shared(5.0), bias: Coefficient::Shared(-2.0), scores };
+            let line = evaluate(&data, &classes, &image, &[0], Some(&logits)).lines[0];
+            assert_eq!((line.first, line.rank), (1, 2));
+            assert!((line.score - expected).abs() < 1e-6, "{scores:?}: {line:?}");
+        }
     }
 }

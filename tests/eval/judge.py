@@ -2,16 +2,18 @@
 
     python tests/eval/judge.py CLIPD HOME
 
-HOME has the data sets of make_data.py and make_emoji.py in data/. The ways: clip_benchmark with open_clip on the weights of the embedded
-model (CPU, fp32, no autocast); clip_benchmark on a running clipd in fp32 (suite.py); `clipd eval` on that server. Then
-clip_benchmark makes its table of what `clipd eval` wrote. The figures of make_data.py's go to
-tests/fixtures/eval/suite.json, for tests/it/eval.rs.
+HOME has the data sets of make_data.py and make_emoji.py in data/. The ways: clip_benchmark with open_clip on the
+weights of the embedded model (CPU, fp32, no autocast); clip_benchmark on a running clipd in fp32 (suite.py); `clipd
+eval` on that server. Then clip_benchmark makes its table of what `clipd eval` wrote. The figures of make_data.py's go
+to tests/fixtures/eval/suite.json, for tests/it/eval.rs.
 """
 
 import csv
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,10 +42,22 @@ def clipd_eval(clipd: str, home: Path, data: str, address: str) -> dict[str, flo
     return json.loads(output.read_text())["metrics"]
 
 
-def address_of(server: subprocess.Popen) -> str:
-    """That of the gRPC API, once the server is ready."""
+@contextmanager
+def served(clipd: str, *flags: str) -> Iterator[str]:
+    """A server in fp32 on the CPU: the address of its gRPC API, once it is ready."""
+    serve = ["serve", "--device", "cpu", "--precision", "fp32", "--listen", "127.0.0.1:0", "--http-listen", "off"]
+    serve += ["--metrics-listen", "127.0.0.1:0", "--log", "info", "--log-format", "json", *flags]
+    server = subprocess.Popen([clipd, *serve], stderr=subprocess.PIPE, text=True)
+    try:
+        yield address_of(server.stderr)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def address_of(log: Iterable[str]) -> str:
     address = None
-    for line in server.stderr:
+    for line in log:
         fields = json.loads(line)["fields"]
         address = fields.get("grpc", address)
         if fields["message"] == "ready":
@@ -64,12 +78,8 @@ def table(home: Path) -> None:
 
 
 def main(clipd: str, home: Path) -> None:
-    serve = ["serve", "--device", "cpu", "--precision", "fp32", "--listen", "127.0.0.1:0", "--http-listen", "off"]
-    serve += ["--metrics-listen", "127.0.0.1:0", "--log", "info", "--log-format", "json"]
-    server = subprocess.Popen([clipd, *serve], stderr=subprocess.PIPE, text=True)
     figures, same = {}, True
-    try:
-        address = address_of(server)
+    with served(clipd) as address:
         for data in TASKS:
             figures[data] = suite(home, data, "open_clip_dir", str(ROOT / "src/model/builtin"))
             on_clipd = suite(home, data, "clipd", address)
@@ -79,10 +89,7 @@ def main(clipd: str, home: Path) -> None:
                 same &= agree
                 print(f"{data} {name}: {value} {on_clipd[name]} {own[name]}{'' if agree else '  DIFFERENT'}")
             assert own.keys() == figures[data].keys()
-        table(home)
-    finally:
-        server.terminate()
-        server.wait()
+    table(home)
     if not same:
         sys.exit("the figures differ")
     del figures["every"]

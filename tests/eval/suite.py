@@ -83,6 +83,9 @@ def load_clipd(model_name: str, pretrained: str, cache_dir: str, device: str):
 def load_directory(model_name: str, pretrained: str, cache_dir: str, device: str):
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{model_name}", device=device)
     vocabulary = Tokenizer.from_file(str(Path(model_name) / "tokenizer.json"))
+    if vocabulary.padding is None:
+        vocabulary.enable_truncation(model.context_length)
+        vocabulary.enable_padding(length=model.context_length)
 
     def tokenizer(texts: list[str]) -> torch.Tensor:
         return torch.tensor([encoding.ids for encoding in vocabulary.encode_batch(texts)])

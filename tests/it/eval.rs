@@ -309,7 +309,8 @@ async fn what_is_bad_is_named_and_left_out_only_if_asked() {
     ] {
         assert!(ran.stderr.contains(reason), "{reason}: {}", ran.stderr);
     }
-    let ran = eval(&["zeroshot", data.path(), &addr, "--skip-errors"]).await;
+    let record = data.at("record").display().to_string();
+    let ran = eval(&["zeroshot", data.path(), &addr, "--skip-errors", "--record", &record]).await;
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(ran.json["metrics"]["acc1"], 1.0);
     assert_eq!(
@@ -318,6 +319,37 @@ async fn what_is_bad_is_named_and_left_out_only_if_asked() {
     );
     assert!(ran.stdout.contains("8 pictures, 4 LEFT OUT"), "{}", ran.stdout);
     assert_eq!(ran.lines.iter().filter(|line| line["error"].is_string()).count(), 4);
+    // One of them is known once it was sent. Each is named once, whoever else has no answer to it.
+    let templates = data.at("templates.txt");
+    std::fs::write(&templates, "an emoji of {c}\n").unwrap();
+    let templates = format!("--against={}", templates.display());
+    let (server_again, record) =
+        (format!("--against={}", server.running.grpc_address), format!("--against={record}"));
+    for against in [&[][..], &[templates.as_str()], &[server_again.as_str()], &[record.as_str()]] {
+        let ran = eval(&[&["zeroshot", data.path(), &addr, "--skip-errors"], against].concat()).await;
+        assert_eq!(
+            (ran.code, &ran.json["clipd"]["left_out"]["count"]),
+            (Some(0), &4.into()),
+            "{}",
+            ran.stderr
+        );
+        for input in ["s0000008", "s0000009", "s0000010", "s0000011"] {
+            assert_eq!(ran.stderr.matches(&format!("test/0.tar:{input}: ")).count(), 1, "{}", ran.stderr);
+        }
+    }
+    // Classes are made of all their prompts: what one of them lacks is no fault of a picture.
+    let long = data.at("long.txt");
+    std::fs::write(&long, format!("{{c}}\n{{c}} {}\n", "of old ".repeat(10_000))).unwrap();
+    let long = format!("--templates={}", long.display());
+    let ran = eval(&["zeroshot", data.path(), &addr, "--skip-errors", &long]).await;
+    assert!(ran.code == Some(1) && ran.stderr.contains("8 prompts have no embedding"), "{:.999}", ran.stderr);
+    assert_eq!(ran.stderr.matches("dog of old").count(), 1, "{:.999}", ran.stderr);
+    // Nor is another server asked in vain.
+    let broken =
+        Shards::write(&[(b"no picture".to_vec(), b"0".to_vec())], "cls", &[("classnames.txt", "dog\n")]);
+    let ran = eval(&["zeroshot", broken.path(), &addr, "--against=127.0.0.1:1"]).await;
+    assert!(ran.code == Some(1) && ran.stderr.contains("1 inputs have no place"), "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("s0000000").count(), 1, "{}", ran.stderr);
 
     // A shard that ends too early: the last key is not counted, and what is missing is told.
     let archive = std::fs::read(data.at("test/0.tar")).unwrap();
@@ -465,6 +497,35 @@ async fn a_classifier_of_the_server_is_scored() {
     assert!(ran.code == Some(1) && ran.stderr.contains("nothing"), "{}", ran.stderr);
 }
 
+/// Answers of the server are the reference: softmax over all labels, or the sigmoid of scale and bias of each.
+#[tokio::test(flavor = "multi_thread")]
+async fn probabilities_are_those_that_the_model_was_trained_for() {
+    let classifiers = tempfile::tempdir().unwrap();
+    let labels = serde_json::json!({"labels": EVERYDAY, "templates": ["a {}", "an emoji of {}"]});
+    std::fs::write(classifiers.path().join("everyday.json"), labels.to_string()).unwrap();
+    let classifiers = format!("--classifiers={}", classifiers.path().display());
+    let home = folders();
+    let path = home.path().to_str().unwrap();
+    let templates = home.path().join("templates.txt");
+    std::fs::write(&templates, "a {c}\nan emoji of {c}\n").unwrap();
+    let templates = format!("--templates={}", templates.display());
+    for (model, function) in [("../../src/model/builtin", "softmax"), ("golden/siglip-patch8", "sigmoid")] {
+        let model = format!("--model={}", fixtures().join(model).display());
+        let server = Server::start(&[&model, &classifiers]).await;
+        let addr = of(&server);
+        let named = eval(&["zeroshot", path, &addr, "--classifier=everyday"]).await;
+        let own = eval(&["zeroshot", path, &addr, &templates]).await;
+        assert_eq!((named.code, own.code), (Some(0), Some(0)), "{}", named.stderr);
+        assert_eq!(own.json["clipd"]["server"]["score_function"], function);
+        assert_eq!(own.lines.len(), EVERYDAY.len());
+        for (named, own) in named.lines.iter().zip(&own.lines) {
+            assert_eq!((&named["input"], &named["prediction"]), (&own["input"], &own["prediction"]));
+            let [named, own] = [named, own].map(|line| line["score"].as_f64().unwrap());
+            assert!((named - own).abs() <= 1e-4 * named, "{function}: {named} {own}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_run_is_compared_input_by_input() {
     let server = Server::start(&[]).await;
@@ -508,6 +569,12 @@ async fn another_run_is_compared_input_by_input() {
         against["changed"].as_u64().unwrap() > 0 && !against["most_changed"].as_array().unwrap().is_empty()
     );
 
+    // Nor is a record of fewer classes a whole one.
+    let texts = Path::new(&record).join("texts.f32");
+    std::fs::OpenOptions::new().write(true).open(&texts).unwrap().set_len(100 * 128 * 4).unwrap();
+    let ran = eval(&["zeroshot", data.path(), &addr, "--against", &record]).await;
+    assert!(ran.code == Some(1) && ran.stderr.contains("did not end"), "{}", ran.stderr);
+
     // A record of other data is none to compare with, and is not written over.
     let other = folders();
     let path = other.path().to_str().unwrap();
@@ -515,6 +582,30 @@ async fn another_run_is_compared_input_by_input() {
         let ran = eval(&["zeroshot", path, &addr, flag, &record]).await;
         assert!(ran.code == Some(1) && ran.stderr.contains("other data"), "{flag}: {}", ran.stderr);
     }
+}
+
+/// The embedded model and eight pictures under the names of others: only the look-up is of interest.
+#[tokio::test(flavor = "multi_thread")]
+async fn published_figures_stand_beside_ones_own() {
+    let home = tempfile::tempdir().unwrap();
+    let model = home.path().join("CLIP-ViT-B-16-laion2B-s34B-b88K");
+    let builtin = fixtures().join("../../src/model/builtin");
+    std::fs::create_dir(&model).unwrap();
+    for file in std::fs::read_dir(builtin).unwrap().map(|file| file.unwrap()) {
+        std::fs::copy(file.path(), model.join(file.file_name())).unwrap();
+    }
+    let server = Server::start(&[&format!("--model={}", model.display())]).await;
+    let (data, addr) = (folders(), of(&server));
+    let named = home.path().join("wds_imagenet1k");
+    std::fs::rename(data.path(), &named).unwrap();
+    let ran = eval(&["zeroshot", named.to_str().unwrap(), &addr, "--expect=published"]).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("0.7023     +0.2977") && ran.html.contains("+0.2977"), "{}", ran.stdout);
+    // Without figures nothing is embedded.
+    let data = folders();
+    let ran = eval(&["zeroshot", data.path().to_str().unwrap(), &addr, "--expect=published"]).await;
+    assert!(ran.code == Some(1) && ran.stderr.contains("only of wds_cars, "), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("pictures and"), "{}", ran.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

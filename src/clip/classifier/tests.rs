@@ -33,9 +33,13 @@ fn check(classifier: &Classifier, top_k: Option<usize>, expected: &[(usize, f32,
     let indices: Vec<usize> = actual.iter().map(|p| p.index).collect();
     let expected_indices: Vec<usize> = expected.iter().map(|e| e.0).collect();
     assert_eq!(indices, expected_indices);
-    for (actual, (_, similarity, score)) in actual.iter().zip(expected) {
+    let [similarities] = &dots(&classifier.matrix, &[vec![1.0, 0.0]])[..] else {
+        panic!("one for each embedding")
+    };
+    for (actual, (index, similarity, score)) in actual.iter().zip(expected) {
         assert!((actual.similarity - similarity).abs() < 1e-6, "{actual:?}");
         assert!((actual.score - score).abs() < 1e-6, "{actual:?}");
+        assert_eq!(classifier.logits.score(*index, similarities), actual.score, "one by itself");
     }
 }
 

@@ -100,12 +100,14 @@ pub(super) enum Truth {
 }
 
 impl Truth {
-    /// Whether the picture is of the class.
-    pub(super) fn is(&self, picture: usize, class: usize) -> bool {
-        match self {
-            Truth::One(classes) => classes[picture] as usize == class,
-            Truth::Several(sets) => sets[picture][class],
-        }
+    /// The classes of the picture, in order.
+    pub(super) fn of(&self, picture: usize) -> impl Iterator<Item = usize> {
+        let (one, several) = match self {
+            Truth::One(classes) => (Some(classes[picture] as usize), None),
+            Truth::Several(sets) => (None, Some(&sets[picture])),
+        };
+        let several = several.into_iter().flat_map(|set| (0..set.len()).filter(|class| set[*class]));
+        one.into_iter().chain(several)
     }
 }
 

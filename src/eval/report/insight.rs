@@ -82,7 +82,7 @@ pub(super) fn templates(job: &Job, prompts: &Matrix, images: &Matrix, kept: &[us
     let share = |template: usize| {
         let rows: Vec<usize> = (0..classes.len()).map(|class| class * templates.len() + template).collect();
         let right = sample.scored(&prompts.select(&rows), |row, scores| {
-            Standing::of(scores, |class| truth.is(pictures[row], class)).rank == 1
+            Standing::of(scores, truth.of(pictures[row])).rank == 1
         });
         right.iter().filter(|right| **right).count() as f64 / pictures.len().max(1) as f64
     };

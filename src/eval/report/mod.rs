@@ -23,6 +23,8 @@ use crate::config::eval::EvalFlags;
 
 pub(super) struct Report<'a> {
     pub(super) flags: &'a EvalFlags,
+    /// Figures and what they are elsewhere.
+    pub(super) expected: &'a [(String, f64)],
     pub(super) job: &'a Job,
     pub(super) run: &'a Run,
     pub(super) kept: &'a Kept,

@@ -35,14 +35,14 @@ pub(super) fn text(report: &Report<'_>, figures: &[Figure]) -> String {
 
 pub(super) fn figure_rows(report: &Report<'_>, figures: &[Figure]) -> Vec<Vec<String>> {
     let expected =
-        |name: &str| report.flags.expect.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
+        |name: &str| report.expected.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
     let mut rows = vec![["figure", "value", "95 % interval"].map(str::to_owned).to_vec()];
     rows.extend(
         figures
             .iter()
             .map(|figure| vec![figure.name.clone(), share(figure.value), interval(figure.interval)]),
     );
-    if !report.flags.expect.is_empty() {
+    if !report.expected.is_empty() {
         rows[0].extend(["expected", "difference"].map(str::to_owned));
         for (row, figure) in rows[1..].iter_mut().zip(figures) {
             let expected = expected(&figure.name);
