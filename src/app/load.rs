@@ -11,7 +11,7 @@ use crate::config::{Config, ModelSource};
 use crate::engine::choice::{Choice, DeviceChoice, choose};
 use crate::engine::device::{Device, Precision, Seat};
 use crate::engine::onnx::OnnxModel;
-use crate::model::calibration::{CALIBRATION_FILE, Calibration};
+use crate::model::calibration::{CALIBRATION_FILE, Calibration, Reached};
 use crate::model::graph::{Form, Products};
 use crate::model::variant::Variant;
 use crate::model::{Model, ModelError, hub};
@@ -29,7 +29,11 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
         _ => None,
     };
     if let Some(Calibration { image, text, .. }) = &calibration {
-        tracing::info!(?image, ?text, "cosine of int8 to fp32 when the model was calibrated");
+        let told = |reached: &Option<Reached>| {
+            reached.as_ref().map_or_else(|| "not rounded".to_owned(), Reached::to_string)
+        };
+        let (images, texts) = (told(image), told(text));
+        tracing::info!(images, texts, "cosine of int8 to fp32, when the model was calibrated");
     }
     let fingerprint = |model: &str| fingerprint(model, precision, calibration.as_ref());
     let products = calibration.clone().map_or(Products::Float, |each| Products::Int8(Arc::new(each)));
@@ -60,7 +64,7 @@ pub fn settled(config: &Config) -> Result<Config, StartError> {
     Ok(Config { device: DeviceChoice::Devices(devices), precision: Some(precision), ..config.clone() })
 }
 
-/// The same model on the CPU in 8 bits: `None` if it is not calibrated, or not on the CPU, or in 8 bits already, or this
+/// The same model on the CPU in 8 bits. `None`: it is not calibrated, not on the CPU, or in 8 bits already; or this
 /// machine cannot. `config` is [`settled`].
 pub fn in_8_bits(config: &Config) -> Option<Config> {
     let DeviceChoice::Devices(devices) = &config.device else { return None };

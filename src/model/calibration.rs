@@ -126,6 +126,13 @@ impl Calibration {
     }
 }
 
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Reached { mean_cosine, min_cosine, kept, .. } = self;
+        write!(f, "mean {mean_cosine:.6}, min {min_cosine:.6}, {} layers kept from rounding", kept.len())
+    }
+}
+
 /// Without its thousands of numbers.
 impl fmt::Debug for Calibration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
