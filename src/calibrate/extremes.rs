@@ -88,9 +88,9 @@ impl Extremes {
             let logs = logs(tenth as f64 / STRENGTHS as f64);
             logs.into_iter().map(|log| Rounding::log(log.exp())).collect::<Vec<i8>>()
         });
-        let best = [none].into_iter().chain(choices).min_by(|a, b| {
-            self.expected_error(&reach, matrix, a).total_cmp(&self.expected_error(&reach, matrix, b))
-        });
+        let costs = [none].into_iter().chain(choices);
+        let costs = costs.map(|factors| (self.expected_error(&reach, matrix, &factors), factors));
+        let best = costs.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, factors)| factors);
         best.filter(|factors| factors.iter().any(|log| *log != 0)).unwrap_or_default()
     }
 

@@ -173,6 +173,29 @@ fn what_cannot_be_calibrated_says_why() {
     assert!(code == Some(1) && stderr.contains("has no layers that can be rounded"), "{stderr}");
 }
 
+/// For other tools, in operators of the standard.
+#[test]
+fn a_calibrated_model_is_exported_as_it_is_served() {
+    let home = tempfile::tempdir().unwrap();
+    let export = |name: &str, more: &[&str]| {
+        let out = home.path().join(name);
+        let output = clipd().args(["export", "--out"]).arg(&out).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let contains = |file: &str, word: &str| {
+            let bytes = fs::read(out.join(file)).unwrap();
+            bytes.windows(word.len()).any(|window| window == word.as_bytes())
+        };
+        assert!(!contains("text.onnx", "QuantizeLinear"), "texts are not in the calibration");
+        (contains("image.onnx", "QuantizeLinear"), fs::metadata(out.join("image.onnx.data")).unwrap().len())
+    };
+    let (float, bytes) = export("float", &[]);
+    let (rounded, fewer) = export(
+        "rounded",
+        &[concat!("--calibration=", env!("CARGO_MANIFEST_DIR"), "/src/model/builtin/clipd_int8.json")],
+    );
+    assert!(!float && rounded && fewer < bytes / 2, "{bytes} bytes became {fewer}");
+}
+
 #[test]
 fn a_model_without_a_calibration_is_not_served_in_8_bits() {
     if is_skipped() {
