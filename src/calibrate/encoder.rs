@@ -102,31 +102,19 @@ impl Task<'_> {
             engines.push(open(&layers)?);
         }
         let times = times(&mut engines, held_out)?;
-        let faster = |engine: usize| times[0].as_secs_f64() / times[engine].as_secs_f64();
-        let mut told = format!(
-            "{}s: cosine to fp32 {:.6}, at least {:.6} ({inputs} seen, {} others compared); {:.2} times as fast as {}",
-            modality.as_str(),
-            cosine.mean,
-            cosine.min,
-            held_out.len(),
-            faster(1),
-            float().as_str(),
-        );
-        if !kept.is_empty() {
-            told += &format!(
-                "; {} of {} layers stay in floating point (with none: {:.6}, {:.6}, {:.2} times): {}",
-                kept.len(),
-                layers.len(),
-                all_rounded.mean,
-                all_rounded.min,
-                faster(2),
-                kept.join(", ")
-            );
-        }
-        complain(&told);
-        tensors.retain(|name, _| !kept.contains(name));
-        let (mean_cosine, min_cosine) = (cosine.mean, cosine.min);
-        let reached = Reached { inputs, held_out: held_out.len(), mean_cosine, min_cosine, kept };
+        let speed =
+            |engine: usize| (times[0].as_secs_f64() / times[engine].as_secs_f64() * 100.0).round() / 100.0;
+        let reached = Reached {
+            inputs,
+            held_out: held_out.len(),
+            mean_cosine: cosine.mean,
+            min_cosine: cosine.min,
+            kept,
+            speed: speed(1),
+            speed_with_none_kept: speed(engines.len() - 1),
+        };
+        complain(&told(modality, &reached, layers.len(), all_rounded));
+        tensors.retain(|name, _| !reached.kept.contains(name));
         Ok(Calibrated { tensors, reached })
     }
 
@@ -168,6 +156,26 @@ impl Task<'_> {
     fn seat(&self, device: Device, precision: Precision) -> Seat {
         Seat { threads: self.threads, ..Seat::new(device, precision) }
     }
+}
+
+/// For people.
+fn told(modality: Modality, reached: &Reached, layers: usize, all_rounded: Cosine) -> String {
+    let Reached { inputs, held_out, mean_cosine, min_cosine, kept, speed, speed_with_none_kept } = reached;
+    let (inputs_are, float) = (modality.as_str(), float().as_str());
+    let mut told = format!(
+        "{inputs_are}s: cosine to fp32 {mean_cosine:.6}, at least {min_cosine:.6} ({inputs} seen, {held_out} others \
+         compared); {speed:.2} times as fast as {float}"
+    );
+    if !kept.is_empty() {
+        let Cosine { mean, min } = all_rounded;
+        told += &format!(
+            "; {} of {layers} layers stay in floating point (with none: {mean:.6}, {min:.6}, \
+             {speed_with_none_kept:.2} times): {}",
+            kept.len(),
+            kept.join(", ")
+        );
+    }
+    told
 }
 
 /// What a server would run instead.

@@ -8,7 +8,7 @@
 //!  file        a [`Calibration`], beside the model
 //! ```
 //!
-//! The same model and inputs give the same file on the same kind of CPU: speed is told, and decides nothing.
+//! The same model and inputs give the same roundings on the same kind of CPU: speed is told, and decides nothing.
 
 mod encoder;
 mod errors;

@@ -46,6 +46,10 @@ pub struct Reached {
     pub min_cosine: f64,
     /// Layers that stay in floating point to reach that.
     pub kept: Vec<String>,
+    /// How many times as fast as in floating point it was where it was calibrated.
+    pub speed: f64,
+    /// The same with none kept.
+    pub speed_with_none_kept: f64,
 }
 
 /// How the numbers of a tensor become integers: `q = round(x / factor / step) + zero`, in the range of the type, with a
