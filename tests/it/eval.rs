@@ -410,7 +410,7 @@ async fn folders_and_lists_are_data_too() {
         list("a.jsonl", rows(|name| format!("{{\"path\": \"{name}/1.png\", \"label\": \"{name}\"}}\n")));
     let folder = at("");
     for data in [folder.as_str(), csv.to_str().unwrap(), jsonl.to_str().unwrap()] {
-        let ran = eval(&["zeroshot", data, &images, &addr, "--expect=acc1=0.5"]).await;
+        let ran = eval(&["zeroshot", data, &images, &addr, "--expect=acc1=0.5", "--expect=acc2=0.5"]).await;
         assert_eq!(
             (ran.code, &ran.json["metrics"]["acc1"]),
             (Some(0), &1.0.into()),
@@ -418,6 +418,11 @@ async fn folders_and_lists_are_data_too() {
             ran.stderr
         );
         assert!(ran.stdout.contains("0.5000     +0.5000"), "{}", ran.stdout);
+        assert!(
+            ran.stderr.contains("--expect: there is no figure acc2, only acc1, acc5, mean"),
+            "{}",
+            ran.stderr
+        );
     }
     // Other names for the folders, and prompts for each.
     write("names.txt", &EVERYDAY.map(|name| format!("{name} of old\n")).concat());

@@ -18,6 +18,7 @@ use super::run::Run;
 use super::task::Evaluated;
 use super::{Error, Verdict};
 use crate::cli;
+use crate::cli::complain;
 use crate::cli::output::PartialFile;
 use crate::config::eval::EvalFlags;
 
@@ -41,6 +42,12 @@ impl Report<'_> {
     pub(super) fn publish(&self) -> Result<(), Error> {
         let flags = self.flags;
         let figures: Vec<Figure> = self.evaluated.measures.iter().map(|measure| measure.figure()).collect();
+        for (name, _) in
+            self.expected.iter().filter(|(name, _)| figures.iter().all(|figure| figure.name != *name))
+        {
+            let there: Vec<&str> = figures.iter().map(|figure| figure.name.as_str()).collect();
+            complain(&format!("--expect: there is no figure {name}, only {}", there.join(", ")));
+        }
         // A reader that has seen enough is none to complain to.
         let _ = std::io::stdout().lock().write_all(table::text(self, &figures).as_bytes());
         if let Some(path) = &flags.json {
