@@ -25,26 +25,24 @@ pub fn load(config: &Config) -> Result<Served, StartError> {
     device.check(precision)?;
     let origin = Origin::of(&config.model)?;
     let calibration = match precision {
-        Precision::Int8 => Some(origin.calibration(config.calibration.as_deref())?),
+        Precision::Int8 => Some(Arc::new(origin.calibration(config.calibration.as_deref())?)),
         _ => None,
     };
-    if let Some(Calibration { image, text, .. }) = &calibration {
+    if let Some(Calibration { image, text, .. }) = calibration.as_deref() {
         let told = |reached: &Option<Reached>| {
             reached.as_ref().map_or_else(|| "not rounded".to_owned(), Reached::to_string)
         };
         let (images, texts) = (told(image), told(text));
         tracing::info!(images, texts, "cosine of int8 to fp32, when the model was calibrated");
     }
-    let fingerprint = |model: &str| fingerprint(model, precision, calibration.as_ref());
-    let products = calibration.clone().map_or(Products::Float, |each| Products::Int8(Arc::new(each)));
+    let products = calibration.clone().map_or(Products::Float, Products::Int8);
     let model = origin.model(Form { products, ..device.form(precision) })?;
-    let fingerprint = fingerprint(&model.fingerprint);
+    let fingerprint = fingerprint(&model.fingerprint, precision, calibration.as_deref());
     tracing::info!(name = model.name, fingerprint, "model loaded");
     let onnx = Arc::new(OnnxModel::new(device, &model.spec, model.image, model.text)?);
     let (gpu, max_batch_size) = (config.gpu, config.scheduling.max_batch_size);
-    let seat = |device, precision| Seat { device, precision, threads, gpu, max_batch_size };
     let open = |device: Device| {
-        let (onnx, seat) = (onnx.clone(), seat(device, precision));
+        let (onnx, seat) = (onnx.clone(), Seat { device, precision, threads, gpu, max_batch_size });
         OpenEngine::boxed(device.to_string(), move || onnx.open(&seat))
     };
     // Device by device, so that every device gets work before the second worker of any.

@@ -107,21 +107,26 @@ pub(super) fn measure(
         banks.push(Bank::open(config, layout)?.0);
     }
     let rounded = app::load::in_8_bits(config).map(|config| Bank::open(&config, Layout::of(&config)));
-    let rounded = rounded.transpose()?.map(|(bank, _)| bank);
+    let rounded: Vec<Bank> = rounded.transpose()?.into_iter().map(|(bank, _)| bank).collect();
     let rows = Rows::new(&preprocessing, inputs, workloads)?;
     let modalities: BTreeSet<Modality> = workloads.iter().map(|workload| workload.modality()).collect();
 
     progress.step("ceiling: first runs");
-    let mut arms = Vec::new();
-    for bank in banks.iter().chain(&rounded) {
-        for modality in &modalities {
-            arms.extend(arms_of(bank, *modality, &rows, largest[*modality].get(), progress)?);
+    let (mut arms, mut in_8_bits) = (Vec::new(), Vec::new());
+    for (banks, arms) in [(&banks, &mut arms), (&rounded, &mut in_8_bits)] {
+        for bank in banks {
+            for modality in &modalities {
+                arms.extend(arms_of(bank, *modality, &rows, largest[*modality].get(), progress)?);
+            }
         }
     }
     let mut costs = vec![Vec::new(); workloads.len()];
     for round in 1..=ROUNDS {
-        progress.step(&format!("ceiling: round {round} of {ROUNDS}, {} batch sizes", arms.len()));
-        for arm in &mut arms {
+        progress.step(&format!(
+            "ceiling: round {round} of {ROUNDS}, {} batch sizes",
+            arms.len() + in_8_bits.len()
+        ));
+        for arm in arms.iter_mut().chain(&mut in_8_bits) {
             let batch = rows.batch(arm.modality, arm.batch_size);
             arm.runs.push(arm.bank.run(batch, SLICE)?);
             progress.advance();
@@ -131,8 +136,6 @@ pub(super) fn measure(
         }
     }
     let layout = banks[0].layout;
-    let (in_8_bits, arms): (Vec<Arm<'_>>, Vec<Arm<'_>>) =
-        arms.into_iter().partition(|arm| rounded.as_ref().is_some_and(|bank| std::ptr::eq(arm.bank, bank)));
     let engine: Vec<Point> = arms.into_iter().map(Arm::point).collect();
     let in_8_bits = in_8_bits.into_iter().map(Arm::point).collect();
     let workloads = workloads.iter().zip(&costs);

@@ -44,7 +44,7 @@ pub(super) fn recommend(ceiling: &Ceiling) -> Option<Recommendation> {
     let Layout { workers, threads } = layout;
     let mut flags = format!("--workers-per-device {workers} --threads {threads} --max-batch-size {size}");
     if in_8_bits_is_better(ceiling, layout, &mut reasons) {
-        flags += " --precision int8";
+        flags += " --device openvino --precision int8";
     }
     Some(Recommendation { flags, reasons })
 }
@@ -201,7 +201,7 @@ mod tests {
             let (cores, workloads) = (NonZeroUsize::MIN, Vec::new());
             let ceiling = Ceiling { cores, rounds: 3, layout: layout(1, 2), engine, in_8_bits, workloads };
             let Recommendation { flags, reasons } = recommend(&ceiling).unwrap();
-            assert_eq!(flags.ends_with(" --precision int8"), expected, "{reasons:?}");
+            assert_eq!(flags.ends_with(" --device openvino --precision int8"), expected, "{reasons:?}");
             assert_eq!(reasons.iter().any(|reason| reason.contains("in 8 bits")), !rounded.is_empty());
         };
         check(&[15.0, 20.0], true);

@@ -25,16 +25,15 @@ pub(super) struct Errors {
 }
 
 impl Errors {
-    /// `reach` is what [`super::extremes::Extremes::reach`] is with `factors`.
-    pub(super) fn new([low, high]: [f32; 2], factors: Vec<i8>, matrix: &[Vec<f32>]) -> Errors {
+    /// Of `candidates` with the same factors.
+    pub(super) fn new(candidates: Vec<Rounding>, matrix: &[Vec<f32>]) -> Errors {
+        let factors = &candidates[0].factors;
         let factor = |channel: usize| factors.get(channel).map_or(1.0, |log| Rounding::factor(*log));
         let square = |(channel, row): (usize, &Vec<f32>)| {
             row.iter().map(|weight| (weight * factor(channel)).powi(2)).sum::<f32>()
         };
         let costs: Vec<f32> = matrix.iter().enumerate().map(square).collect();
         let inverse = (0..costs.len()).map(|channel| factor(channel).recip()).collect();
-        let candidate = |share: f32| rounding([low, high], share, factors.clone());
-        let candidates: Vec<Rounding> = SHARES.into_iter().map(candidate).collect();
         let sums = vec![0.0; candidates.len()];
         Errors { candidates, costs, inverse, sums }
     }
@@ -65,6 +64,11 @@ impl Errors {
     }
 }
 
+/// Ways to round what reaches so far with `factors`, as [`super::extremes::Extremes::reach`] has it.
+pub(super) fn candidates(reach: [f32; 2], factors: &[i8]) -> Vec<Rounding> {
+    SHARES.into_iter().map(|share| rounding(reach, share, factors.to_vec())).collect()
+}
+
 /// With which a share of what was seen is within the range. What is below zero is small where the other side is cut.
 fn rounding([low, high]: [f32; 2], share: f32, factors: Vec<i8>) -> Rounding {
     let step = |step: f32| if step.is_normal() { step } else { 1.0 };
@@ -82,7 +86,7 @@ mod tests {
     use super::*;
 
     fn best(reach: [f32; 2], values: &[f32]) -> Rounding {
-        let mut errors = Errors::new(reach, vec![], &[vec![1.0]]);
+        let mut errors = Errors::new(candidates(reach, &[]), &[vec![1.0]]);
         errors.see(values);
         errors.best()
     }

@@ -20,7 +20,7 @@ use crate::model::Model;
 /// Fewer do not show what a model sees.
 const LEAST: usize = 16;
 
-/// Every so manieth input is compared instead of calibrated with.
+/// One input in so many is compared instead of calibrated with.
 const HELD_OUT: usize = 4;
 
 /// So many of each kind that is made up.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::errors::Errors;
+use super::errors::{Errors, candidates};
 use super::extremes::Extremes;
 use crate::cli::progress::Progress;
 use crate::engine::single::Single;
@@ -48,41 +48,28 @@ impl Layers {
             })?;
             progress.advance();
         }
-        let choice = |(layer, extremes): (&Layer, Option<Extremes>)| {
+        let errors = |(layer, extremes): (&Layer, Option<Extremes>)| {
             let extremes = extremes?;
-            if extremes.are_bytes() {
-                return Some(Choice::Made(Rounding { step: 1.0, zero: None, factors: vec![] }));
-            }
-            let factors = extremes.factors(&layer.matrix);
-            Some(Choice::Open(Errors::new(extremes.reach(&factors), factors, &layer.matrix)))
+            let candidates = match extremes.are_bytes() {
+                true => vec![Rounding { step: 1.0, zero: None, factors: vec![] }],
+                false => {
+                    let factors = extremes.factors(&layer.matrix);
+                    candidates(extremes.reach(&factors), &factors)
+                }
+            };
+            Some(Errors::new(candidates, &layer.matrix))
         };
-        let mut choices: Vec<Option<Choice>> = self.0.iter().zip(extremes).map(choice).collect();
+        let mut errors: Vec<Option<Errors>> = self.0.iter().zip(extremes).map(errors).collect();
         for batch in for_steps {
             encoder.observe(batch, |number, _, values| {
-                if let Some(Choice::Open(errors)) = &mut choices[number] {
-                    errors.see(values);
-                }
+                errors[number].iter_mut().for_each(|errors| errors.see(values));
             })?;
             progress.advance();
         }
         progress.end();
-        let made = |(layer, choice): (Layer, Option<Choice>)| {
-            Some((
-                layer.name,
-                match choice? {
-                    Choice::Made(rounding) => rounding,
-                    Choice::Open(errors) => errors.best(),
-                },
-            ))
-        };
-        Ok(self.0.into_iter().zip(choices).filter_map(made).collect())
+        let best = |(layer, errors): (Layer, Option<Errors>)| Some((layer.name, errors?.best()));
+        Ok(self.0.into_iter().zip(errors).filter_map(best).collect())
     }
-}
-
-/// Of a rounding.
-enum Choice {
-    Made(Rounding),
-    Open(Errors),
 }
 
 /// The matrices that something is multiplied with, side by side: a row for each channel.

@@ -19,6 +19,7 @@ import open_clip
 import torch
 from clip.v1 import clip_pb2 as pb
 from compare import embed
+from make import WORDS
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transform import image_transform
 from PIL import Image
@@ -27,7 +28,6 @@ from server import Server
 
 CALIBRATED, COMPARED = 300, 200
 KINDS = ["drawn", "one colour", "dark", "bright", "noise"]
-WORDS = "a photo of two red dogs on the beach, sunset over São Paulo! 7 naïve cats; 東京 rain 🙂 don't".split()
 
 
 def main():
@@ -37,7 +37,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         seen, others = folder / "seen", folder / "others"
-        draw(seen, CALIBRATED, 5), draw(others, COMPARED, 6)
+        draw(seen, CALIBRATED, 5)
+        draw(others, COMPARED, 6)
         texts = folder / "texts.txt"
         texts.write_text("\n".join(sentences(CALIBRATED, 7)))
         began = time.monotonic()
@@ -87,8 +88,7 @@ def reference(directory, pictures, texts):
     with torch.no_grad():
         images = [model.encode_image(preprocess(Image.open(picture))[None]) for picture in pictures]
         embedded = [model.encode_text(SimpleTokenizer()([text])) for text in texts]
-    normalised = [torch.nn.functional.normalize(torch.cat(each), dim=-1).numpy() for each in [images, embedded]]
-    return normalised
+    return [torch.nn.functional.normalize(torch.cat(each), dim=-1).numpy() for each in [images, embedded]]
 
 
 def draw(directory, count, seed):
